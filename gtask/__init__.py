@@ -1,0 +1,81 @@
+"""gtask: blocking and CPU-bound code in forked worker processes, called from gevent as if it were local.
+
+The front door. Names load when they are first used, so that a server does not import the client's side (and
+gevent with it), nor a client the server's.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gtask.errors import (
+    AcquireTimeout,
+    CallDropped,
+    CallTimeout,
+    Cancelled,
+    CheckoutReleased,
+    ClientClosed,
+    EncodeError,
+    Error,
+    FatalError,
+    Overloaded,
+    ProtocolError,
+    RemoteError,
+    SetupError,
+    WorkerDied,
+)
+
+if TYPE_CHECKING:
+    from gtask.client.checkout import Checkout
+    from gtask.client.client import Client
+    from gtask.server.embed import Server, fork_server
+    from gtask.server.interface import Interface
+    from gtask.spawn import spawn_server
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AcquireTimeout",
+    "CallDropped",
+    "CallTimeout",
+    "Cancelled",
+    "Checkout",
+    "CheckoutReleased",
+    "Client",
+    "ClientClosed",
+    "EncodeError",
+    "Error",
+    "FatalError",
+    "Interface",
+    "Overloaded",
+    "ProtocolError",
+    "RemoteError",
+    "Server",
+    "SetupError",
+    "WorkerDied",
+    "fork_server",
+    "spawn_server",
+]
+
+_HOMES = {
+    "Checkout": "gtask.client.checkout",
+    "Client": "gtask.client.client",
+    "Interface": "gtask.server.interface",
+    "Server": "gtask.server.embed",
+    "fork_server": "gtask.server.embed",
+    "spawn_server": "gtask.spawn",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

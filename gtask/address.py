@@ -1,0 +1,89 @@
+"""Where a server listens, as a value: ``unix:/run/x.sock``, ``unix:@name`` or ``tcp://host:port``."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass
+
+__all__ = ["Address", "TcpAddress", "UnixAddress", "parse"]
+
+UNIX_PATH_LIMIT = 107
+"""Bytes that fit into ``sockaddr_un`` on Linux, less the closing NUL."""
+
+_TCP = re.compile(r"tcp://(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>[0-9]+)/?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A unix socket: a path, or a name in Linux's abstract namespace (written with a leading ``@``)."""
+
+    path: str
+
+    @property
+    def sockaddr(self) -> str:
+        """What ``bind`` and ``connect`` take."""
+        return "\0" + self.path[1:] if self.abstract else self.path
+
+    @property
+    def abstract(self) -> bool:
+        return self.path.startswith("@")
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A TCP host (a name or an IP address) and port."""
+
+    host: str
+    port: int
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+    @property
+    def sockaddr(self) -> tuple[str, int]:
+        """What ``bind`` and ``connect`` take."""
+        return (self.host, self.port)
+
+    def __str__(self) -> str:
+        return f"tcp://[{self.host}]:{self.port}" if ":" in self.host else f"tcp://{self.host}:{self.port}"
+
+
+Address = UnixAddress | TcpAddress
+
+
+def parse(text: str | Address) -> Address:
+    """Turn what a user wrote into an address.
+
+    Args:
+        text: ``unix:/path``, ``unix:@abstract-name`` or ``tcp://host:port``; an address is given back as it is.
+
+    Raises:
+        ValueError: it is none of these; the message shows the forms.
+    """
+    if isinstance(text, (UnixAddress, TcpAddress)):
+        return text
+    if text.startswith("unix:"):
+        path = text[len("unix:") :]
+        if path.startswith("//"):
+            path = path[2:]
+        if not path or path == "@" or "\0" in path:
+            raise ValueError(f"{text!r} names no unix socket: write unix:/path/to/the.sock")
+        size = len(path.encode("utf-8", "surrogateescape"))
+        if size > UNIX_PATH_LIMIT:
+            raise ValueError(
+                f"the path of a unix socket may have {UNIX_PATH_LIMIT} bytes and {path!r} has {size}: "
+                "use a shorter directory"
+            )
+        return UnixAddress(path)
+    found = _TCP.match(text)
+    if found:
+        port = int(found["port"])
+        if port > 65535:
+            raise ValueError(f"{text!r}: a TCP port is a number from 0 to 65535")
+        return TcpAddress(found["v6"] or found["host"], port)
+    raise ValueError(f"{text!r} is no address: write unix:/path/to/the.sock or tcp://host:port")

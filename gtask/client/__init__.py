@@ -1,0 +1,1 @@
+"""The side that calls: a pool of connections, and checkouts that make calls look local."""

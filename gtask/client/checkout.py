@@ -1,0 +1,347 @@
+"""The lease of one worker: a place in line, then the worker itself, until it is released.
+
+:class:`Checkout` is what the user holds. Behind it stands a :class:`Lease`, which the pool and the connection
+know; nobody but the user refers to the Checkout, so that dropping it releases the worker.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Collection
+from types import ModuleType, TracebackType
+from typing import Any, Protocol
+
+from gtask.client.connection import Call, Connection, Outcome, Result
+from gtask.errors import CallDropped, Cancelled, CheckoutReleased, Error, Overloaded
+from gtask.wire import failure
+from gtask.wire.messages import Do, Er, Ok, Sk
+
+__all__ = ["Checkout", "Lease", "Lender", "Method", "Terms"]
+
+_epochs = itertools.count(1)
+
+
+class Terms(Protocol):
+    """What the client asked for, as far as a checkout must know it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def max_queue(self) -> int: ...
+    @property
+    def raises(self) -> Collection[type | ModuleType] | None: ...
+
+
+class Lender(Protocol):
+    """Where workers come from and go back to."""
+
+    @property
+    def terms(self) -> Terms: ...
+
+    def encode(self, do: Do) -> bytes:
+        """The frame of a call; raises EncodeError."""
+
+    def leave(self, lease: Lease) -> None:
+        """The lease, which has no worker yet, gives up its place in line."""
+
+    def take_back(self, connection: Connection, errored: bool) -> None:
+        """The lease of this idle connection is over; ``errored`` says whether a call raised in it."""
+
+    def set_alarm(self, lease: Lease, seconds: float) -> Callable[[], None]:
+        """Call ``lease.overdue`` in so many seconds, unless the function given back is called before."""
+
+    def drop_later(self, lease: Lease) -> None:
+        """Call ``lease.release`` from the hub: a finaliser may run anywhere, also amid the pool's own work."""
+
+    def overdue(self, lease: Lease, timeout: float) -> Error:
+        """The error for a lease that got no worker in time, with the reason."""
+
+
+class Lease:
+    """A place in line and then a worker; what the pool and the connection know of a checkout.
+
+    Attributes:
+        connection: the worker, once there is one and until it is given back or lost.
+        error: the sticky error, once there is one.
+        released: whether the user has ended it.
+    """
+
+    __slots__ = (
+        "_epoch",
+        "_errored",
+        "_lender",
+        "_queue",
+        "_stop_alarm",
+        "_timeout",
+        "_traceback",
+        "connection",
+        "error",
+        "released",
+    )
+
+    def __init__(self, lender: Lender, timeout: float | None) -> None:
+        self.connection: Connection | None = None
+        self.error: Error | None = None
+        self.released = False
+        self._lender = lender
+        self._timeout = timeout
+        self._traceback: TracebackType | None = None
+        self._epoch = next(_epochs)
+        self._errored = False
+        self._queue: deque[Call] = deque()  # made before there was a worker to send them to
+        self._stop_alarm: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"ended by {type(self.error).__name__}"
+        if self.connection is not None:
+            return f"{'releasing' if self.released else 'holding'} {self.connection!r}"
+        return "released" if self.released and not self._queue else f"in line with {len(self._queue)} calls"
+
+    # --- the user calls --------------------------------------------------------------------------------
+
+    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call and block this greenlet until its outcome is there."""
+        self._check_open()
+        call = Call(method, self._lender.encode(Do(args, kwargs, self._epoch)), self._timeout)
+        try:
+            self._enqueue(call)
+            outcome = call.wait()
+        except BaseException as interruption:
+            self._interrupted(call, interruption)
+            raise
+        if type(outcome) is Ok:
+            return outcome.value
+        raise self._error_of(method, outcome)
+
+    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
+        """Send a call behind those already made, without waiting."""
+        self._check_open()
+        result = Result()
+
+        def deliver(outcome: Outcome) -> None:
+            if type(outcome) is Ok:
+                result.set(outcome.value)
+            else:
+                result.set_exception(self._error_of(method, outcome))
+
+        self._enqueue(Call(method, self._lender.encode(Do(args, kwargs, self._epoch)), self._timeout, deliver))
+        return result
+
+    def cancel(self, reason: str) -> None:
+        """End the checkout and whatever runs in it, now, with this reason."""
+        if self.connection is not None or self._queue or not self.released:
+            self.fail(Cancelled(reason))
+
+    def release(self) -> None:
+        """End the checkout: give the worker back when the calls already made are through. Never blocks."""
+        if self.released:
+            return
+        self.released = True
+        if self.connection is None:
+            if not self._queue and self.error is None:
+                self._lender.leave(self)
+        elif self.connection.pending:
+            self.connection.tell_when_drained()
+        else:
+            self.give_back()
+
+    # --- the pool and the connection call --------------------------------------------------------------
+
+    def accept(self, connection: Connection) -> bool:
+        """Take this worker, and send it what has been queued.
+
+        Returns:
+            False if the lease has ended meanwhile; the worker is the next one's then.
+        """
+        if self.error is not None or (self.released and not self._queue):
+            return False
+        self._disarm()
+        self.connection = connection
+        connection.holder = self
+        while self._queue and self.connection is not None:
+            connection.send(self._queue.popleft())
+        if self.released and self.connection is not None:
+            connection.tell_when_drained()
+        return True
+
+    def give_back(self) -> None:
+        """Part with the worker: the lease is over and its calls are through."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self._lender.take_back(connection, self._errored)
+
+    def overdue(self) -> None:
+        """No worker came within the time-out of the first call."""
+        self._stop_alarm = None
+        if self._queue:
+            self.fail(self._lender.overdue(self, self._timeout or 0.0))
+
+    def fail(self, error: Error) -> None:
+        """End the lease with a sticky error: all its calls, queued, running and later, raise it."""
+        if self.error is None:
+            self.error, self._traceback = error, error.__traceback__
+        self._disarm()
+        queue, self._queue = self._queue, deque()
+        connection, self.connection = self.connection, None
+        if connection is None:
+            self._lender.leave(self)
+        else:
+            connection.hang_up(error)
+        for call in queue:
+            call.post(error)
+
+    # --- helpers ---------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self.error is not None:
+            raise self.error.with_traceback(self._traceback)
+        if self.released:
+            raise CheckoutReleased("this checkout is over: make a new one with client.checkout()")
+
+    def _enqueue(self, call: Call) -> None:
+        connection = self.connection
+        waiting = len(self._queue) if connection is None else connection.pending
+        if waiting >= self._lender.terms.max_queue:
+            self.error = Overloaded(
+                f"{call.method} was not sent: {waiting} calls are queued on this checkout already (max_queue). "
+                "Wait for some of their results before you submit more"
+            )
+            raise self.error
+        if connection is not None:
+            connection.send(call)
+            return
+        self._queue.append(call)
+        if self._stop_alarm is None and self._timeout is not None:
+            self._stop_alarm = self._lender.set_alarm(self, self._timeout)
+
+    def _disarm(self) -> None:
+        if self._stop_alarm is not None:
+            self._stop_alarm()
+            self._stop_alarm = None
+
+    def _interrupted(self, call: Call, interruption: BaseException) -> None:
+        # What was not yet sent never will be; what was has made the connection dirty.
+        if call in self._queue:
+            self._queue.remove(call)
+            if not self._queue:
+                self._disarm()
+        elif self.connection is not None and self.connection.owes(call):
+            self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
+
+    def _error_of(self, method: str, outcome: Outcome) -> Error:
+        if isinstance(outcome, Er):
+            self._errored = True
+            self._epoch = next(_epochs)
+            terms = self._lender.terms
+            worker = self.connection.label if self.connection is not None else "a worker"
+            return failure.rebuild(outcome.exc, outcome.text, raises=terms.raises, note=f"{method} raised this in {worker}")
+        if isinstance(outcome, Sk):
+            return CallDropped(f"{method} did not run: an earlier call queued on this checkout raised")
+        assert isinstance(outcome, Error)
+        return outcome.with_traceback(self._traceback)
+
+
+class Method:
+    """A method of the worker's interface, by name: call it, or ``submit`` it."""
+
+    __slots__ = ("_checkout", "_name")
+
+    def __init__(self, checkout: Checkout, name: str) -> None:
+        self._checkout = checkout  # a strong reference: client.checkout().hash("x") is used like this
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<Method {self._name} of {self._checkout!r}>"
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call it and block this greenlet until its value is there; see :meth:`Checkout.call`."""
+        return self._checkout._lease.call(self._name, (self._name, *args), kwargs)
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> Result:
+        """Send the call behind those already made on this checkout, without waiting.
+
+        Returns:
+            a :class:`gevent.event.AsyncResult`; its ``get`` gives the value or raises, as the call would.
+
+        Raises:
+            EncodeError: an argument cannot travel. Nothing was sent.
+            Overloaded: too many calls are queued on this checkout.
+            Error: the sticky error of this checkout.
+        """
+        return self._checkout._lease.submit(self._name, (self._name, *args), kwargs)
+
+
+class Checkout:
+    """The exclusive use of one worker, from ``client.checkout()`` to the end of the ``with`` block.
+
+    Any attribute that is not one of the few below is a method of the worker. Dropping the last reference
+    releases the checkout, too. Calls that were submitted and are still under way then run to their end first.
+    """
+
+    __slots__ = ("__weakref__", "_lease", "_lender")
+
+    def __init__(self, lender: Lender, lease: Lease) -> None:
+        self._lender = lender
+        self._lease = lease
+
+    def __repr__(self) -> str:
+        return f"<Checkout {self._lease!r}>"
+
+    def __getattr__(self, name: str) -> Method:
+        if name.startswith("__"):
+            # Copying, pickling and the like ask for these; no interface has a method of such a name.
+            raise AttributeError(name)
+        return Method(self, name)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the worker with just these arguments, for an interface that is a function; else as :meth:`call`."""
+        return self._lease.call("()", args, kwargs)
+
+    def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of any name, also one that Checkout itself has; blocks this greenlet.
+
+        Args:
+            name: the method.
+            args, kwargs: values that can travel (section "values" of docs/protocol.rst).
+
+        Returns:
+            the worker's value.
+
+        Raises:
+            RemoteError: the worker's code raised; of the original class, too, where that is known here.
+            CallTimeout: the worker took longer than the time-out.
+            AcquireTimeout: no worker could be had within the time-out.
+            WorkerDied: the worker ended before it replied.
+            CallDropped: a call queued before this one raised.
+            EncodeError: an argument cannot travel. Nothing was sent.
+            Error: any other error of gtask; a sticky one is raised again by each later call.
+        """
+        return self._lease.call(name, (name, *args), kwargs)
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> Result:
+        """As ``checkout(*args, **kwargs)``, but without waiting; see :meth:`Method.submit`."""
+        return self._lease.submit("()", args, kwargs)
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """End the checkout and the call that runs in it, at once. The worker is not used again.
+
+        Args:
+            reason: what the calls of this checkout raise from now on, as ``Cancelled(reason)``.
+        """
+        self._lease.cancel(reason)
+
+    def release(self) -> None:
+        """End the checkout; never blocks. Releasing again does nothing."""
+        self._lease.release()
+
+    def __enter__(self) -> Checkout:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lease.release()
+
+    def __del__(self) -> None:
+        if not self._lease.released:
+            self._lender.drop_later(self._lease)

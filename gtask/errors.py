@@ -1,0 +1,123 @@
+"""Everything a caller may catch. All derive from :class:`Error`.
+
+A *sticky* error ends its checkout: every later call on that checkout raises it again, so that a
+program which overlooked it once cannot go on half way through a transaction.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AcquireTimeout",
+    "CallDropped",
+    "CallTimeout",
+    "Cancelled",
+    "CheckoutReleased",
+    "ClientClosed",
+    "EncodeError",
+    "Error",
+    "FatalError",
+    "Overloaded",
+    "ProtocolError",
+    "RemoteError",
+    "SetupError",
+    "WorkerDied",
+]
+
+
+class Error(Exception):
+    """The base of all errors that gtask raises."""
+
+    sticky: ClassVar[bool] = False
+
+
+class FatalError(Error):
+    """The worker of this checkout is lost; the checkout raises this error from now on."""
+
+    sticky = True
+
+
+class RemoteError(Error):
+    """The worker's code raised.
+
+    Where the original class can be named here without importing anything, what is raised is both a
+    RemoteError and that class: ``except KeyError`` and ``except gtask.RemoteError`` catch a worker's
+    KeyError. Its traceback goes on into the worker's frames.
+
+    Attributes:
+        remote_type: the full name of the class in the worker, such as ``"sqlite3.IntegrityError"``.
+    """
+
+    remote_type: str = ""
+
+
+class SetupError(RemoteError):
+    """The worker's ``setup`` raised, so this checkout has no worker. Also of the original class."""
+
+    sticky = True
+
+
+class CallTimeout(FatalError, TimeoutError):
+    """The worker took longer than the call's time-out. The worker is not used again."""
+
+
+class AcquireTimeout(FatalError, TimeoutError):
+    """No worker could be had within the time-out; the message says whether the server could not be
+    reached or all workers were busy. The call was never sent."""
+
+
+class WorkerDied(FatalError, ConnectionError):
+    """The worker's process ended, or its connection broke, before it had replied.
+
+    Attributes:
+        pid: the worker's process id, or None if it never said it.
+        method: the method that was called, or None.
+        elapsed: seconds from the call to its worker's death, or None.
+        executed: False if the request provably never left, None if it may have been executed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        pid: int | None = None,
+        method: str | None = None,
+        elapsed: float | None = None,
+        executed: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.method = method
+        self.elapsed = elapsed
+        self.executed = executed
+
+
+class Cancelled(FatalError):
+    """The checkout was cancelled, by ``checkout.cancel(reason)`` or by an interruption of its caller."""
+
+
+class CallDropped(Error):
+    """This call never ran, because an earlier call of the same checkout's queue raised."""
+
+
+class Overloaded(Error):
+    """A queue is full. The call never ran."""
+
+    sticky = True
+
+
+class EncodeError(Error, TypeError):
+    """An argument or a result cannot travel. Nothing was sent; the worker is unharmed."""
+
+
+class ProtocolError(FatalError):
+    """The peer broke the protocol, or does not speak it."""
+
+
+class CheckoutReleased(Error):
+    """A checkout was used after its end."""
+
+
+class ClientClosed(Error):
+    """The client was used after ``close()``."""

@@ -1,0 +1,1 @@
+"""The side that does the work: a master that forks, and workers that call. Never imports gevent."""

@@ -1,0 +1,217 @@
+"""Run a server from a program: in this process (:class:`Server`), or in a forked child (:func:`fork_server`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection
+from posix import fork  # os.fork may be monkey-patched
+from typing import Any, NoReturn
+
+from gtask import address as addresses
+from gtask.server import process
+from gtask.server.config import ServerConfig
+from gtask.server.interface import Interface
+from gtask.server.listener import Listener
+from gtask.server.master import Master
+from gtask.spawn import private_address
+
+__all__ = ["ForkedServer", "Server", "fork_server"]
+
+log = logging.getLogger("gtask.server")
+
+Hook = Callable[[], object]
+
+
+class Server:
+    """A server, to be run in this process until it is told to stop.
+
+    Args:
+        address: where it listens (``unix:/path``, ``tcp://host:port``), or a list of such.
+        interface: what it offers; see :class:`gtask.Interface`, which also describes the hooks.
+        name: for messages and process titles; by default the interface's.
+        setup, checkout_done, teardown: hooks that run in the workers.
+        backlog: connections that the kernel keeps until they are accepted; default 1024.
+        socket_mode: permissions of a unix socket; default 0o600.
+        limit_message: bytes that a message may have; default 64 MiB.
+        stop_timeout: seconds that workers get to end when the server stops; default 5.
+        greeting_timeout: seconds that a connected peer may stay silent; default 10.
+
+    Raises:
+        TypeError: the interface offers nothing.
+        ValueError: an option makes no sense.
+    """
+
+    def __init__(
+        self,
+        address: str | addresses.Address | list[str | addresses.Address],
+        interface: Any,
+        *,
+        name: str = "",
+        setup: Hook | None = None,
+        checkout_done: Hook | None = None,
+        teardown: Hook | None = None,
+        **options: Any,
+    ) -> None:
+        several = address if isinstance(address, list) else [address]
+        self.interface = _as_interface(interface, setup, checkout_done, teardown)
+        self.config = ServerConfig(
+            tuple(addresses.parse(one) for one in several), name=name or self.interface.name, **options
+        )
+
+    def run(self, *, keep: Collection[int] | None = None, parent: process.Parent | None = None) -> None:
+        """Listen and serve until SIGTERM, SIGINT or SIGQUIT; call it in the main thread.
+
+        Args:
+            keep: descriptors of this process that the workers may use; by default all that are open now.
+            parent: a process whose end stops the server, too.
+
+        Raises:
+            AddressUnavailable: it cannot listen.
+        """
+        kept = process.open_descriptors() if keep is None else set(keep)
+        self.serve(self.listen(), kept, parent)
+
+    def listen(self) -> list[Listener]:
+        """The first half of :meth:`run`: bind all addresses, or none."""
+        listeners: list[Listener] = []
+        try:
+            for address in self.config.addresses:
+                listeners.append(Listener(address, self.config))
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            raise
+        return listeners
+
+    def serve(self, listeners: list[Listener], keep: Collection[int], parent: process.Parent | None) -> None:
+        """The second half of :meth:`run`."""
+        Master(self.config, self.interface, listeners, keep, parent).run()
+
+
+class ForkedServer:
+    """A server in a forked child; made by :func:`fork_server`. Also a context manager that stops it.
+
+    Attributes:
+        address: where it listens.
+        pid: the process id of its master.
+    """
+
+    def __init__(self, address: addresses.Address, pid: int, keep_alive: int) -> None:
+        self.address = address
+        self.pid = pid
+        self._keep_alive = keep_alive
+        self._owner = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"<ForkedServer {self.pid} at {self.address}{', stopped' if self._keep_alive < 0 else ''}>"
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stop the server and its workers, and wait for its end. Stopping again does nothing.
+
+        Args:
+            timeout: seconds after which it is killed.
+        """
+        if self._keep_alive < 0 or self._owner != os.getpid():
+            return
+        os.close(self._keep_alive)
+        self._keep_alive = -1
+        deadline = time.monotonic() + timeout
+        while _is_running(self.pid):
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                deadline = float("inf")
+            time.sleep(0.002)  # cooperative under monkey-patching, and short where it is not
+
+    def __enter__(self) -> ForkedServer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+
+def fork_server(
+    interface: Any, address: str | addresses.Address | None = None, **options: Any
+) -> ForkedServer:
+    """Fork a server off this program. It dies with the program.
+
+    What has been imported so far is shared with it, so fork early: before threads and before gevent's hub runs.
+    When this returns, the server is listening.
+
+    Args:
+        interface: what it offers; see :class:`gtask.Interface`.
+        address: where it listens; by default a private unix socket.
+        options: those of :class:`gtask.Server`.
+
+    Raises:
+        RuntimeError: threads run in this program, or a hub does, or gevent has patched it. Their locks and events would be
+            copied in whatever state they are. Use :func:`gtask.spawn_server` there.
+        AddressUnavailable: it cannot listen.
+    """
+    _check_forkable()
+    private = address is None
+    server = Server(private_address() if address is None else address, interface, private=private, **options)
+    listeners = server.listen()
+    reading, writing = os.pipe()
+    parent = process.Parent(os.getpid(), reading, forked=threading.current_thread() is threading.main_thread())
+    process.flush()
+    pid = fork()
+    if not pid:
+        _serve_in_child(server, listeners, parent)
+    os.close(reading)
+    for listener in listeners:
+        listener.let_go()
+    return ForkedServer(listeners[0].address, pid, writing)
+
+
+def _serve_in_child(server: Server, listeners: list[Listener], parent: process.Parent) -> NoReturn:
+    status = 1
+    try:
+        os.setpgid(0, 0)  # a Ctrl-C at the terminal is for the program, which then stops its server
+        process.reset_signals()
+        own = {parent.pipe, *(listener.fileno() for listener in listeners)}
+        process.replace_inherited(own)
+        server.serve(listeners, process.open_descriptors() - own, parent)
+        status = 0
+    except BaseException:
+        log.exception("the server %s failed", server.config.name)
+    finally:
+        process.flush()
+        os._exit(status)
+
+
+def _check_forkable() -> None:
+    why = ""
+    monkey = sys.modules.get("gevent.monkey")
+    hub_local = sys.modules.get("gevent._hub_local")
+    if monkey is not None and monkey.is_module_patched("socket"):
+        why = "gevent has monkey-patched this program"
+    elif hub_local is not None and hub_local.get_hub_if_exists() is not None:
+        why = "a gevent hub exists in this thread"
+    elif len(sys._current_frames()) > 1:
+        why = f"{len(sys._current_frames()) - 1} other threads run in this program"
+    if why:
+        raise RuntimeError(
+            f"fork_server cannot be used here: {why}, and a fork would copy locks and events in whatever state they "
+            "are. Call it earlier, or use gtask.spawn_server('module:attribute'), which is safe anywhere"
+        )
+
+
+def _as_interface(target: Any, setup: Hook | None, checkout_done: Hook | None, teardown: Hook | None) -> Interface:
+    if not isinstance(target, Interface):
+        return Interface(target, setup=setup, checkout_done=checkout_done, teardown=teardown)
+    if setup or checkout_done or teardown:
+        raise TypeError("give the hooks either to gtask.Interface(...) or to the server, not to both")
+    return target
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a child still runs; reaps it, unless gevent has."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False

@@ -1,0 +1,185 @@
+"""What a server offers: from a callable, mapping, module, class or object to named functions and hooks.
+
+An interface is looked at once, in the master, when it is loaded: what can be called is settled then, and a
+name on the wire is only ever looked up among those. Its code runs in workers alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+__all__ = ["Interface"]
+
+Hook = Callable[[], object]
+HOOKS = ("setup", "checkout_done", "teardown")
+
+
+class Interface:
+    """A thing that can be called over the wire, with its hooks.
+
+    Args:
+        target: one of
+
+            - a callable ``f(method, *args, **kwargs)``, which gets all that the caller sends;
+            - a mapping of names to callables;
+            - a module: its public functions (those in ``__all__``, or else those that it defines under a name
+              without a leading underscore); functions named as a hook are the hooks;
+            - a class: each worker makes one instance, without arguments, which is its setup; then as an object;
+            - an object: its public methods; methods named as a hook are the hooks. One that can be called
+              serves as a callable.
+        setup: called once in each worker before it serves. If it raises, the caller gets the error.
+        checkout_done: called in the worker after each checkout.
+        teardown: called in the worker before it exits.
+        name: for messages; by default the target's own.
+
+    Raises:
+        TypeError: the target offers nothing, or a part of it cannot be called.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        *,
+        setup: Hook | None = None,
+        checkout_done: Hook | None = None,
+        teardown: Hook | None = None,
+        name: str = "",
+    ) -> None:
+        self.name = name or _name_of(target)
+        self._hooks: dict[str, Hook | None] = {"setup": setup, "checkout_done": checkout_done, "teardown": teardown}
+        for hook, function in self._hooks.items():
+            if function is not None and not callable(function):
+                raise TypeError(f"{hook}={function!r} of the interface {self.name} cannot be called")
+        self._make: Callable[[], Any] | None = None
+        self._function: Callable[..., Any] | None = None
+        self._methods: dict[str, Callable[..., Any]] = {}
+        self._resolve(target)
+
+    def __repr__(self) -> str:
+        return f"<Interface {self.name}: {'a callable' if self._function else ', '.join(self.methods)}>"
+
+    @property
+    def methods(self) -> list[str]:
+        """The names that can be called; empty for a callable, which gets to see any."""
+        return sorted(self._methods)
+
+    @property
+    def has_checkout_done(self) -> bool:
+        return self._hooks["checkout_done"] is not None
+
+    # --- in the worker ---------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Make the instance, if the target is a class, and run the setup hook."""
+        if self._make is not None:
+            instance = self._make()
+            if self._function is not None:
+                self._function = instance
+            self._methods = {name: getattr(instance, name) for name in self._methods}
+            for hook, function in self._hooks.items():
+                if isinstance(function, _OfInstance):
+                    self._hooks[hook] = getattr(instance, hook)
+        self._run_hook("setup")
+
+    def call(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Call what the first argument names, or the callable with all of them.
+
+        Raises:
+            AttributeError: there is no such method; the message says what there is.
+        """
+        if self._function is not None:
+            return self._function(*args, **kwargs)
+        name = args[0] if args else None
+        method = self._methods.get(name) if type(name) is str else None
+        if method is None:
+            raise AttributeError(self._unknown(name))
+        return method(*args[1:], **kwargs)
+
+    def checkout_done(self) -> None:
+        self._run_hook("checkout_done")
+
+    def teardown(self) -> None:
+        self._run_hook("teardown")
+
+    # --- looking at the target -------------------------------------------------------------------------
+
+    def _resolve(self, target: Any) -> None:
+        if isinstance(target, ModuleType):
+            self._take_module(target)
+        elif isinstance(target, Mapping):
+            self._take_mapping(target)
+        elif isinstance(target, type):
+            self._make = target
+            self._take_class(target, _OfInstance)
+            if any("__call__" in vars(base) for base in target.__mro__):
+                self._function, self._methods = target, {}
+        else:
+            self._take_class(type(target), lambda name: getattr(target, name))
+            if callable(target):
+                self._function, self._methods = target, {}
+        if self._function is None and not self._methods:
+            raise TypeError(
+                f"the interface {self.name} offers nothing to call: give it a public function or method, "
+                "or serve a callable, mapping, module, class or object that has one"
+            )
+
+    def _take_module(self, module: ModuleType) -> None:
+        listed = getattr(module, "__all__", None)
+        for name, value in vars(module).items():
+            if name in HOOKS and callable(value):
+                self._hooks[name] = self._hooks[name] or value
+            elif listed is not None:
+                if name in listed and callable(value):
+                    self._methods[name] = value
+            elif not name.startswith("_") and inspect.isfunction(value) and value.__module__ == module.__name__:
+                self._methods[name] = value
+
+    def _take_mapping(self, mapping: Mapping[Any, Any]) -> None:
+        for name, function in mapping.items():
+            if not isinstance(name, str) or not callable(function):
+                raise TypeError(f"the interface {self.name} maps {name!r} to {function!r}: map names to callables")
+            self._methods[name] = function
+
+    def _take_class(self, cls: type, get: Callable[[str], Callable[..., Any]]) -> None:
+        for name in dir(cls):
+            # getattr_static, because looking must not run a property.
+            attribute = inspect.getattr_static(cls, name)
+            if name.startswith("_") or not (
+                inspect.isroutine(attribute) or isinstance(attribute, (staticmethod, classmethod))
+            ):
+                continue
+            if name in HOOKS:
+                self._hooks[name] = self._hooks[name] or get(name)
+            else:
+                self._methods[name] = get(name)
+
+    def _run_hook(self, name: str) -> None:
+        hook = self._hooks[name]
+        if hook is not None:
+            hook()
+
+    def _unknown(self, name: Any) -> str:
+        if name is None:
+            return f"the interface {self.name} is called by method: checkout.name(...), with one of {', '.join(self.methods)}"
+        close = difflib.get_close_matches(str(name), self.methods, 1)
+        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(self.methods)}"
+        return f"the interface {self.name} has no method {name!r:.80}: {hint}"
+
+
+class _OfInstance:
+    """Stands for a method of the instance that each worker is yet to make."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError(f"{self.name} was called before setup")
+
+
+def _name_of(target: Any) -> str:
+    name = getattr(target, "__name__", None) or type(target).__name__
+    return name if isinstance(name, str) else type(target).__name__

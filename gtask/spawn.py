@@ -1,0 +1,106 @@
+"""Start a private server by exec, so that it is safe anywhere: under monkey-patching, with threads, with a hub.
+
+The server dies with the process that started it: it holds the reading end of a pipe whose writing end only
+that process has, and looks whether its parent is still the same in case a sibling inherited the writing end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+from gtask import address as addresses
+
+__all__ = ["SpawnedServer", "private_address", "spawn_server"]
+
+_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(%r); from gtask.server.cli import main; sys.exit(main())"
+
+
+class SpawnedServer:
+    """A server in a child process; made by :func:`spawn_server`. Also a context manager that stops it.
+
+    Attributes:
+        address: where it listens, or soon will: clients wait for it.
+        pid: its process id.
+    """
+
+    def __init__(self, target: str, address: addresses.Address, arguments: list[str]) -> None:
+        self.address = address
+        reading, self._keep_alive = os.pipe()
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        command = [sys.executable, "-c", _BOOT % os.pathsep, path, target]
+        command += ["--listen", str(address), "--parent-pipe", str(reading), *arguments]
+        try:
+            self._process = subprocess.Popen(command, pass_fds=(reading,))
+        except BaseException:
+            self.let_go()
+            raise
+        finally:
+            os.close(reading)
+        self.pid = self._process.pid
+
+    def __repr__(self) -> str:
+        return f"<SpawnedServer {self.pid} at {self.address}, {self.obituary() or 'running'}>"
+
+    def obituary(self) -> str:
+        """How the server ended, as a phrase for a message; "" while it runs."""
+        status = self._process.poll()
+        if status is None:
+            return ""
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return f"the private server {how}; its stderr says why"
+
+    def let_go(self) -> None:
+        """Tell the server to stop, and do not wait for it."""
+        if self._keep_alive >= 0:
+            os.close(self._keep_alive)
+            self._keep_alive = -1
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stop the server and its workers, and wait for its end. Stopping again does nothing.
+
+        Args:
+            timeout: seconds after which it is killed.
+        """
+        self.let_go()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> SpawnedServer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+
+def spawn_server(
+    target: str, address: str | addresses.Address | None = None, *, name: str = ""
+) -> SpawnedServer:
+    """Start a server in a child process, by exec. It dies with this process.
+
+    Returns at once: clients wait until the application is loaded, and are told if that fails.
+
+    Args:
+        target: what it serves, ``"module"`` or ``"module:attribute"``; found along this process's ``sys.path``.
+        address: where it listens (``unix:/path``, ``tcp://host:port``); by default a private unix socket.
+        name: for messages and the process title; by default the target.
+
+    Raises:
+        ValueError: the address is none.
+        OSError: no process could be started.
+    """
+    arguments = ["--name", name] if name else []
+    if address is None:
+        return SpawnedServer(target, private_address(), [*arguments, "--private"])
+    return SpawnedServer(target, addresses.parse(address), arguments)
+
+
+def private_address() -> addresses.UnixAddress:
+    """A unix socket in a new directory that only this user can enter; the server removes both at its end."""
+    return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix="gtask-"), "socket"))

@@ -1,0 +1,309 @@
+"""Messages to bytes and back: 4 bytes of length, big-endian, then one msgpack array.
+
+A value comes out as it went in, but for tuples (lists), subclasses (their base) and time zones (their
+offset); what cannot travel is an EncodeError before a byte of it is sent. What comes in is not trusted:
+a length over the limit is refused before anything is allocated for it, a bad frame is a ProtocolError,
+and memory grows only as bytes arrive. This is the only module that knows msgpack.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import struct
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from gtask.errors import EncodeError, ProtocolError
+from gtask.wire.messages import Message, from_plain, to_plain
+
+__all__ = ["DEFAULT_LIMIT", "Decoder", "Encoder"]
+
+DEFAULT_LIMIT = 64 * 1024 * 1024
+"""Bytes that a frame may have, its length prefix not counted."""
+
+CHUNK = 64 * 1024
+"""Bytes that one read can take."""
+
+NESTED_EXT = 16
+"""How deep sets may lie in sets. Each level is a C call with 40 KiB of stack, so it needs a bound."""
+
+_LENGTH = struct.Struct("!I")
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_KEYS = frozenset({str, int, bytes})
+
+# --- values beyond msgpack's own -----------------------------------------------------------------------
+
+BIGINT, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, SET, FROZENSET, COMPLEX = range(1, 11)
+
+
+def _pack_ext(value: Any, depth: int = 0) -> msgpack.ExtType:
+    """What the packer asks for each value that it does not know; a TypeError where there is no answer."""
+    if isinstance(value, int):
+        size = value.bit_length() // 8 + 1
+        return msgpack.ExtType(BIGINT, value.to_bytes(size, "big", signed=True))
+    if isinstance(value, datetime.datetime):
+        return msgpack.ExtType(DATETIME, _pack_time(value))
+    if isinstance(value, datetime.date):
+        return msgpack.ExtType(DATE, value.isoformat().encode("ascii"))
+    if isinstance(value, datetime.time):
+        return msgpack.ExtType(TIME, _pack_time(value))
+    if isinstance(value, datetime.timedelta):
+        return msgpack.ExtType(TIMEDELTA, struct.pack("!iii", value.days, value.seconds, value.microseconds))
+    if isinstance(value, decimal.Decimal):
+        return msgpack.ExtType(DECIMAL, decimal.Decimal.__str__(value).encode("ascii"))
+    if isinstance(value, uuid.UUID):
+        return msgpack.ExtType(UUID, value.bytes)
+    if isinstance(value, (set, frozenset)):
+        if depth >= NESTED_EXT:
+            raise ValueError(f"sets nested more than {NESTED_EXT} deep")
+        code = SET if isinstance(value, set) else FROZENSET
+
+        def deeper(inner: Any) -> msgpack.ExtType:
+            return _pack_ext(inner, depth + 1)
+
+        return msgpack.ExtType(code, msgpack.packb(list(value), default=deeper, unicode_errors="surrogatepass"))
+    if isinstance(value, complex):
+        return msgpack.ExtType(COMPLEX, struct.pack("!dd", value.real, value.imag))
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def _pack_time(value: datetime.datetime | datetime.time) -> bytes:
+    # A fold byte in front: isoformat() leaves it out.
+    text = value.isoformat() if value.tzinfo is None else value.replace(tzinfo=_offset(value)).isoformat()
+    return bytes([value.fold]) + text.encode("ascii")
+
+
+def _offset(value: datetime.datetime | datetime.time) -> datetime.timezone | None:
+    offset = value.utcoffset()
+    return None if offset is None else datetime.timezone(offset)
+
+
+def _unpack_ext(code: int, data: bytes, depth: int = 0) -> Any:
+    if code == BIGINT:
+        return int.from_bytes(data, "big", signed=True)
+    if code == DATETIME:
+        return datetime.datetime.fromisoformat(data[1:].decode("ascii")).replace(fold=data[0])
+    if code == DATE:
+        return datetime.date.fromisoformat(data.decode("ascii"))
+    if code == TIME:
+        return datetime.time.fromisoformat(data[1:].decode("ascii")).replace(fold=data[0])
+    if code == TIMEDELTA:
+        days, seconds, microseconds = struct.unpack("!iii", data)
+        return datetime.timedelta(days, seconds, microseconds)
+    if code == DECIMAL:
+        return decimal.Decimal(data.decode("ascii"))
+    if code == UUID:
+        return uuid.UUID(bytes=data)
+    if code in (SET, FROZENSET):
+        if depth >= NESTED_EXT:
+            raise ValueError(f"sets nested more than {NESTED_EXT} deep")
+        # What lies in a set is hashable, so an array in it was a tuple.
+        items = _unpack(data, use_list=False, ext_hook=lambda c, d: _unpack_ext(c, d, depth + 1))
+        if type(items) is not tuple:
+            raise ValueError("a set is written as an array")
+        return set(items) if code == SET else frozenset(items)
+    if code == COMPLEX:
+        return complex(*struct.unpack("!dd", data))
+    raise ValueError(f"unknown extension type {code}")
+
+
+def _unpack(data: bytes | memoryview, use_list: bool, ext_hook: Callable[[int, bytes], Any]) -> Any:
+    # unpackb's own limits are what is wanted here: no string, array or map is longer than its frame has bytes,
+    # nothing nests deeper than 1024.
+    try:
+        return msgpack.unpackb(data, use_list=use_list, ext_hook=ext_hook, strict_map_key=False)
+    except UnicodeDecodeError:
+        return msgpack.unpackb(
+            data, use_list=use_list, ext_hook=ext_hook, strict_map_key=False, unicode_errors="surrogatepass"
+        )
+
+
+# --- what can travel -----------------------------------------------------------------------------------
+
+
+def _check_keys(value: Any) -> None:
+    """Refuse what msgpack would write but nobody could read: maps whose keys are not str, int or bytes."""
+    if isinstance(value, dict):
+        if not _KEYS.issuperset(map(type, value)):
+            for key in value:
+                if not isinstance(key, (str, int, bytes)):
+                    raise EncodeError(
+                        f"a dict with the key {key!r:.60} cannot travel: keys may be str, int or bytes"
+                    )
+        parts: Any = value.values()
+    elif isinstance(value, (list, tuple)):
+        parts = value
+    else:
+        return
+    if not _SCALARS.issuperset(map(type, parts)):
+        for part in parts:
+            if type(part) not in _SCALARS:
+                _check_keys(part)
+
+
+def _culprit(value: Any, place: str = "") -> str:
+    """Which part of a message that could not be packed is at fault, for the error's text."""
+    try:
+        msgpack.packb(value, default=_pack_ext, unicode_errors="surrogatepass")
+    except Exception as error:  # whatever the packer said about the whole, ask for each part
+        if isinstance(value, dict):
+            parts: Any = ((f"{place}[{key!r:.40}]", part) for key, part in value.items())
+        elif isinstance(value, (list, tuple)):
+            parts = ((f"{place}[{index}]", part) for index, part in enumerate(value))
+        else:
+            parts = ()
+        for inner_place, part in parts:
+            found = _culprit(part, inner_place)
+            if found:
+                return found
+        name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+        reason = "" if str(error) == f"a {type(value).__name__}" else f": {error}"
+        return f"{place or 'it'} is of type {name}{reason}"
+    return ""
+
+
+# --- frames --------------------------------------------------------------------------------------------
+
+
+class Encoder:
+    """Writes the messages of one connection.
+
+    Args:
+        limit: bytes that a frame may have; the same as the reader's.
+    """
+
+    __slots__ = ("_limit", "_pack")
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        self._limit = limit
+        self._pack: Callable[[Any], bytes] = msgpack.Packer(default=_pack_ext).pack
+
+    def encode(self, message: Message) -> bytes:
+        """The frame of a message.
+
+        Raises:
+            EncodeError: a value in it cannot travel, or the frame would be over the limit.
+        """
+        plain = to_plain(message)
+        try:
+            for item in plain:
+                if type(item) not in _SCALARS:
+                    _check_keys(item)
+            body = self._pack(plain)
+        except EncodeError:
+            raise
+        except UnicodeEncodeError:
+            body = self._pack_surrogates(plain)
+        except RecursionError:
+            raise EncodeError("a value that is nested too deeply (or contains itself) cannot travel") from None
+        except Exception as error:  # also what the methods of a value's class raise
+            raise self._refusal(plain, error) from None
+        if len(body) > self._limit:
+            raise EncodeError(
+                f"too large: the message has {len(body)} bytes and the limit is {self._limit}; "
+                "send it in parts, or through a file"
+            )
+        return _LENGTH.pack(len(body)) + body
+
+    def _pack_surrogates(self, plain: list[Any]) -> bytes:
+        try:
+            body: bytes = msgpack.packb(plain, default=_pack_ext, unicode_errors="surrogatepass")
+            return body
+        except Exception as error:  # as in encode
+            raise self._refusal(plain, error) from None
+
+    @staticmethod
+    def _refusal(plain: list[Any], error: Exception) -> EncodeError:
+        if "recursion limit" in str(error):
+            return EncodeError("a value that is nested too deeply (or contains itself) cannot travel")
+        kind, meta, *items = plain
+        named = {f"argument {index}": item for index, item in enumerate(items)} if kind == "do" else {}
+        if kind == "do" and meta and "kw" in meta:
+            named.update({f"argument {name}": item for name, item in meta["kw"].items()})
+        if kind == "ok":
+            named = {"the result": items[0]}
+        for place, item in named.items():
+            found = _culprit(item, place)
+            if found:
+                return EncodeError(
+                    f"cannot travel: {found}. What can: None, bool, int, float, str, bytes, list, tuple, dict, "
+                    "set, datetime and its kin, Decimal, UUID, complex"
+                )
+        return EncodeError(f"cannot travel: {error}")
+
+
+class Decoder:
+    """Reads the messages of one connection.
+
+    The owner of the socket reads into :attr:`space` and says by :meth:`received` how much came::
+
+        count = sock.recv_into(decoder.space)
+        for message in decoder.received(count): ...
+
+    Args:
+        limit: bytes that a frame may have; the length of a larger one is refused as soon as it is read.
+    """
+
+    __slots__ = ("_chunk", "_limit", "_partial", "space")
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        self._limit = limit
+        self._chunk = bytearray(CHUNK)
+        self._partial = bytearray()
+        self.space = memoryview(self._chunk)
+        """Where the next bytes are to be put."""
+
+    @property
+    def midway(self) -> bool:
+        """Whether part of a frame has come and its rest has not."""
+        return bool(self._partial)
+
+    def received(self, count: int) -> list[Message]:
+        """The messages that became whole with the next ``count`` bytes in :attr:`space`.
+
+        Raises:
+            ProtocolError: a frame is too long or is no message. The decoder cannot be used after it.
+        """
+        if not self._partial:
+            # The common case, exactly one whole frame, has this short path.
+            if count > 4 and _LENGTH.unpack_from(self._chunk)[0] == count - 4:
+                return [self._decode(self.space[4:count])]
+            return self._frames(self.space[:count])
+        self._partial += self.space[:count]
+        if len(self._partial) >= 4 and len(self._partial) < self._length(self._partial, 0) + 4:
+            return []  # the rest of a large frame is still on its way
+        whole, self._partial = self._partial, bytearray()
+        return self._frames(memoryview(whole))
+
+    def _frames(self, data: memoryview) -> list[Message]:
+        messages = []
+        start, end = 0, len(data)
+        while end - start >= 4:
+            stop = start + 4 + self._length(data, start)
+            if stop > end:
+                break
+            messages.append(self._decode(data[start + 4 : stop]))
+            start = stop
+        self._partial += data[start:]
+        return messages
+
+    def _length(self, data: bytearray | memoryview, start: int) -> int:
+        length: int = _LENGTH.unpack_from(data, start)[0]
+        if length > self._limit:
+            raise ProtocolError(
+                f"the peer announced a message of {length} bytes and the limit is {self._limit}; "
+                "is it a gtask peer?"
+            )
+        return length
+
+    @staticmethod
+    def _decode(body: memoryview) -> Message:
+        try:
+            plain = _unpack(body, use_list=True, ext_hook=_unpack_ext)
+        except Exception as error:  # any failure to read hostile bytes is the peer's fault
+            raise ProtocolError(f"a frame that is no msgpack array: {type(error).__name__}: {error!s:.200}") from None
+        return from_plain(plain)

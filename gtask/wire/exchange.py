@@ -1,0 +1,117 @@
+"""One connection's conversation: whose turn it is, how many replies are owed, what a failed queue skips.
+
+Both sides keep an :class:`Exchange` and feed it the kind of every message, sent or received, so both walk
+through the same :data:`TABLE`. The idea of a literal transition table is h11's.
+
+==========  =============================================================================================
+new         connected, nothing said
+greeting    the client has said hi; the worker runs setup
+idle        no reply is owed
+busy        one or more replies are owed, in the order of the calls
+settling    the client has ended the checkout; the worker runs checkout_done
+failed      setup failed, and the worker has said so
+==========  =============================================================================================
+
+**Epochs.** Calls may be sent without waiting. When one raises, those behind it must not run, although they may
+already lie in the worker's socket. So each call names its epoch, a number; the client takes a new one when it
+receives an error, and the worker skips the rest of an epoch in which it has sent one. A call that names no
+epoch is never skipped.
+"""
+
+from __future__ import annotations
+
+from gtask.errors import ProtocolError
+from gtask.wire.messages import Bye, Do, Done, Er, Hi, Message, Ok, Sk
+
+__all__ = ["TABLE", "Exchange"]
+
+CLIENT, WORKER = "client", "worker"
+
+TABLE: dict[tuple[str, str, type], str] = {
+    ("new", CLIENT, Hi): "greeting",
+    ("greeting", WORKER, Hi): "idle",
+    ("idle", CLIENT, Do): "busy",
+    ("busy", CLIENT, Do): "busy",
+    ("busy", WORKER, Ok): "idle",
+    ("busy", WORKER, Er): "idle",
+    ("busy", WORKER, Sk): "idle",
+    ("idle", CLIENT, Done): "settling",
+    ("settling", WORKER, Done): "idle",
+    ("idle", WORKER, Bye): "idle",
+    ("busy", WORKER, Bye): "busy",
+    ("settling", WORKER, Bye): "settling",
+}
+"""(state, who speaks, message) -> next state, with two rules beside it: a reply leads to ``idle`` only when no
+other is owed, and where the worker has no checkout_done hook the end of a checkout is not answered. A greeting with
+an exception leads to ``failed``, which nothing leaves. What is not in the table is a ProtocolError."""
+
+
+class Exchange:
+    """The state of one conversation.
+
+    Attributes:
+        state: one of those above.
+        owed: how many replies the worker still owes.
+    """
+
+    __slots__ = ("_answers_done", "_failed_epoch", "owed", "state")
+
+    def __init__(self) -> None:
+        self.state = "new"
+        self.owed = 0
+        self._failed_epoch = 0
+        self._answers_done = False
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.state}, {self.owed} owed>"
+
+    @property
+    def settles(self) -> bool:
+        """Whether the worker has a checkout_done hook, and so answers the end of a checkout."""
+        return self._answers_done
+
+    def client_says(self, message: Message) -> None:
+        """Note a message of the client: the client's own before it is sent, or at the worker when it has come.
+
+        Raises:
+            ProtocolError: it is not the client's turn to say that.
+        """
+        kind = type(message)
+        state = self._next(CLIENT, kind)
+        if kind is Do:
+            self.owed += 1
+        elif kind is Done and not self._answers_done:
+            return
+        self.state = state
+
+    def worker_says(self, message: Message) -> None:
+        """Note a message of the worker: at the client when it has come, or the worker's own before it is sent.
+
+        Raises:
+            ProtocolError: it is not the worker's turn to say that.
+        """
+        kind = type(message)
+        state = self._next(WORKER, kind)
+        if self.state == "busy" and kind is not Bye:
+            self.owed -= 1
+            if self.owed:
+                return
+        elif isinstance(message, Hi):
+            self._answers_done = message.done
+            if message.exc is not None or message.text:
+                state = "failed"
+        self.state = state
+
+    def must_skip(self, do: Do) -> bool:
+        """At the worker: whether an earlier call of this call's epoch failed."""
+        return do.epoch != 0 and do.epoch == self._failed_epoch
+
+    def failed(self, do: Do) -> None:
+        """At the worker: this call raised; skip what else its epoch holds."""
+        self._failed_epoch = do.epoch
+
+    def _next(self, speaker: str, kind: type) -> str:
+        state = TABLE.get((self.state, speaker, kind))
+        if state is None:
+            raise ProtocolError(f"the {speaker} said {kind.__name__.lower()!r} while the conversation was {self.state}")
+        return state

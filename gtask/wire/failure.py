@@ -1,0 +1,464 @@
+"""Exception <-> plain data.
+
+:func:`describe` turns any exception into plain data of a bounded size and never raises.
+:func:`rebuild` turns such data, or garbage, into an exception that is a RemoteError and, where this
+process knows the original class, also that class. It imports nothing, and no constructor but a builtin
+exception's is run. The traceback goes on into the worker's frames (:mod:`gtask.wire.tracebacks`).
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections.abc import Collection
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from functools import lru_cache
+from itertools import islice
+from types import ModuleType, TracebackType
+from typing import Any
+from uuid import UUID
+
+from gtask.errors import EncodeError, Error, RemoteError
+from gtask.wire.tracebacks import from_frames, module_vars, to_frames
+
+__all__ = ["Data", "describe", "rebuild", "text"]
+
+Data = dict[str, Any]
+_Parts = tuple[str, str, str, Any, dict[str, Any]]  # module, type, text, args, attrs
+
+_TEXT_LIMIT = 65536  # characters of one text, unless told otherwise
+_TEXTS = 16  # all texts of a description together have this many times as much
+_ATOM_LIMIT = 4096  # bytes of one int or Decimal
+_VALUES = 2000  # values in all args and attrs of a description
+_NESTING = 8  # containers within containers in one of those
+_MANY = 100  # attrs of one exception, and its notes
+_EXCEPTIONS = 50  # exceptions in a description: all chains and members of groups
+_DEPTH = 16  # causes of causes, groups in groups
+_FRAMES = 1000  # frames of all tracebacks of a description
+_FRAMES_EACH = 100  # frames of one traceback
+
+_UNPRINTABLE = "<exception str() failed>"  # as the traceback module says it
+_ORIGIN = "_gtask_origin"  # where a plain RemoteError keeps the _Parts that it stands for
+_RESERVED = frozenset({"__notes__", _ORIGIN, *vars(Error), *vars(RemoteError)})
+
+# Read and written through these, an exception's own properties are never run.
+_SLOTS: Any = vars(BaseException)
+_GROUP: Any = vars(builtins).get("ExceptionGroup")  # None before Python 3.11
+_BASE_GROUP: Any = vars(builtins).get("BaseExceptionGroup")
+# What builtins keep outside of args and __dict__. Not here: AttributeError.name, because the traceback
+# module would suggest attributes of the missing obj, and ImportError.name_from, because it would import.
+_FIELDS: dict[type, tuple[str, ...]] = {
+    OSError: ("filename", "filename2"),
+    ImportError: ("name", "path"),
+    NameError: ("name",),
+}
+# What must be right for the traceback module, which shows these of a SyntaxError unseen.
+_SYNTAX = {"filename": str, "text": str, "lineno": int, "offset": int, "end_lineno": int, "end_offset": int}
+_LAST_COLUMN = 1 << 20  # and line: the traceback module makes that many carets
+_ATOMS = (complex, date, datetime, time, timedelta, Decimal, UUID)  # what the codec has types for
+
+
+def describe(exc: BaseException, *, text_limit: int = _TEXT_LIMIT) -> Data:
+    """Tell an exception as plain data.
+
+    Args:
+        exc: any exception, however ill-behaved.
+        text_limit: characters after which a text is cut; a mark then says how many are missing. All
+            texts together have 16 times as many.
+
+    Returns:
+        ``{type, module, args, attrs, text, frames, cause, context, suppress, notes, group}``. ``type``
+        is the qualified name of the class, ``text`` the ``str()``. ``args`` is a list, or None if one
+        of them is not plain data or they are too many; of a group it is the message only. ``attrs`` is
+        what is plain in the ``__dict__``, and a few fields of builtins such as ``OSError.filename``.
+        ``frames`` is as :func:`~gtask.wire.tracebacks.to_frames` tells it. ``cause``, ``context`` and
+        the members of ``group`` are the same again, or None; what occurs twice is told once.
+    """
+    try:
+        data = _describe(exc, _Room(text_limit), _DEPTH)
+    except BaseException:  # out of memory or stack, or interrupted: that it failed must be told all the same
+        data = None
+    return data or _blank(*_name(type(exc)), "<exception could not be described>")
+
+
+def text(exc: BaseException) -> str:
+    """Tell an exception in one text for any peer, as the end of its traceback would.
+
+    Args:
+        exc: any exception, however ill-behaved.
+
+    Returns:
+        Its name, with the module unless that is ``builtins`` or ``__main__``, a colon and its ``str()``,
+        cut after 65536 characters.
+    """
+    try:
+        module, name, message, _, _ = _parts(exc)
+        return _cut(_headline("" if module == "__main__" else module, name, message), _TEXT_LIMIT)
+    except BaseException:  # as in describe
+        return _name(type(exc))[1]
+
+
+def rebuild(
+    data: object,
+    text: str,
+    *,
+    mixin: type[RemoteError] = RemoteError,
+    raises: Collection[type | ModuleType] | None = None,
+    note: str = "",
+) -> RemoteError:
+    """Make an exception of what :func:`describe` told. Never raises, whatever a peer sent.
+
+    Args:
+        data: the description; None from a foreign worker; garbage is ignored part by part.
+        text: what :func:`text` told. The message, if there is no description.
+        mixin: the RemoteError to make; its causes and members are plain RemoteErrors.
+        raises: the classes, and modules whose classes, that may be made beside the builtin ones.
+            None: any class in a module that this process has imported.
+        note: a last note to add, if not empty.
+
+    Returns:
+        An instance of a class that is named as the original and derived from ``mixin`` and from the
+        original; or ``mixin`` itself with the original's name in the message, if the class is not known
+        here, is no Exception, has a metaclass, belongs to gtask, or if its ``str()`` does not work
+        without its constructor. A group is always an ExceptionGroup where Python has that.
+        ``remote_type`` is the original's full name. ``__traceback__`` is the worker's, and ``raise``
+        puts the caller's frames before it.
+    """
+    message = _cut(text, _TEXT_LIMIT) if type(text) is str else ""
+    try:
+        exc = _Builder(raises).build(data, message, mixin, _DEPTH)
+    except Exception:  # garbage that nothing above foresaw must not hide that the worker failed
+        exc = mixin(message)
+    if note:
+        _dict(exc)["__notes__"] = [*_dict(exc).get("__notes__", ()), note]
+    return exc
+
+
+# ---- telling -------------------------------------------------------------------------------------
+
+
+def _describe(exc: BaseException | None, room: _Room, depth: int) -> Data | None:
+    if exc is None or depth == 0 or id(exc) in room.seen or len(room.seen) >= _EXCEPTIONS:
+        return None
+    room.seen.add(id(exc))
+    module, name, message, args, attrs = _parts(exc)
+    data = _blank(room.cut(module), room.cut(name), room.cut(message))
+    data["frames"] = room.frames_of(_SLOTS["__traceback__"].__get__(exc))
+    data["notes"] = [room.cut(note) for note in _notes(exc)]
+    data["args"] = room.plain_or_none(args)
+    for key, value in islice(attrs.items(), _MANY):
+        if type(key) is str and key not in _RESERVED:
+            plain = room.plain_or_none(value)
+            if plain is not None or value is None:
+                data["attrs"][room.cut(key)] = plain
+    if _BASE_GROUP and issubclass(type(exc), _BASE_GROUP):
+        members = vars(_BASE_GROUP)["exceptions"].__get__(exc)
+        told = (_describe(member, room, depth - 1) for member in members[:_EXCEPTIONS])
+        data["group"] = [member for member in told if member]
+        if missing := len(members) - len(data["group"]):
+            data["notes"].append(f"({missing} more exceptions in this group)")
+    data["cause"] = _describe(_SLOTS["__cause__"].__get__(exc), room, depth - 1)
+    data["context"] = _describe(_SLOTS["__context__"].__get__(exc), room, depth - 1)
+    data["suppress"] = _SLOTS["__suppress_context__"].__get__(exc)
+    return data
+
+
+def _blank(module: str, name: str, message: str) -> Data:
+    return {
+        "type": name,
+        "module": module,
+        "args": None,
+        "attrs": {},
+        "text": message,
+        "frames": [],
+        "cause": None,
+        "context": None,
+        "suppress": False,
+        "notes": [],
+        "group": None,
+    }
+
+
+def _parts(exc: BaseException) -> _Parts:
+    """What an exception is by itself; of a plain RemoteError, what the exception was that it stands for."""
+    attrs = dict.copy(_dict(exc))
+    if _ORIGIN in attrs:
+        origin: _Parts = attrs[_ORIGIN]
+        return origin
+    kind = type(exc)
+    args = _SLOTS["args"].__get__(exc)
+    if _BASE_GROUP and issubclass(kind, _BASE_GROUP):
+        args = args[:1]
+    for owner, fields in _FIELDS.items():
+        if issubclass(kind, owner):
+            values = ((field, vars(owner)[field].__get__(exc)) for field in fields)
+            attrs.update((field, value) for field, value in values if value is not None)
+    return (*_name(kind), _str(exc), args, attrs)
+
+
+def _dict(exc: BaseException) -> dict[str, Any]:
+    own: dict[str, Any] = _SLOTS["__dict__"].__get__(exc)
+    return own
+
+
+def _name(kind: type) -> tuple[str, str]:
+    """Module and qualified name of a class, whatever its metaclass says."""
+    slots: Any = vars(type)
+    try:
+        module = slots["__module__"].__get__(kind)
+    except AttributeError:
+        module = None
+    return (module if type(module) is str else ""), str(slots["__qualname__"].__get__(kind))
+
+
+def _str(exc: BaseException) -> str:
+    try:
+        return str.__str__(str(exc))  # which may be of a subclass
+    except BaseException:  # the exception to tell is exc, not what its __str__ raises
+        return _UNPRINTABLE
+
+
+def _notes(exc: BaseException) -> list[str]:
+    notes = _dict(exc).get("__notes__")
+    return [note for note in notes[:_MANY] if issubclass(type(note), str)] if type(notes) is list else []
+
+
+def _headline(module: str, name: str, message: str) -> str:
+    full = name if module in ("", "builtins") else f"{module}.{name}"
+    return f"{full}: {message}" if full and message else full or message
+
+
+def _cut(value: str, limit: int) -> str:
+    head = str.__getitem__(value, slice(limit))
+    missing = str.__len__(value) - len(head)
+    return f"{head}... ({missing} more characters)" if missing else head
+
+
+class _NotPlainError(Exception):
+    """Not plain data, or too much of it."""
+
+
+class _Room:
+    """What is left of the bounds of one description."""
+
+    def __init__(self, text_limit: int) -> None:
+        self.text_limit = text_limit
+        self.chars = _TEXTS * text_limit
+        self.values = _VALUES
+        self.frames = _FRAMES
+        self.seen: set[int] = set()  # ids of the exceptions told
+
+    def cut(self, value: str) -> str:
+        limit = min(self.text_limit, self.chars)
+        self.chars -= min(str.__len__(value), limit)
+        return _cut(value, limit)
+
+    def cut_bytes(self, value: bytes) -> bytes:
+        limit = min(self.text_limit, self.chars)
+        head = bytes.__getitem__(value, slice(limit))
+        self.chars -= len(head)
+        missing = bytes.__len__(value) - len(head)
+        return b"%b... (%d more bytes)" % (head, missing) if missing else head
+
+    def frames_of(self, tb: TracebackType | None) -> list[list[Any]]:
+        frames = to_frames(tb, min(self.frames, _FRAMES_EACH))
+        self.frames = max(0, self.frames - len(frames))
+        return frames
+
+    def plain_or_none(self, value: object) -> Any:
+        try:
+            return self.plain(value, _NESTING)
+        except Exception:  # not plain, or another thread changes it meanwhile
+            return None
+
+    def plain(self, value: Any, nesting: int) -> Any:
+        """The value as plain data: of subclasses what they are derived from, of tuples lists."""
+        kind = type(value)
+        self.values -= 1
+        if self.values < 0:
+            raise _NotPlainError
+        if value is None or kind is bool:
+            return value
+        if issubclass(kind, str):
+            return self.cut(value)
+        if issubclass(kind, bytes):
+            return self.cut_bytes(value)
+        if issubclass(kind, float):
+            return float.__float__(value)
+        if issubclass(kind, int) or kind in _ATOMS:
+            return self.atom(int.__index__(value) if issubclass(kind, int) else value)
+        if nesting and issubclass(kind, (list, tuple, dict, set, frozenset)):
+            return self.container(kind, value, nesting - 1)
+        raise _NotPlainError
+
+    def atom(self, value: Any) -> Any:
+        if sys.getsizeof(value) > _ATOM_LIMIT:
+            raise _NotPlainError
+        if type(value) in (datetime, time) and type(value.tzinfo) not in (type(None), timezone):
+            offset = value.utcoffset()  # now, because a zone's code can fail
+            return value.replace(tzinfo=None if offset is None else timezone(offset))
+        return value
+
+    def container(self, kind: type, value: Any, nesting: int) -> Any:
+        base: Any = next(base for base in (list, tuple, dict, set, frozenset) if issubclass(kind, base))
+        if base.__len__(value) > self.values:
+            raise _NotPlainError
+        if base is dict:
+            plain = {self.plain(key, 0): self.plain(item, nesting) for key, item in dict.items(value)}
+            if not {type(key) for key in plain} <= {str, int, bytes}:
+                raise _NotPlainError
+            return plain
+        if base in (set, frozenset):
+            return base(self.plain(item, 0) for item in base.__iter__(value))
+        return [self.plain(item, nesting) for item in base.__iter__(value)]
+
+
+# ---- making --------------------------------------------------------------------------------------
+
+
+class _Builder:
+    """Makes the exceptions of one description."""
+
+    def __init__(self, raises: Collection[type | ModuleType] | None) -> None:
+        self.raises = raises
+        self.left = _EXCEPTIONS
+
+    def build(self, data: object, message: str, mixin: type[RemoteError], depth: int) -> RemoteError:
+        self.left -= 1
+        told = data if type(data) is dict else {}
+        module, name = _get(told, "module", str, ""), _get(told, "type", str, "")
+        message, args = _get(told, "text", str, message), _get(told, "args", list, None)
+        attrs = _get(told, "attrs", dict, {})
+        attrs = {key: attrs[key] for key in attrs if type(key) is str and key not in _RESERVED}
+        members = self.all_nested(_get(told, "group", list, []), depth)
+        parts = (module, name, message, args, attrs)
+
+        cls = self.find(module, name)
+        if members and _GROUP and (cls is None or issubclass(cls, _GROUP)):
+            title = args[0] if args and type(args[0]) is str else message
+            args = [title if cls else _headline(module, name, title), members]
+            cls = cls or _GROUP
+        exc = None
+        if cls:
+            exc = _instance(mixin, cls, [message] if args is None else args, attrs, message)
+        if exc is None:
+            exc = mixin("\n  ".join((_headline(module, name, message), *map(text, members))))
+            if name:
+                _dict(exc)[_ORIGIN] = parts
+        _dict(exc)["remote_type"] = _headline(module, name, "")
+        notes = [note for note in _get(told, "notes", list, [])[:_MANY] if type(note) is str]
+        if notes:
+            _dict(exc)["__notes__"] = notes
+        cause, context = self.nested(told.get("cause"), depth), self.nested(told.get("context"), depth)
+        _SLOTS["__traceback__"].__set__(exc, from_frames(told.get("frames")))
+        _SLOTS["__context__"].__set__(exc, context)
+        _SLOTS["__cause__"].__set__(exc, cause)
+        _SLOTS["__suppress_context__"].__set__(exc, _get(told, "suppress", bool, cause is not None))
+        return exc
+
+    def nested(self, data: object, depth: int) -> RemoteError | None:
+        if type(data) is not dict or depth == 0 or self.left <= 0:
+            return None
+        return self.build(data, "", RemoteError, depth - 1)
+
+    def all_nested(self, group: list[Any], depth: int) -> list[RemoteError]:
+        members = (self.nested(member, depth) for member in group[:_EXCEPTIONS])
+        return [member for member in members if member is not None]
+
+    def find(self, module: str, name: str) -> type | None:
+        """The class of that name, if this process has it and it may be raised here."""
+        scope, found = module_vars(module), None
+        for part in name.split("."):
+            found = scope.get(part)
+            if not issubclass(type(found), type):
+                return None
+            scope = vars(type)["__dict__"].__get__(found)
+        if type(found) is not type or Exception not in found.__mro__:
+            return None  # the code of a metaclass would run when a class is derived
+        return found if self.allows(found) else None
+
+    def allows(self, cls: type) -> bool:
+        home = _name(cls)[0]
+        if issubclass(cls, Error):
+            # A worker's own gtask client has failed. That is no failure of this process's client.
+            ours = home.partition(".")[0] == Error.__module__.partition(".")[0]
+            sticky = any(vars(base).get("sticky") for base in cls.__mro__)
+            return cls is EncodeError or not (ours or sticky)
+        if self.raises is None or _is_builtin(cls):
+            return True
+        return any(
+            allowed.__name__ == home if isinstance(allowed, ModuleType) else allowed is cls
+            for allowed in self.raises
+        )
+
+
+def _get(told: dict[Any, Any], key: str, kind: type, default: Any) -> Any:
+    value = told.get(key)
+    return value if type(value) is kind else default
+
+
+def _is_builtin(cls: type) -> bool:
+    return vars(builtins).get(cls.__name__) is cls
+
+
+def _instance(
+    mixin: type[RemoteError], cls: type, args: list[Any], attrs: dict[str, Any], message: str
+) -> RemoteError | None:
+    """An exception of that class, or None if that does not work without running code of the class."""
+    try:
+        kind = base = _remote_class((mixin, cls))
+        while not _is_builtin(base):
+            base = base.__base__  # the one whose C structure its instances have
+        try:
+            exc = base.__new__(kind, *args)
+            base.__init__(exc, *args)
+        except Exception:  # not what this constructor takes, such as a UnicodeError's unplain args
+            exc = base.__new__(kind)
+            _SLOTS["args"].__set__(exc, args)
+        own = dict(attrs)
+        for owner, fields in _FIELDS.items():
+            if issubclass(cls, owner):
+                for field in own.keys() & fields:
+                    vars(owner)[field].__set__(exc, own.pop(field))
+        _dict(exc).update(own)
+        works = bool(str(exc)) >= bool(message) and repr(exc) and _syntax_works(exc)
+    except BaseException:  # whatever its __str__ raises: this is only an attempt
+        return None
+    return exc if works else None
+
+
+def _syntax_works(exc: BaseException) -> bool:
+    if not issubclass(type(exc), SyntaxError):
+        return True
+    values = ((vars(SyntaxError)[field].__get__(exc), kind) for field, kind in _SYNTAX.items())
+    return all(
+        value is None or (type(value) is kind and (kind is str or -1 <= value < _LAST_COLUMN))
+        for value, kind in values
+    )
+
+
+class _Rebuilt:
+    """First base of all classes made here, so that these two are found before the original class's own."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Nothing: the original's would take the class made here for a new one of the application."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        exc: Any = self
+        return _restore, (describe(exc), type(exc)._mixin)
+
+
+def _restore(data: Data, mixin: type[RemoteError]) -> RemoteError:
+    """Unpickle or copy what was rebuilt."""
+    return rebuild(data, "", mixin=mixin)
+
+
+@lru_cache(maxsize=256)
+def _remote_class(classes: tuple[type, type]) -> Any:
+    mixin, cls = classes
+    bases = (_Rebuilt, cls) if issubclass(cls, mixin) else (_Rebuilt, mixin, cls)
+    module, name = _name(cls)
+    return type(cls.__name__, bases, {"__module__": module, "__qualname__": name, "_mixin": mixin})
