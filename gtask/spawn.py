@@ -59,6 +59,10 @@ class SpawnedServer:
             os.close(self._keep_alive)
             self._keep_alive = -1
 
+    def kill(self) -> None:
+        """Kill the server; its workers end when their clients close."""
+        self._process.kill()
+
     def stop(self, timeout: float = 10.0) -> None:
         """Stop the server and its workers, and wait for its end. Stopping again does nothing.
 
@@ -69,7 +73,7 @@ class SpawnedServer:
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             self._process.wait()
 
     def __enter__(self) -> SpawnedServer:
@@ -79,9 +83,7 @@ class SpawnedServer:
         self.stop()
 
 
-def spawn_server(
-    target: str, address: str | addresses.Address | None = None, *, name: str = ""
-) -> SpawnedServer:
+def spawn_server(target: str, address: str | addresses.Address | None = None, *, name: str = "") -> SpawnedServer:
     """Start a server in a child process, by exec. It dies with this process.
 
     Returns at once: clients wait until the application is loaded, and are told if that fails.

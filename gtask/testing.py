@@ -120,5 +120,5 @@ def _descriptors() -> dict[int, str]:
     return {number: path for number, path in found.items() if not path.endswith("/fd")}
 
 
-def _greenlets() -> list[gevent.Greenlet]:
+def _greenlets() -> list[gevent.Greenlet[..., object]]:
     return [thing for thing in gc.get_objects() if isinstance(thing, gevent.Greenlet) and not thing.dead]

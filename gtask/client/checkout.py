@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
-from gtask.client.connection import Call, Connection, Outcome, Result
+from gtask.client.connection import BlockingCall, Call, Connection, Outcome, Result
 from gtask.errors import CallDropped, Cancelled, CheckoutReleased, Error, Overloaded
 from gtask.wire import failure
-from gtask.wire.messages import Do, Er, Ok, Sk
+from gtask.wire.messages import Er, Ok, Sk
 
 __all__ = ["Checkout", "Lease", "Lender", "Method", "Terms"]
 
@@ -39,7 +39,7 @@ class Lender(Protocol):
     @property
     def terms(self) -> Terms: ...
 
-    def encode(self, do: Do) -> bytes:
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, /) -> bytes:
         """The frame of a call; raises EncodeError."""
 
     def leave(self, lease: Lease) -> None:
@@ -104,7 +104,7 @@ class Lease:
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call and block this greenlet until its outcome is there."""
         self._check_open()
-        call = Call(method, self._lender.encode(Do(args, kwargs, self._epoch)), self._timeout)
+        call = BlockingCall(method, self._lender.encode(args, kwargs, self._epoch), self._timeout)
         try:
             self._enqueue(call)
             outcome = call.wait()
@@ -113,21 +113,14 @@ class Lease:
             raise
         if type(outcome) is Ok:
             return outcome.value
-        raise self._error_of(method, outcome)
+        raise self.error_of(method, outcome)
 
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         """Send a call behind those already made, without waiting."""
         self._check_open()
-        result = Result()
-
-        def deliver(outcome: Outcome) -> None:
-            if type(outcome) is Ok:
-                result.set(outcome.value)
-            else:
-                result.set_exception(self._error_of(method, outcome))
-
-        self._enqueue(Call(method, self._lender.encode(Do(args, kwargs, self._epoch)), self._timeout, deliver))
-        return result
+        call = _SubmittedCall(method, self._lender.encode(args, kwargs, self._epoch), self._timeout, self)
+        self._enqueue(call)
+        return call.result
 
     def cancel(self, reason: str) -> None:
         """End the checkout and whatever runs in it, now, with this reason."""
@@ -230,17 +223,37 @@ class Lease:
         elif self.connection is not None and self.connection.owes(call):
             self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
 
-    def _error_of(self, method: str, outcome: Outcome) -> Error:
+    def error_of(self, method: str, outcome: Outcome) -> Error:
+        """The exception that a caller gets for an outcome that is no value."""
         if isinstance(outcome, Er):
             self._errored = True
             self._epoch = next(_epochs)
             terms = self._lender.terms
             worker = self.connection.label if self.connection is not None else "a worker"
-            return failure.rebuild(outcome.exc, outcome.text, raises=terms.raises, note=f"{method} raised this in {worker}")
+            return failure.rebuild(
+                outcome.exc, outcome.text, raises=terms.raises, note=f"{method} raised this in {worker}"
+            )
         if isinstance(outcome, Sk):
             return CallDropped(f"{method} did not run: an earlier call queued on this checkout raised")
         assert isinstance(outcome, Error)
         return outcome.with_traceback(self._traceback)
+
+
+class _SubmittedCall(Call):
+    """A call whose outcome goes into a Result."""
+
+    __slots__ = ("_lease", "result")
+
+    def __init__(self, method: str, frame: bytes, timeout: float | None, lease: Lease) -> None:
+        Call.__init__(self, method, frame, timeout)
+        self._lease = lease
+        self.result = Result()
+
+    def deliver(self, outcome: Outcome) -> None:
+        if type(outcome) is Ok:
+            self.result.set(outcome.value)
+        else:
+            self.result.set_exception(self._lease.error_of(self.method, outcome))
 
 
 class Method:
@@ -290,7 +303,7 @@ class Checkout:
         return f"<Checkout {self._lease!r}>"
 
     def __getattr__(self, name: str) -> Method:
-        if name.startswith("__"):
+        if name[:2] == "__":
             # Copying, pickling and the like ask for these; no interface has a method of such a name.
             raise AttributeError(name)
         return Method(self, name)

@@ -23,8 +23,8 @@ class Client:
         address: of the server: ``unix:/path``, ``tcp://host:port``, or ``spawn:module[:attribute]`` for a private
             server that is started at first use and ends with the client. The server may come later than the client.
         name: this client's, for errors and the server's log.
-        timeout: seconds that a call may take, from when it is the first of its checkout's queue, waiting for a worker
-            included; default 30, None for no limit.
+        timeout: seconds that a call may take, from when it is the first of its checkout's queue, waiting for a
+            worker included; default 30, None for no limit.
         min_workers: how many workers are kept ready once the pool is open; default 2.
         max_workers: how many there are at most; default 20.
         max_checkouts: how often a worker is lent before a new one takes its place; default None, for no limit.

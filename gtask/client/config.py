@@ -42,7 +42,8 @@ class ClientConfig:
             _check_count("max_checkouts", self.max_checkouts, 1)
         if self.min_workers > self.max_workers:
             raise ValueError(
-                f"min_workers={self.min_workers} is more than max_workers={self.max_workers}: lower it, or raise max_workers"
+                f"min_workers={self.min_workers} is more than max_workers={self.max_workers}: lower the one, "
+                "or raise the other"
             )
         for item in self.raises or ():
             if not isinstance(item, (type, ModuleType)):

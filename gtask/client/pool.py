@@ -24,9 +24,12 @@ from gtask.errors import AcquireTimeout, ClientClosed, Error, SetupError
 from gtask.spawn import SpawnedServer
 from gtask.wire import failure
 from gtask.wire.codec import Encoder
-from gtask.wire.messages import Do, Hi
+from gtask.wire.messages import Hi
 
 __all__ = ["Pool"]
+
+SERVER_END = 10.0
+"""Seconds that a private server gets to end before it is killed."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for a TCP connection to be made. Waiters have their own time-outs; this ends the attempt."""
@@ -53,7 +56,7 @@ class Pool:
         self._server: SpawnedServer | None = None
         self._ledger: Ledger[Lease] = Ledger(config.min_workers, config.max_workers, config.max_checkouts)
         self._encoder = Encoder(config.limit_message)
-        self.encode: Callable[[Do], bytes] = self._encoder.encode
+        self.encode: Callable[[tuple[Any, ...], dict[str, Any], int], bytes] = self._encoder.encode_do
         self._connecting: dict[Slot, Any] = {}
         self._last_error = ""
         self._setup_failure: Hi | None = None
@@ -96,8 +99,7 @@ class Pool:
         for greenlet in list(self._connecting.values()):
             greenlet.kill(block=False)
         self._connecting.clear()
-        if self._server is not None and not self._ledger.slots:
-            self._server.stop()
+        self._stop_server()
 
     def close_later(self) -> None:
         """The same from a finaliser, which may run anywhere."""
@@ -143,7 +145,8 @@ class Pool:
             busy, connecting = ledger.count(BUSY), len(self._connecting)
             reason = (
                 f"{busy} of at most {ledger.max_workers} workers are busy, {connecting} starting, "
-                f"{ledger.ahead(lease)} callers ahead in line; raise max_workers or the timeout, or make shorter calls"
+                f"{ledger.ahead(lease)} callers ahead in line; raise max_workers or the timeout, "
+                "or make shorter calls"
             )
         return AcquireTimeout(f"no worker{client} at {self._address} within {timeout:g} s: {reason}")
 
@@ -184,9 +187,7 @@ class Pool:
         connection = None
         try:
             sock = connect(self._address, CONNECT_TIMEOUT)
-            connection = Connection(
-                sock, self._address, self, self._encoder, self.terms.limit_message, self.terms.name
-            )
+            connection = Connection(sock, self._address, self, self._encoder, self.terms.limit_message, self.terms.name)
             connection.slot = slot
             hi = connection.greet(self.terms.setup_timeout)
         except OSError as error:
@@ -220,19 +221,27 @@ class Pool:
     def _close(self, slot: Slot) -> None:
         if slot.worker is not None:
             slot.worker.close(ClientClosed("the worker was retired"))
-        if self._server is not None and self._ledger.closed and not self._ledger.slots:
-            self._server.stop()
+        self._stop_server()
+
+    def _stop_server(self) -> None:
+        """End the private server once the client is closed and no worker is lent any more."""
+        server = self._server
+        if server is not None and self._ledger.closed and not self._ledger.slots:
+            self._server = None
+            server.let_go()
+            gevent.spawn(_reap, server)
 
     def _refusal(self) -> Error:
         if self._setup_failure is not None:
             hi = self._setup_failure
-            client = f" for client {self.terms.name!r}" if self.terms.name else ""
+            client = f", for client {self.terms.name!r}" if self.terms.name else ""
+            where = f"worker {hi.pid} of {hi.name or 'the server'} at {self._address}{client}"
             return failure.rebuild(
                 hi.exc,
                 hi.text,
                 mixin=SetupError,
                 raises=self.terms.raises,
-                note=f"setup raised this in worker {hi.pid} of {hi.name or 'the server'} at {self._address}{client}",
+                note=f"setup raised this in {where}",
             )
         return _closed()
 
@@ -269,6 +278,16 @@ class Pool:
         # At the very end of the interpreter the loop may be gone, and then so is what there was to do.
         with suppress(Exception):
             self._hub.loop.run_callback_threadsafe(function)
+
+
+def _reap(server: SpawnedServer) -> None:
+    """Runs in a greenlet of its own until the server has ended, so that it leaves no zombie."""
+    deadline = monotonic() + SERVER_END
+    while not server.obituary():
+        gevent.sleep(0.005)
+        if monotonic() > deadline:
+            server.kill()
+            deadline = math.inf
 
 
 def _closed() -> ClientClosed:

@@ -80,8 +80,7 @@ class Server:
         """The first half of :meth:`run`: bind all addresses, or none."""
         listeners: list[Listener] = []
         try:
-            for address in self.config.addresses:
-                listeners.append(Listener(address, self.config))
+            listeners.extend(Listener(address, self.config) for address in self.config.addresses)
         except BaseException:
             for listener in listeners:
                 listener.close()
@@ -134,9 +133,7 @@ class ForkedServer:
         self.stop()
 
 
-def fork_server(
-    interface: Any, address: str | addresses.Address | None = None, **options: Any
-) -> ForkedServer:
+def fork_server(interface: Any, address: str | addresses.Address | None = None, **options: Any) -> ForkedServer:
     """Fork a server off this program. It dies with the program.
 
     What has been imported so far is shared with it, so fork early: before threads and before gevent's hub runs.
@@ -148,8 +145,8 @@ def fork_server(
         options: those of :class:`gtask.Server`.
 
     Raises:
-        RuntimeError: threads run in this program, or a hub does, or gevent has patched it. Their locks and events would be
-            copied in whatever state they are. Use :func:`gtask.spawn_server` there.
+        RuntimeError: threads run in this program, or a hub does, or gevent has patched it. Their locks and events would
+            be copied in whatever state they are. Use :func:`gtask.spawn_server` there.
         AddressUnavailable: it cannot listen.
     """
     _check_forkable()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -85,7 +85,7 @@ class Interface:
                     self._hooks[hook] = getattr(instance, hook)
         self._run_hook("setup")
 
-    def call(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Call what the first argument names, or the callable with all of them.
 
         Raises:
@@ -164,7 +164,9 @@ class Interface:
 
     def _unknown(self, name: Any) -> str:
         if name is None:
-            return f"the interface {self.name} is called by method: checkout.name(...), with one of {', '.join(self.methods)}"
+            return (
+                f"the interface {self.name} is called by method: checkout.name(...); it has {', '.join(self.methods)}"
+            )
         close = difflib.get_close_matches(str(name), self.methods, 1)
         hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(self.methods)}"
         return f"the interface {self.name} has no method {name!r:.80}: {hint}"

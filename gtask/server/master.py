@@ -63,8 +63,8 @@ class Master:
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGQUIT comes, or the parent dies; then stop the workers."""
-        title = f"gtask-server: {self._config.name} master [{', '.join(str(x.address) for x in self._listeners.values())}]"
-        process.setproctitle(title)
+        addresses = ", ".join(str(listener.address) for listener in self._listeners.values())
+        process.setproctitle(f"gtask-server: {self._config.name} master [{addresses}]")
         gc.collect()
         gc.freeze()  # what is there now is never collected, so collecting does not unshare its pages
         with self._signals() as wakeup:
@@ -74,17 +74,13 @@ class Master:
             if self._parent is not None:
                 self._parent.watch()
                 self._poll.register(self._parent.pipe, select.POLLIN)
-            log.info("%s is listening at %s", self._config.name, ", ".join(map(str, self.addresses)))
+            log.info("%s is listening at %s", self._config.name, addresses)
             try:
                 while not (self._stopping and not self._children):
                     self._turn(wakeup)
             finally:
                 self._unlisten()
         log.info("%s has stopped", self._config.name)
-
-    @property
-    def addresses(self) -> list[object]:
-        return [listener.address for listener in self._listeners.values()]
 
     def _turn(self, wakeup: int) -> None:
         for descriptor, _ in self._poll.poll(self._patience()):

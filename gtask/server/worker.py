@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import socket
+from time import monotonic
 from typing import NoReturn
 
 from gtask.errors import EncodeError, ProtocolError
@@ -24,6 +25,10 @@ from gtask.wire.messages import Bye, Do, Done, Er, Hi, Message, Ok, Sk
 __all__ = ["serve"]
 
 log = logging.getLogger("gtask.server")
+
+QUICK, HOLD = 50e-6, 200e-6
+"""Seconds. The reply of a call waits for the next one's, if that lies in the buffer already and its method has always
+been quick, and for so long at the most: sending each of many replies by itself would cost more than the calls."""
 
 
 def serve(sock: socket.socket, interface: Interface, config: ServerConfig) -> NoReturn:
@@ -65,6 +70,9 @@ class _Worker:
         self._decoder = Decoder(config.limit_message)
         self._in_checkout = False
         self._early: list[Message] = []
+        self._held: list[bytes] = []
+        self._hold_until = 0.0
+        self._usual: dict[str, float] = {}
 
     def greet(self) -> bool:
         """Hear the client's greeting, run setup, answer; False if there is nobody to serve, or no way to."""
@@ -80,6 +88,7 @@ class _Worker:
         except BaseException as error:  # whatever it is, the client is told
             hi.text, hi.exc = failure.text(error), failure.describe(_without_our_frames(error))
         self._say(hi)
+        self._flush()
         return not hi.text
 
     def run(self) -> None:
@@ -89,6 +98,7 @@ class _Worker:
             while True:
                 for message in messages:
                     self._hear(message)
+                self._flush()
                 messages = self._receive()
                 if not messages:
                     return
@@ -112,8 +122,13 @@ class _Worker:
             self._end_checkout()
 
     def _execute(self, do: Do) -> None:
+        args = do.args
+        method = args[0] if args and type(args[0]) is str else ""
+        started = monotonic()
+        if self._held and (started > self._hold_until or self._usual.get(method, 1.0) > QUICK):
+            self._flush()
         try:
-            frame = self._encode(ok := Ok(self._interface.call(list(do.args), do.kwargs)))
+            frame = self._encode(ok := Ok(self._interface.call(args, do.kwargs)))
         except Exception as error:
             self._raised(do, error)
         except BaseException as error:  # SystemExit and its like leave the application in an unknown state
@@ -121,7 +136,16 @@ class _Worker:
             self._raised(do, error)
         else:
             self._exchange.worker_says(ok)
-            self._socket.sendall(frame)
+            if not self._held:
+                self._hold_until = started + HOLD
+            self._held.append(frame)
+        took = monotonic() - started
+        usual = self._usual.get(method)
+        if usual is None:
+            if len(self._usual) < 1000:  # a callable may get anything as its first argument
+                self._usual[method] = took
+        elif took > usual or usual > QUICK:
+            self._usual[method] = max(took, 0.9 * usual)
 
     def _raised(self, do: Do, error: BaseException) -> None:
         self._exchange.failed(do)
@@ -144,7 +168,13 @@ class _Worker:
     def _say(self, message: Message) -> None:
         frame = self._encode(message)
         self._exchange.worker_says(message)
-        self._socket.sendall(frame)
+        self._held.append(frame)
+
+    def _flush(self) -> None:
+        if self._held:
+            data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+            self._held.clear()
+            self._socket.sendall(data)
 
     def _receive(self) -> list[Message]:
         """The next messages, at least one; none when the client has hung up."""

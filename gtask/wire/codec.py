@@ -12,13 +12,13 @@ import datetime
 import decimal
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire.messages import Message, from_plain, to_plain
+from gtask.wire.messages import Do, Message, Ok, from_plain, plain_do, to_plain
 
 __all__ = ["DEFAULT_LIMIT", "Decoder", "Encoder"]
 
@@ -28,12 +28,16 @@ DEFAULT_LIMIT = 64 * 1024 * 1024
 CHUNK = 64 * 1024
 """Bytes that one read can take."""
 
+KEEP = 1024 * 1024
+"""Bytes that a packer's buffer may grow to and be kept."""
+
 NESTED_EXT = 16
 """How deep sets may lie in sets. Each level is a C call with 40 KiB of stack, so it needs a bound."""
 
 _LENGTH = struct.Struct("!I")
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _KEYS = frozenset({str, int, bytes})
+_NOTHING: dict[str, Any] = {}
 
 # --- values beyond msgpack's own -----------------------------------------------------------------------
 
@@ -131,9 +135,7 @@ def _check_keys(value: Any) -> None:
         if not _KEYS.issuperset(map(type, value)):
             for key in value:
                 if not isinstance(key, (str, int, bytes)):
-                    raise EncodeError(
-                        f"a dict with the key {key!r:.60} cannot travel: keys may be str, int or bytes"
-                    )
+                    raise EncodeError(f"a dict with the key {key!r:.60} cannot travel: keys may be str, int or bytes")
         parts: Any = value.values()
     elif isinstance(value, (list, tuple)):
         parts = value
@@ -176,10 +178,11 @@ class Encoder:
         limit: bytes that a frame may have; the same as the reader's.
     """
 
-    __slots__ = ("_limit", "_pack")
+    __slots__ = ("_keep", "_limit", "_pack")
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self._limit = limit
+        self._keep = min(limit, KEEP)
         self._pack: Callable[[Any], bytes] = msgpack.Packer(default=_pack_ext).pack
 
     def encode(self, message: Message) -> bytes:
@@ -188,11 +191,21 @@ class Encoder:
         Raises:
             EncodeError: a value in it cannot travel, or the frame would be over the limit.
         """
-        plain = to_plain(message)
+        if type(message) is Do:
+            return self.encode_do(message.args, message.kwargs, message.epoch)
+        return self._frame(to_plain(message), (message.value,) if type(message) is Ok else (), _NOTHING)
+
+    def encode_do(self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int) -> bytes:
+        """The frame of a :class:`Do` with these fields; raises as :meth:`encode`."""
+        return self._frame(plain_do(args, kwargs, epoch), args, kwargs)
+
+    def _frame(self, plain: list[Any], values: Sequence[Any], named_values: dict[str, Any]) -> bytes:
         try:
-            for item in plain:
-                if type(item) not in _SCALARS:
-                    _check_keys(item)
+            for value in values:
+                if type(value) not in _SCALARS:
+                    _check_keys(value)
+            if named_values:
+                _check_keys(named_values)
             body = self._pack(plain)
         except EncodeError:
             raise
@@ -202,12 +215,15 @@ class Encoder:
             raise EncodeError("a value that is nested too deeply (or contains itself) cannot travel") from None
         except Exception as error:  # also what the methods of a value's class raise
             raise self._refusal(plain, error) from None
-        if len(body) > self._limit:
-            raise EncodeError(
-                f"too large: the message has {len(body)} bytes and the limit is {self._limit}; "
-                "send it in parts, or through a file"
-            )
-        return _LENGTH.pack(len(body)) + body
+        size = len(body)
+        if size > self._keep:
+            self._pack = msgpack.Packer(default=_pack_ext).pack  # or this one's buffer would stay as large
+            if size > self._limit:
+                raise EncodeError(
+                    f"too large: the message has {size} bytes and the limit is {self._limit}; "
+                    "send it in parts, or through a file"
+                )
+        return _LENGTH.pack(size) + body
 
     def _pack_surrogates(self, plain: list[Any]) -> bytes:
         try:
@@ -270,40 +286,43 @@ class Decoder:
         """
         if not self._partial:
             # The common case, exactly one whole frame, has this short path.
-            if count > 4 and _LENGTH.unpack_from(self._chunk)[0] == count - 4:
-                return [self._decode(self.space[4:count])]
+            if count > 4 and _LENGTH.unpack_from(self._chunk)[0] == count - 4 <= self._limit:
+                return [_decode(self.space[4:count])]
             return self._frames(self.space[:count])
         self._partial += self.space[:count]
-        if len(self._partial) >= 4 and len(self._partial) < self._length(self._partial, 0) + 4:
-            return []  # the rest of a large frame is still on its way
+        if len(self._partial) >= 4:
+            length = _LENGTH.unpack_from(self._partial)[0]
+            self._check(length)
+            if length + 4 > len(self._partial):
+                return []  # the rest of a large frame is still on its way
         whole, self._partial = self._partial, bytearray()
         return self._frames(memoryview(whole))
 
     def _frames(self, data: memoryview) -> list[Message]:
         messages = []
-        start, end = 0, len(data)
+        start, end, limit = 0, len(data), self._limit
         while end - start >= 4:
-            stop = start + 4 + self._length(data, start)
-            if stop > end:
+            body = start + 4
+            stop = body + _LENGTH.unpack_from(data, start)[0]
+            if stop > end or stop - body > limit:
+                self._check(stop - body)
                 break
-            messages.append(self._decode(data[start + 4 : stop]))
+            messages.append(_decode(data[body:stop]))
             start = stop
-        self._partial += data[start:]
+        if start < end:
+            self._partial += data[start:]
         return messages
 
-    def _length(self, data: bytearray | memoryview, start: int) -> int:
-        length: int = _LENGTH.unpack_from(data, start)[0]
+    def _check(self, length: int) -> None:
         if length > self._limit:
             raise ProtocolError(
-                f"the peer announced a message of {length} bytes and the limit is {self._limit}; "
-                "is it a gtask peer?"
+                f"the peer announced a message of {length} bytes and the limit is {self._limit}; is it a gtask peer?"
             )
-        return length
 
-    @staticmethod
-    def _decode(body: memoryview) -> Message:
-        try:
-            plain = _unpack(body, use_list=True, ext_hook=_unpack_ext)
-        except Exception as error:  # any failure to read hostile bytes is the peer's fault
-            raise ProtocolError(f"a frame that is no msgpack array: {type(error).__name__}: {error!s:.200}") from None
-        return from_plain(plain)
+
+def _decode(body: memoryview) -> Message:
+    try:
+        plain = _unpack(body, True, _unpack_ext)
+    except Exception as error:  # any failure to read hostile bytes is the peer's fault
+        raise ProtocolError(f"a frame that is no msgpack array: {type(error).__name__}: {error!s:.200}") from None
+    return from_plain(plain)

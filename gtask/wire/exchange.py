@@ -71,13 +71,15 @@ class Exchange:
         return self._answers_done
 
     def client_says(self, message: Message) -> None:
-        """Note a message of the client: the client's own before it is sent, or at the worker when it has come.
+        """Note a message of the client: its own before it is sent, or at the worker when it has come.
 
         Raises:
             ProtocolError: it is not the client's turn to say that.
         """
         kind = type(message)
-        state = self._next(CLIENT, kind)
+        state = TABLE.get((self.state, CLIENT, kind))
+        if state is None:
+            raise self._out_of_turn(CLIENT, kind)
         if kind is Do:
             self.owed += 1
         elif kind is Done and not self._answers_done:
@@ -85,14 +87,16 @@ class Exchange:
         self.state = state
 
     def worker_says(self, message: Message) -> None:
-        """Note a message of the worker: at the client when it has come, or the worker's own before it is sent.
+        """Note a message of the worker: at the client when it has come, or its own before it is sent.
 
         Raises:
             ProtocolError: it is not the worker's turn to say that.
         """
         kind = type(message)
-        state = self._next(WORKER, kind)
-        if self.state == "busy" and kind is not Bye:
+        state = TABLE.get((self.state, WORKER, kind))
+        if state is None:
+            raise self._out_of_turn(WORKER, kind)
+        if self.owed and kind is not Bye:
             self.owed -= 1
             if self.owed:
                 return
@@ -110,8 +114,5 @@ class Exchange:
         """At the worker: this call raised; skip what else its epoch holds."""
         self._failed_epoch = do.epoch
 
-    def _next(self, speaker: str, kind: type) -> str:
-        state = TABLE.get((self.state, speaker, kind))
-        if state is None:
-            raise ProtocolError(f"the {speaker} said {kind.__name__.lower()!r} while the conversation was {self.state}")
-        return state
+    def _out_of_turn(self, speaker: str, kind: type) -> ProtocolError:
+        return ProtocolError(f"the {speaker} said {kind.__name__.lower()!r} in the state {self.state!r}")
