@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Collection
+from time import monotonic
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
@@ -207,6 +208,7 @@ class Lease:
             return
         self._queue.append(call)
         if self._stop_alarm is None and self._timeout is not None:
+            call.reach_head(monotonic())
             self._stop_alarm = self._lender.set_alarm(self, self._timeout)
 
     def _disarm(self) -> None:

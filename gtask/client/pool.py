@@ -191,7 +191,7 @@ class Pool:
             connection.slot = slot
             hi = connection.greet(self.terms.setup_timeout)
         except OSError as error:
-            self._connect_failed(slot, f"{error.strerror or error} at {self._address}".lower())
+            self._connect_failed(slot, (error.strerror or str(error)).lower())
         except Error as error:
             self._connect_failed(slot, str(error))
         except BaseException:

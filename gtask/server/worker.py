@@ -26,6 +26,9 @@ __all__ = ["serve"]
 
 log = logging.getLogger("gtask.server")
 
+SHORT = 200
+"""Characters of an error's text that fit into any message."""
+
 QUICK, HOLD = 50e-6, 200e-6
 """Seconds. The reply of a call waits for the next one's, if that lies in the buffer already and its method has always
 been quick, and for so long at the most: sending each of many replies by itself would cost more than the calls."""
@@ -87,7 +90,11 @@ class _Worker:
             self._interface.setup()
         except BaseException as error:  # whatever it is, the client is told
             hi.text, hi.exc = failure.text(error), failure.describe(_without_our_frames(error))
-        self._say(hi)
+        try:
+            self._say(hi)
+        except EncodeError:  # over a small limit_message
+            hi.text, hi.exc = hi.text[:SHORT], None
+            self._say(hi)
         self._flush()
         return not hi.text
 
@@ -152,8 +159,8 @@ class _Worker:
         text = failure.text(error)
         try:
             self._say(Er(text, failure.describe(_without_our_frames(error))))
-        except EncodeError:
-            self._say(Er(text))
+        except EncodeError:  # over a small limit_message
+            self._say(Er(text[:SHORT]))
 
     def _end_checkout(self) -> None:
         if not self._interface.has_checkout_done:
