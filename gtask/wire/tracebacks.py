@@ -60,7 +60,7 @@ def to_frames(tb: TracebackType | None, limit: int = 100) -> list[list[Any]]:
         tb = tb.tb_next
     kept = len(head) + len(tail)
     for file in {entry.tb_frame.f_code.co_filename for entry in chain(head, tail)}:
-        _refresh(file)
+        linecache.checkcache(file)
     frames = [_to_frame(entry) for entry in chain(head, tail)]
     if kept < count:
         frames.insert(len(head), _left_out(count - kept))
@@ -186,13 +186,6 @@ def _line(file: str, number: int, scope: dict[str, Any] | None = None) -> str:
         return ""
 
 
-def _refresh(file: str) -> None:
-    try:
-        linecache.checkcache(file)
-    except ValueError:  # a name that os.stat does not take
-        pass
-
-
 # ---- source lines --------------------------------------------------------------------------------
 
 
@@ -267,7 +260,7 @@ def _same(file: str, module: str, lines: dict[int, str]) -> bool | None:
     try:
         status = os.stat(file)
     except OSError:
-        _refresh(file)
+        linecache.checkcache(file)
         known = (
             file in linecache.cache  # such as code typed in
             or (file[0] == "<" and file[-1] == ">")  # linecache asks no loader for these
@@ -278,5 +271,5 @@ def _same(file: str, module: str, lines: dict[int, str]) -> bool | None:
     else:
         if not stat.S_ISREG(status.st_mode) or status.st_size > _FILE_LIMIT:
             return False  # a peer could name a device or a pipe, which must not be read
-        _refresh(file)
+        linecache.checkcache(file)
     return all(_line(file, number) == text for number, text in lines.items())

@@ -34,7 +34,8 @@ def test_defaults():
     [
         {"timeout": None}, {"timeout": 0.001}, {"timeout": 5}, {"timeout": math.inf}, {"min_workers": 0},
         {"min_workers": 3, "max_workers": 3}, {"min_workers": 0, "max_workers": 1}, {"max_checkouts": 1},
-        {"max_queue": 1}, {"limit_message": 1024}, {"raises": []}, {"raises": [KeyError, errors]}, {"raises": {OSError}},
+        {"max_queue": 1}, {"limit_message": 1024}, {"raises": []}, {"raises": [KeyError, errors]},
+        {"raises": {OSError}},
     ],
     ids=repr,
 )  # fmt: skip
@@ -51,7 +52,8 @@ def test_what_makes_sense_is_accepted(options):
         ("setup_timeout", math.nan), ("setup_timeout", None), ("setup_timeout", "5"), ("min_workers", -1),
         ("min_workers", 1.5), ("min_workers", "2"), ("min_workers", None), ("max_workers", 0), ("max_workers", 2.0),
         ("max_checkouts", 0), ("max_checkouts", "1"), ("max_queue", 0), ("max_queue", None), ("limit_message", 1023),
-        ("limit_message", "64M"), ("raises", ["KeyError"]), ("raises", [KeyError()]), ("raises", KeyError), ("raises", 5),
+        ("limit_message", "64M"), ("raises", ["KeyError"]), ("raises", [KeyError()]), ("raises", KeyError),
+        ("raises", 5),
     ],
     ids=repr,
 )  # fmt: skip

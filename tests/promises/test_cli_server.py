@@ -3,7 +3,6 @@
 It is run as an operator runs it: in the directory of the application, stopped by signals, started twice by mistake.
 """
 
-import os
 import re
 import signal
 import socket

@@ -86,7 +86,7 @@ def test_it_listens_when_it_returns(run):
 
 
 def test_it_serves_until_it_is_stopped(run, tmp_path):
-    """``.pid`` is the master's, a child of the program; after ``.stop()`` neither it, a worker nor the socket is left."""
+    """``.pid`` is the master's, a child of the program; after ``.stop()`` nothing of it is left."""
     facts = run("""
         server = gtask.fork_server(Application())
         client = gtask.Client(server.address, min_workers=0)
@@ -214,6 +214,21 @@ def test_importing_gevent_alone_is_no_hindrance(run):
             assert client.call("greet", "ada") == "hello ada"
             client.close()
     """)
+
+
+def test_a_program_that_is_patched_afterwards(run, tmp_path):
+    """A server forked before ``monkey.patch_all()`` serves the patched program, and is stopped by it."""
+    run("""
+        server = gtask.fork_server(Application())
+        from gevent import monkey
+        monkey.patch_all()
+        with gtask.Client(server.address, min_workers=0) as client:
+            assert client.call("greet", "ada") == "hello ada"
+            assert client.call("pids")[1] == server.pid
+        server.stop()
+        assert not os.path.exists(server.address.path)
+    """)
+    assert list((tmp_path / "private").iterdir()) == []
 
 
 def test_sockets_of_the_program_are_not_kept_open(run):

@@ -130,7 +130,7 @@ def test_a_private_server_goes_with_it(run, tmp_path, source):
 
 def test_the_status_is_the_programs(run, serve):
     """``sys.exit(3)`` in the middle of a checkout is status 3, without a word on stderr."""
-    facts, stderr = run(PENDING + "with checkout: sys.exit(3)\n", serve(APPLICATION).address, status=3)
+    _, stderr = run(PENDING + "with checkout: sys.exit(3)\n", serve(APPLICATION).address, status=3)
     assert stderr == ""
 
 

@@ -72,9 +72,8 @@ def test_it_serves_until_it_is_stopped(connect, tmp_path):
 
 def test_it_is_a_context_manager(connect):
     """Leaving the ``with`` block stops it, also by an exception."""
-    with pytest.raises(ZeroDivisionError), gtask.spawn_server("application") as server:
-        assert connect(server.address).call("greet", "ada") == "hello ada"
-        _ = 1 / 0
+    with pytest.raises(KeyError, match="on purpose"), gtask.spawn_server("application") as server:
+        raise KeyError("on purpose", connect(server.address).call("greet", "ada"))
     assert is_gone(server.pid)
     assert not os.path.exists(server.address.path)
 
@@ -83,12 +82,11 @@ def test_it_returns_before_the_application_is_loaded(connect, tmp_path):
     """A server whose application loads for long is there at once; clients wait for it."""
     os.mkfifo(tmp_path / "may_go_on")
     (tmp_path / "slow.py").write_text(f"open({str(tmp_path / 'may_go_on')!r}).read()\n\ndef answer():\n    return 42\n")
-    with gtask.spawn_server("slow") as server:
-        with connect(server.address).checkout() as worker:
-            result = worker.answer.submit()
-            assert not result.ready()
-            (tmp_path / "may_go_on").write_text("go on")
-            assert result.get() == 42
+    with gtask.spawn_server("slow") as server, connect(server.address).checkout() as worker:
+        result = worker.answer.submit()
+        assert not result.ready()
+        (tmp_path / "may_go_on").write_text("go on")
+        assert result.get() == 42
 
 
 def test_an_address_and_an_attribute(connect, tmp_path):

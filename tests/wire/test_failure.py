@@ -484,6 +484,17 @@ class TestHostileExceptions:
         assert (data["module"], data["type"]) == ("sqlite3", "IntegrityError")
         assert isinstance(rebuild(data, ""), sqlite3.IntegrityError)
 
+    def test_class_without_a_module(self):
+        """A class made where there is no module name has none."""
+        data = describe(eval("type('NowhereError', (Exception,), {})('x')", {}))
+        assert (data["module"], data["type"], data["text"]) == ("", "NowhereError", "x")
+
+    def test_meddled_attributes(self):
+        """If an application wrote garbage where gtask keeps something of its own, the name is still told."""
+        exc = ValueError("x")
+        exc._gtask_origin = 5
+        assert describe(exc)["type"] == text(exc) == "ValueError"
+
     def test_loader_and_globals_are_hostile(self):
         """A frame whose module's name and loader are no such thing is told without them."""
 
@@ -878,7 +889,9 @@ class TestTracebacks:
         output = io.StringIO()
         monkeypatch.setattr(sys, "stdin", io.StringIO("where\nlist\nup\nlist\np __name__\nquit\n"))
         monkeypatch.setattr(sys, "stdout", output)
+        tracing = sys.gettrace()
         pdb.post_mortem(remote.__traceback__)
+        sys.settrace(tracing)  # which pdb ends: a measurement of coverage, for one
         shown = output.getvalue()
         assert "-> raise KeyError(value)  # the inner line" in shown
         assert "-> return inner(value)  # the outer line" in shown
