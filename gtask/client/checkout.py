@@ -7,8 +7,10 @@ know; nobody but the user refers to the Checkout, so that dropping it releases t
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Collection
+from time import monotonic
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
@@ -41,6 +43,9 @@ class Lender(Protocol):
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, /) -> bytes:
         """The frame of a call; raises EncodeError."""
+
+    def rejoin(self, lease: Lease) -> None:
+        """The lease, whose worker was lost unused, is the first in line again."""
 
     def leave(self, lease: Lease) -> None:
         """The lease, which has no worker yet, gives up its place in line."""
@@ -152,12 +157,21 @@ class Lease:
             return False
         self._disarm()
         self.connection = connection
-        connection.holder = self
+        connection.lend(self)
         while self._queue and self.connection is not None:
             connection.send(self._queue.popleft())
         if self.released and self.connection is not None:
             connection.tell_when_drained()
         return True
+
+    def stand_again(self, unsent: list[Call]) -> None:
+        """The worker was found dead before anything had been sent: wait for another, first in line."""
+        self.connection = None
+        self._queue.extend(unsent)
+        deadline = unsent[0].deadline if unsent else math.inf
+        if deadline < math.inf:
+            self._stop_alarm = self._lender.set_alarm(self, max(0.0, deadline - monotonic()))
+        self._lender.rejoin(self)
 
     def give_back(self) -> None:
         """Part with the worker: the lease is over and its calls are through."""

@@ -116,6 +116,14 @@ class Ledger(Generic[W]):
         self._line[waiter] = None
         return self._grow(now)
 
+    def rejoin(self, waiter: W, now: float) -> list[Action]:
+        """A waiter whose worker was lost unused takes the first place in line."""
+        if self.closed:
+            return [Fail(waiter)]
+        self._line[waiter] = None
+        self._line.move_to_end(waiter, last=False)
+        return self._grow(now)
+
     def leave(self, waiter: W) -> None:
         """A place in line is given up. Somebody who is not in line may leave, too."""
         self._line.pop(waiter, None)

@@ -18,9 +18,9 @@ import gevent
 from gtask import address as addresses
 from gtask.client.checkout import Checkout, Lease
 from gtask.client.config import ClientConfig
-from gtask.client.connection import Connection, connect
+from gtask.client.connection import Call, Connection, connect
 from gtask.client.ledger import BUSY, Action, Close, Connect, Fail, Give, Ledger, Slot
-from gtask.errors import AcquireTimeout, ClientClosed, Error, SetupError
+from gtask.errors import AcquireTimeout, ClientClosed, Error, SetupError, WorkerDied
 from gtask.spawn import SpawnedServer
 from gtask.wire import failure
 from gtask.wire.codec import Encoder
@@ -108,6 +108,9 @@ class Pool:
 
     # --- leases call (checkout.Lender) -----------------------------------------------------------------
 
+    def rejoin(self, lease: Lease) -> None:
+        self._carry_out(self._ledger.rejoin(lease, monotonic()))
+
     def leave(self, lease: Lease) -> None:
         self._ledger.leave(lease)
 
@@ -158,11 +161,13 @@ class Pool:
     def settled(self, connection: Connection) -> None:
         self._carry_out(self._ledger.returned(connection.slot, monotonic(), bool(connection.retire)))
 
-    def lost(self, connection: Connection, error: Error) -> None:
+    def lost(self, connection: Connection, error: Error, unsent: list[Call]) -> None:
         holder, connection.holder = connection.holder, None
-        self._carry_out(self._ledger.lost(connection.slot, monotonic(), random.random()))
-        if holder is not None:
+        if holder is not None and connection.untouched and isinstance(error, WorkerDied):
+            holder.stand_again(unsent)
+        elif holder is not None:
             holder.fail(error)
+        self._carry_out(self._ledger.lost(connection.slot, monotonic(), random.random()))
 
     # --- acting ----------------------------------------------------------------------------------------
 

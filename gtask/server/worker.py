@@ -1,22 +1,26 @@
 """A worker: greets, runs setup, then reads a call, runs it and replies, until its client hangs up.
 
-:func:`serve` never returns: whatever happens, the process ends in it. Nothing here is asynchronous, and only here
-does the application's code run.
+:func:`serve` never returns: whatever happens, the process ends in it. Nothing here is asynchronous but SIGALRM, by
+which the master interrupts a call, and only here does the application's code run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
+import signal
 import socket
+from collections.abc import Callable
 from time import monotonic
 from typing import NoReturn
 
-from gtask.errors import EncodeError, ProtocolError
+from gtask.errors import EncodeError, Interrupted, ProtocolError
 from gtask.server import process
 from gtask.server.config import ServerConfig
 from gtask.server.interface import Interface
+from gtask.server.scoreboard import CALL, HOOKS, SETUP, Slot
 from gtask.wire import failure
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.exchange import Exchange
@@ -30,18 +34,24 @@ QUICK, HOLD = 50e-6, 200e-6
 """Seconds. The reply of a call waits for the next one's, if that lies in the buffer already and its method has always
 been quick, and for so long at the most: sending each of many replies by itself would cost more than the calls."""
 
+METHODS = 1000
+"""How many methods a worker remembers the usual time of: a callable may get anything as its first argument."""
 
-def serve(sock: socket.socket, interface: Interface, config: ServerConfig) -> NoReturn:
+
+def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot: Slot) -> NoReturn:
     """Serve one connection in this freshly forked process, then end the process.
 
     Args:
         sock: the connection, blocking.
         interface: what to call; its setup has not run.
         config: the server's options.
+        slot: this worker's line of the scoreboard.
     """
     status = 1
     try:
-        worker = _Worker(sock, interface, config)
+        faulthandler.enable(slot.stacks)
+        worker = _Worker(sock, interface, config, slot)
+        signal.signal(signal.SIGALRM, worker.on_alarm)
         if worker.greet():
             worker.run()
         status = 0
@@ -52,6 +62,8 @@ def serve(sock: socket.socket, interface: Interface, config: ServerConfig) -> No
         # The client is gone; that is how a connection ends when a client gives up its call.
         log.debug("worker %d lost its client: %s", os.getpid(), error)
         status = 0
+    except Interrupted as error:
+        log.warning("worker %d was interrupted in its hooks", os.getpid(), exc_info=error)
     except BaseException:
         log.exception("worker %d failed", os.getpid())
     finally:
@@ -61,18 +73,31 @@ def serve(sock: socket.socket, interface: Interface, config: ServerConfig) -> No
 
 
 class _Worker:
-    def __init__(self, sock: socket.socket, interface: Interface, config: ServerConfig) -> None:
+    def __init__(self, sock: socket.socket, interface: Interface, config: ServerConfig, slot: Slot) -> None:
         self._socket = sock
         self._interface = interface
         self._config = config
+        self._slot = slot
         self._exchange = Exchange()
         self._encode = Encoder(config.limit_message).encode
         self._decoder = Decoder(config.limit_message)
         self._in_checkout = False
         self._early: list[Message] = []
+        # What SIGALRM may interrupt: the time at which it began, or 0 for nothing.
+        self._interruptible = 0.0
+        self._interruption: Interrupted | None = None
+        # Replies that wait to be sent together.
         self._held: list[bytes] = []
         self._hold_until = 0.0
         self._usual: dict[str, float] = {}
+
+    def on_alarm(self, number: int, frame: object) -> None:
+        """The handler of SIGALRM: raise at the line that runs, if the master meant what runs now."""
+        began = self._interruptible
+        if began and self._slot.is_aimed_at(began):
+            self._interruptible = 0.0
+            self._interruption = Interrupted("the caller has given up, or the call took longer than the server allows")
+            raise self._interruption
 
     def greet(self) -> bool:
         """Hear the client's greeting, run setup, answer; False if there is nobody to serve, or no way to."""
@@ -84,30 +109,44 @@ class _Worker:
         self._socket.settimeout(None)
         hi = Hi(name=self._config.name, pid=os.getpid(), done=self._interface.has_checkout_done)
         try:
-            self._interface.setup()
+            self._run(SETUP, self._interface.setup)
         except BaseException as error:  # whatever it is, the client is told
             hi.text, hi.exc = failure.text(error), failure.describe(_without_our_frames(error))
+        self._slot.end(monotonic())
         self._say(hi)
         self._flush()
         return not hi.text
 
     def run(self) -> None:
-        """Serve calls until the client hangs up, then run the hooks that are due."""
+        """Serve calls until the client hangs up, or the master does; then run the hooks that are due."""
         try:
             messages = self._early
             while True:
                 for message in messages:
                     self._hear(message)
+                    if self._interruption is not None:
+                        return
                 self._flush()
+                self._slot.end(monotonic())
                 messages = self._receive()
                 if not messages:
                     return
         finally:
+            self._flush()  # what had been answered before something went wrong
             try:
                 if self._in_checkout:
-                    self._interface.checkout_done()
+                    self._run(HOOKS, self._interface.checkout_done)
             finally:
-                self._interface.teardown()
+                self._run(HOOKS, self._interface.teardown)
+
+    def _run(self, phase: int, function: Callable[[], object]) -> None:
+        now = monotonic()
+        self._slot.begin(now, phase)
+        self._interruptible = now
+        try:
+            function()
+        finally:
+            self._interruptible = 0.0
 
     def _hear(self, message: Message) -> None:
         self._exchange.client_says(message)
@@ -123,31 +162,42 @@ class _Worker:
 
     def _execute(self, do: Do) -> None:
         args = do.args
-        method = args[0] if args and type(args[0]) is str else ""
+        method = args[0] if args and type(args[0]) is str else "()"
         started = monotonic()
         if self._held and (started > self._hold_until or self._usual.get(method, 1.0) > QUICK):
             self._flush()
+        self._slot.begin(started, CALL, method)
         try:
+            self._interruptible = started
             frame = self._encode(ok := Ok(self._interface.call(args, do.kwargs)))
+            self._interruptible = 0.0
         except Exception as error:
+            self._interruptible = 0.0
             self._raised(do, error)
         except BaseException as error:  # SystemExit and its like leave the application in an unknown state
+            self._interruptible = 0.0
             self._say(Bye(f"{type(error).__name__} in a call"))
             self._raised(do, error)
         else:
+            if self._interruption is not None:  # which the application has swallowed
+                self._raised(do, self._interruption)
+                return
             self._exchange.worker_says(ok)
             if not self._held:
                 self._hold_until = started + HOLD
             self._held.append(frame)
-        took = monotonic() - started
+        self._note_time(method, monotonic() - started)
+
+    def _note_time(self, method: str, took: float) -> None:
         usual = self._usual.get(method)
         if usual is None:
-            if len(self._usual) < 1000:  # a callable may get anything as its first argument
+            if len(self._usual) < METHODS:
                 self._usual[method] = took
         elif took > usual or usual > QUICK:
             self._usual[method] = max(took, 0.9 * usual)
 
     def _raised(self, do: Do, error: BaseException) -> None:
+        error = self._interruption or error
         self._exchange.failed(do)
         text = failure.text(error)
         try:
@@ -158,8 +208,9 @@ class _Worker:
     def _end_checkout(self) -> None:
         if not self._interface.has_checkout_done:
             return
+        self._flush()
         try:
-            self._interface.checkout_done()
+            self._run(HOOKS, self._interface.checkout_done)
         except BaseException as error:  # the calls of the checkout have been answered; what is left may be unclean
             log.exception("checkout_done failed in worker %d; it asks to be retired", os.getpid())
             self._say(Bye(f"checkout_done raised {failure.text(error)}"))
@@ -189,8 +240,14 @@ class _Worker:
 
 
 def _without_our_frames(error: BaseException) -> BaseException:
-    """The error with a traceback that begins in the application."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("gtask.server."):
-        traceback = traceback.tb_next
-    return error.with_traceback(traceback)
+    """The error with a traceback that begins and ends in the application."""
+    first = error.__traceback__
+    while first is not None and first.tb_frame.f_globals.get("__name__", "").startswith("gtask.server."):
+        first = first.tb_next
+    last = first
+    while last is not None and last.tb_next is not None:
+        if last.tb_next.tb_frame.f_code is _Worker.on_alarm.__code__:
+            last.tb_next = None
+        else:
+            last = last.tb_next
+    return error.with_traceback(first)

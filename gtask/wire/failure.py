@@ -388,8 +388,7 @@ class _Builder:
         if self.raises is None or _is_builtin(cls):
             return True
         return any(
-            allowed.__name__ == home if isinstance(allowed, ModuleType) else allowed is cls
-            for allowed in self.raises
+            allowed.__name__ == home if isinstance(allowed, ModuleType) else allowed is cls for allowed in self.raises
         )
 
 
@@ -433,8 +432,7 @@ def _syntax_works(exc: BaseException) -> bool:
         return True
     values = ((vars(SyntaxError)[field].__get__(exc), kind) for field, kind in _SYNTAX.items())
     return all(
-        value is None or (type(value) is kind and (kind is str or -1 <= value < _LAST_COLUMN))
-        for value, kind in values
+        value is None or (type(value) is kind and (kind is str or -1 <= value < _LAST_COLUMN)) for value, kind in values
     )
 
 

@@ -94,9 +94,17 @@ class Bye:
 
 @dataclass(slots=True)
 class Rip:
-    """From the master: the worker's last words."""
+    """From the master: the last words for a worker that died."""
 
-    meta: Meta
+    pid: int = 0
+    exitcode: int | None = None
+    signal: str = ""
+    method: str = ""
+    elapsed: float = 0.0
+    maxrss: int = 0
+    """The most memory that it used, in KiB."""
+    stacks: str = ""
+    """Where its threads were, as faulthandler wrote it down."""
 
 
 Message = Hi | Do | Ok | Er | Sk | Done | Bye | Rip
@@ -196,6 +204,29 @@ def _read_ok(plain: Plain, meta: Meta) -> Ok:
     return Ok(plain[2])
 
 
+def _write_rip(rip: Rip) -> Plain:
+    meta: Meta = {"pid": rip.pid, "method": rip.method, "elapsed": rip.elapsed, "maxrss": rip.maxrss}
+    if rip.exitcode is not None:
+        meta["exitcode"] = rip.exitcode
+    if rip.signal:
+        meta["signal"] = rip.signal
+    if rip.stacks:
+        meta["stacks"] = rip.stacks
+    return ["rip", meta]
+
+
+def _read_rip(plain: Plain, meta: Meta) -> Rip:
+    return Rip(
+        _typed(meta, "pid", int, 0),
+        _typed(meta, "exitcode", int, None),
+        _typed(meta, "signal", str, ""),
+        _typed(meta, "method", str, ""),
+        _typed(meta, "elapsed", float, 0.0),
+        _typed(meta, "maxrss", int, 0),
+        _typed(meta, "stacks", str, ""),
+    )
+
+
 _WRITERS: dict[type, Callable[[Any], Plain]] = {
     Hi: _write_hi,
     Do: lambda do: plain_do(do.args, do.kwargs, do.epoch),
@@ -204,7 +235,7 @@ _WRITERS: dict[type, Callable[[Any], Plain]] = {
     Sk: lambda sk: ["sk", None],
     Done: lambda done: ["dn", None],
     Bye: lambda bye: ["by", {"why": bye.why}],
-    Rip: lambda rip: ["rip", rip.meta],
+    Rip: _write_rip,
 }
 
 _READERS: dict[str, Callable[[Plain, Meta], Message]] = {
@@ -215,5 +246,5 @@ _READERS: dict[str, Callable[[Plain, Meta], Message]] = {
     "sk": lambda plain, meta: Sk(),
     "dn": lambda plain, meta: Done(),
     "by": lambda plain, meta: Bye(_typed(meta, "why", str, "")),
-    "rip": lambda plain, meta: Rip(meta),
+    "rip": _read_rip,
 }
