@@ -59,6 +59,9 @@ class Lender(Protocol):
     def drop_later(self, lease: Lease) -> None:
         """Call ``lease.release`` from the hub: a finaliser may run anywhere, also amid the pool's own work."""
 
+    def interrupted(self) -> None:
+        """An exception came amid some change: check the books in the hub's next turn."""
+
     def overdue(self, lease: Lease, timeout: float) -> Error:
         """The error for a lease that got no worker in time, with the reason."""
 
@@ -108,7 +111,7 @@ class Lease:
 
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call and block this greenlet until its outcome is there."""
-        self._check_open()
+        self._check_open(method)
         call = BlockingCall(method, self._lender.encode(args, kwargs, self._epoch), self._timeout)
         try:
             self._enqueue(call)
@@ -122,28 +125,39 @@ class Lease:
 
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         """Send a call behind those already made, without waiting."""
-        self._check_open()
+        self._check_open(method)
         call = _SubmittedCall(method, self._lender.encode(args, kwargs, self._epoch), self._timeout, self)
-        self._enqueue(call)
+        try:
+            self._enqueue(call)
+        except BaseException as interruption:
+            self._interrupted(call, interruption)
+            raise
         return call.result
 
     def cancel(self, reason: str) -> None:
         """End the checkout and whatever runs in it, now, with this reason."""
         if self.connection is not None or self._queue or not self.released:
-            self.fail(Cancelled(reason))
+            try:
+                self.fail(Cancelled(reason))
+            except BaseException:
+                self._lender.interrupted()
+                raise
 
     def release(self) -> None:
         """End the checkout: give the worker back when the calls already made are through. Never blocks."""
-        if self.released:
-            return
-        self.released = True
-        if self.connection is None:
-            if not self._queue and self.error is None:
-                self._lender.leave(self)
-        elif self.connection.pending:
-            self.connection.tell_when_drained()
-        else:
-            self.give_back()
+        try:
+            self.released = True
+            connection = self.connection
+            if connection is None:
+                if not self._queue:
+                    self._lender.leave(self)
+            elif connection.pending:
+                connection.tell_when_drained()
+            else:
+                self.give_back()
+        except BaseException:
+            self._lender.interrupted()
+            raise
 
     # --- the pool and the connection call --------------------------------------------------------------
 
@@ -157,9 +171,10 @@ class Lease:
             return False
         self._disarm()
         self.connection = connection
-        connection.lend(self)
+        connection.lend()
         while self._queue and self.connection is not None:
-            connection.send(self._queue.popleft())
+            connection.send(self._queue[0])
+            self._queue.popleft()
         if self.released and self.connection is not None:
             connection.tell_when_drained()
         return True
@@ -172,6 +187,21 @@ class Lease:
         if deadline < math.inf:
             self._stop_alarm = self._lender.set_alarm(self, max(0.0, deadline - monotonic()))
         self._lender.rejoin(self)
+
+    def holds(self, connection: Connection) -> bool:
+        """Whether it really has this worker, and is not half way through some change."""
+        over = self.released and not connection.pending
+        ended = self.error is not None and not isinstance(self.error, Overloaded)
+        return self.connection is connection and not self._queue and not over and not ended
+
+    @property
+    def is_over(self) -> bool:
+        return self.released and self.connection is None
+
+    @property
+    def wants(self) -> bool:
+        """Whether it still waits for a worker."""
+        return self.connection is None and self.error is None and (bool(self._queue) or not self.released)
 
     def give_back(self) -> None:
         """Part with the worker: the lease is over and its calls are through."""
@@ -201,23 +231,22 @@ class Lease:
 
     # --- helpers ---------------------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
+    def _check_open(self, method: str) -> None:
         if self.error is not None:
             raise self.error.with_traceback(self._traceback)
         if self.released:
             raise CheckoutReleased("this checkout is over: make a new one with client.checkout()")
-
-    def _enqueue(self, call: Call) -> None:
-        connection = self.connection
-        waiting = len(self._queue) if connection is None else connection.pending
+        waiting = len(self._queue) if self.connection is None else self.connection.pending
         if waiting >= self._lender.terms.max_queue:
             self.error = Overloaded(
-                f"{call.method} was not sent: {waiting} calls are queued on this checkout already (max_queue). "
+                f"{method} was not sent: {waiting} calls are queued on this checkout already (max_queue). "
                 "Wait for some of their results before you submit more"
             )
             raise self.error
-        if connection is not None:
-            connection.send(call)
+
+    def _enqueue(self, call: Call) -> None:
+        if self.connection is not None:
+            self.connection.send(call)
             return
         self._queue.append(call)
         if self._stop_alarm is None and self._timeout is not None:
@@ -229,13 +258,15 @@ class Lease:
             self._stop_alarm = None
 
     def _interrupted(self, call: Call, interruption: BaseException) -> None:
-        # What was not yet sent never will be; what was has made the connection dirty.
+        # What was not yet sent never will be; what was, or may have been, has made the connection dirty.
         if call in self._queue:
             self._queue.remove(call)
             if not self._queue:
                 self._disarm()
-        elif self.connection is not None and self.connection.owes(call):
+        connection = self.connection
+        if connection is not None and (connection.owes(call) or not connection.is_sound):
             self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
+        self._lender.interrupted()
 
     def error_of(self, method: str, outcome: Outcome) -> Error:
         """The exception that a caller gets for an outcome that is no value."""
@@ -370,5 +401,5 @@ class Checkout:
         self._lease.release()
 
     def __del__(self) -> None:
-        if not self._lease.released:
+        if not self._lease.is_over:
             self._lender.drop_later(self._lease)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +21,7 @@ from gevent.event import AsyncResult
 from gevent.hub import Waiter
 
 from gtask.address import Address, TcpAddress, UnixAddress
-from gtask.errors import CallTimeout, Error, ProtocolError, WorkerDied
+from gtask.errors import CallTimeout, Cancelled, Error, ProtocolError, WorkerDied
 from gtask.wire import failure
 from gtask.wire.codec import Encoder
 from gtask.wire.exchange import Exchange
@@ -111,6 +112,9 @@ class Owner(Protocol):
     def settled(self, connection: Connection) -> None:
         """The worker's checkout_done hook has run."""
 
+    def interrupted(self) -> None:
+        """An exception came amid some change: check the books in the hub's next turn."""
+
     def lost(self, connection: Connection, error: Error, unsent: list[Call]) -> None:
         """The connection is closed, though its owner had not closed it.
 
@@ -150,7 +154,6 @@ class Connection:
         "_writer",
         "address",
         "error",
-        "holder",
         "pid",
         "retire",
         "server",
@@ -167,7 +170,6 @@ class Connection:
         self.server = ""
         self.retire = ""
         self.error: Error | None = None
-        self.holder: Any = None
         self.slot: Any = None
         self._owner = owner
         self._socket = sock
@@ -244,7 +246,7 @@ class Connection:
         burst = self._burst
         burst.append(frame)
         if len(burst) == 1:
-            self._loop.run_callback(self._flush)
+            self._loop.run_callback(self._guarded, self._flush)
         elif len(burst) == BURST:
             self._flush()
 
@@ -255,7 +257,6 @@ class Connection:
             whether the worker may be lent again at once; if not, its owner hears ``settled`` when
             checkout_done has run.
         """
-        self.holder = None
         self._exchange.client_says(_A_DONE)
         if self._exchange.state == "idle":
             self._owes_done = True  # rides with the next request
@@ -267,10 +268,19 @@ class Connection:
         """Call the owner's ``drained`` once the last reply that is owed has come."""
         self._tell_drained = True
 
-    def lend(self, holder: object) -> None:
-        """Note who holds it from now on: until something is sent, its loss does no harm."""
-        self.holder = holder
+    def lend(self) -> None:
+        """It is lent from now on: until something is sent, its loss does no harm."""
         self.untouched = True
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is open, and no interruption has left it half way through some change."""
+        return self.error is None and self._exchange.owed == len(self._pending)
+
+    @property
+    def state(self) -> str:
+        """That of its exchange: ``idle``, ``busy``, ``settling``..."""
+        return self._exchange.state
 
     @property
     def pending(self) -> int:
@@ -344,9 +354,21 @@ class Connection:
             self.hang_up(ProtocolError(f"{self.label}: {error}"))
         except OSError as error:
             self._die(f"broke the connection ({_reason(error)})")
-        except BaseException:  # a KeyboardInterrupt in the hub: what was read is lost, so nothing after it fits
-            self.hang_up(ProtocolError(f"{self.label}: reading its reply was interrupted"))
+        except BaseException:
+            self._torn()
             raise
+
+    def _guarded(self, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except BaseException:
+            self._torn()
+            raise
+
+    def _torn(self) -> None:
+        # A KeyboardInterrupt in the hub: what was read or written meanwhile is lost, so nothing after it would fit.
+        self.hang_up(Cancelled(f"the hub was interrupted while it read from or wrote to {self.label}"))
+        self._owner.interrupted()
 
     def _take_all(self, messages: list[Message]) -> None:
         for message in messages:
@@ -403,7 +425,7 @@ class Connection:
             self._alarm.close()
         self._alarm_at = deadline
         self._alarm = self._loop.timer(max(0.0, deadline - now))
-        self._alarm.start(self._on_alarm, update=True)
+        self._alarm.start(self._guarded, self._on_alarm, update=True)
 
     def _on_alarm(self) -> None:
         self._alarm_at = math.inf
@@ -433,7 +455,7 @@ class Connection:
             self._settle_alarm = self._loop.timer(SETTLE)
         else:
             self._settle_alarm.stop()
-        self._settle_alarm.start(self._on_settled, update=True)
+        self._settle_alarm.start(self._guarded, self._on_settled, update=True)
 
     def _on_settled(self) -> None:
         try:
@@ -471,7 +493,7 @@ class Connection:
             self.untouched = False
         if sent < len(data):
             self._unsent.append(memoryview(data)[sent:])
-            self._writer.start(self._on_writable)
+            self._writer.start(self._guarded, self._on_writable)
 
     def _death(self, how: str, rip: Rip | None) -> Error:
         call = self._pending[0] if self._pending else None

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from gtask.client.backoff import Backoff
 
-__all__ = ["Action", "Close", "Connect", "Fail", "Give", "Ledger", "Slot", "Wake"]
+__all__ = ["BUSY", "CONNECTING", "SETTLING", "Action", "Close", "Connect", "Fail", "Give", "Ledger", "Slot", "Wake"]
 
 W = TypeVar("W", bound=Hashable)
 
@@ -31,11 +31,13 @@ class Slot:
     Attributes:
         state: ``connecting``, ``idle``, ``busy``, ``settling`` (checkout_done runs) or ``gone``.
         checkouts: how often it has been lent.
+        holder: who has it, while it is busy.
         worker: the pool's; the ledger does not look at it.
     """
 
     state: str = CONNECTING
     checkouts: int = 0
+    holder: Any = None
     worker: Any = None
 
 
@@ -172,6 +174,23 @@ class Ledger(Generic[W]):
         slot.checkouts -= 1
         return self._offer(slot)
 
+    def repair(self, is_sound: Callable[[Slot], bool], now: float) -> list[Action]:
+        """An exception has come amid some change, at whatever line: make the books agree with reality again.
+
+        Args:
+            is_sound: whether a slot's worker really is in the slot's state. The other slots are given up.
+        """
+        actions: list[Action] = []
+        for slot in [slot for slot in self.slots if not is_sound(slot)]:
+            slot.state = GONE
+            self.slots.discard(slot)
+            actions.append(Close(slot))
+        self._connecting = self.count(CONNECTING)
+        self._idle = [slot for slot in self.slots if slot.state == IDLE]
+        while self._idle and self._line and not self.closed:
+            actions.append(self._lend(self._idle.pop(), next(iter(self._line))))
+        return actions + self._grow(now)
+
     def returned(self, slot: Slot, now: float, retire: bool) -> list[Action]:
         """A lent worker is free again, or is to be retired."""
         if retire or self.closed or slot.checkouts == self.max_checkouts:
@@ -181,6 +200,7 @@ class Ledger(Generic[W]):
 
     def settling(self, slot: Slot) -> None:
         """A lent worker is released, and runs its checkout_done hook before it can be lent again."""
+        slot.holder = None
         slot.state = SETTLING
 
     def lost(self, slot: Slot, now: float, chance: float) -> list[Action]:
@@ -215,14 +235,17 @@ class Ledger(Generic[W]):
 
     def _offer(self, slot: Slot) -> list[Action]:
         if self._line:
-            return [self._lend(slot, self._line.popitem(last=False)[0])]
+            return [self._lend(slot, next(iter(self._line)))]
         slot.state = IDLE
+        slot.holder = None
         self._idle.append(slot)
         return []
 
     def _lend(self, slot: Slot, waiter: W) -> Action:
+        slot.holder = waiter  # first of all: an interruption must not forget who was about to be served
         slot.state = BUSY
         slot.checkouts += 1
+        self._line.pop(waiter, None)
         return Give(slot, waiter)
 
     def _grow(self, now: float) -> list[Action]:

@@ -19,8 +19,8 @@ from gtask import address as addresses
 from gtask.client.checkout import Checkout, Lease
 from gtask.client.config import ClientConfig
 from gtask.client.connection import Call, Connection, connect
-from gtask.client.ledger import BUSY, Action, Close, Connect, Fail, Give, Ledger, Slot
-from gtask.errors import AcquireTimeout, ClientClosed, Error, SetupError, WorkerDied
+from gtask.client.ledger import BUSY, CONNECTING, SETTLING, Action, Close, Connect, Fail, Give, Ledger, Slot
+from gtask.errors import AcquireTimeout, Cancelled, ClientClosed, Error, SetupError, WorkerDied
 from gtask.spawn import SpawnedServer
 from gtask.wire import failure
 from gtask.wire.codec import Encoder
@@ -58,6 +58,8 @@ class Pool:
         self._encoder = Encoder(config.limit_message)
         self.encode: Callable[[tuple[Any, ...], dict[str, Any], int], bytes] = self._encoder.encode_do
         self._connecting: dict[Slot, Any] = {}
+        self._connections: set[Connection] = set()
+        self._audit_due = False
         self._last_error = ""
         self._setup_failure: Hi | None = None
         self._wake: Any = None
@@ -87,7 +89,11 @@ class Pool:
             self._prepare()
         lease = Lease(self, timeout)
         checkout = Checkout(self, lease)
-        self._carry_out(self._ledger.checkout(lease, monotonic()))
+        try:
+            self._carry_out(self._ledger.checkout(lease, monotonic()))
+        except BaseException:
+            self.interrupted()  # and dropping the checkout releases the lease
+            raise
         return checkout
 
     def close(self) -> None:
@@ -156,13 +162,19 @@ class Pool:
     # --- connections call (connection.Owner) -----------------------------------------------------------
 
     def drained(self, connection: Connection) -> None:
-        connection.holder.give_back()
+        connection.slot.holder.give_back()
+
+    def interrupted(self) -> None:
+        if not self._audit_due:
+            self._audit_due = True
+            self._hub.loop.run_callback(self._audit)
 
     def settled(self, connection: Connection) -> None:
         self._carry_out(self._ledger.returned(connection.slot, monotonic(), bool(connection.retire)))
 
     def lost(self, connection: Connection, error: Error, unsent: list[Call]) -> None:
-        holder, connection.holder = connection.holder, None
+        self._connections.discard(connection)
+        holder = connection.slot.holder
         if holder is not None and connection.untouched and isinstance(error, WorkerDied):
             holder.stand_again(unsent)
         elif holder is not None:
@@ -170,6 +182,25 @@ class Pool:
         self._carry_out(self._ledger.lost(connection.slot, monotonic(), random.random()))
 
     # --- acting ----------------------------------------------------------------------------------------
+
+    def _audit(self) -> None:
+        """After an interruption: give up what is not in the state that the books say, and book the rest anew."""
+        self._audit_due = False
+        self._carry_out(self._ledger.repair(self._is_sound, monotonic()))
+        booked = {slot.worker for slot in self._ledger.slots}
+        for connection in self._connections - booked:
+            if connection.slot not in self._connecting:
+                self._close(connection.slot)
+
+    def _is_sound(self, slot: Slot) -> bool:
+        connection = slot.worker
+        if slot.state == CONNECTING:
+            return slot in self._connecting
+        if connection is None or not connection.is_sound:
+            return False
+        if slot.state == BUSY:
+            return slot.holder is not None and slot.holder.holds(connection)
+        return slot.holder is None and connection.state == ("settling" if slot.state == SETTLING else "idle")
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -194,6 +225,8 @@ class Pool:
             sock = connect(self._address, CONNECT_TIMEOUT)
             connection = Connection(sock, self._address, self, self._encoder, self.terms.limit_message, self.terms.name)
             connection.slot = slot
+            slot.worker = connection
+            self._connections.add(connection)
             hi = connection.greet(self.terms.setup_timeout)
         except OSError as error:
             self._connect_failed(slot, f"{error.strerror or error} at {self._address}".lower())
@@ -213,7 +246,6 @@ class Pool:
                 self._carry_out(self._ledger.failed(slot, monotonic(), random.random(), for_all=True))
                 self._setup_failure = None
                 return
-            slot.worker = connection
             self._carry_out(self._ledger.connected(slot, monotonic()))
 
     def _connect_failed(self, slot: Slot, reason: str) -> None:
@@ -226,6 +258,13 @@ class Pool:
     def _close(self, slot: Slot) -> None:
         if slot.worker is not None:
             slot.worker.close(ClientClosed("the worker was retired"))
+            self._connections.discard(slot.worker)
+        holder, slot.holder = slot.holder, None
+        if holder is not None and not holder.is_over:  # only after an interruption
+            if holder.wants:
+                self.rejoin(holder)
+            else:
+                holder.fail(Cancelled("an interruption came while the pool handed over this checkout's worker"))
         self._stop_server()
 
     def _stop_server(self) -> None:

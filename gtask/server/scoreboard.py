@@ -47,7 +47,7 @@ class Slot:
     def __init__(self, now: float) -> None:
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
         self.stacks = _memory_file()
-        _ENTRY.pack_into(self._memory, 0, now, SETUP, b"")
+        _ENTRY.pack_into(self._memory, 0, now, IDLE, b"")
 
     def begin(self, now: float, phase: int, method: str = "") -> None:
         """In the worker: it begins something."""
