@@ -348,8 +348,8 @@ class Checkout:
         return f"<Checkout {self._lease!r}>"
 
     def __getattr__(self, name: str) -> Method:
-        if name[:2] == "__":
-            # Copying, pickling and the like ask for these; no interface has a method of such a name.
+        if name[:1] == "_":
+            # Copying, pickling and the like ask for such names; no interface offers one.
             raise AttributeError(name)
         return Method(self, name)
 
@@ -401,5 +401,6 @@ class Checkout:
         self._lease.release()
 
     def __del__(self) -> None:
-        if not self._lease.is_over:
-            self._lender.drop_later(self._lease)
+        lease = getattr(self, "_lease", None)  # absent if its making was interrupted
+        if lease is not None and not lease.is_over:
+            self._lender.drop_later(lease)

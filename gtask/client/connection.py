@@ -275,7 +275,8 @@ class Connection:
     @property
     def is_sound(self) -> bool:
         """Whether it is open, and no interruption has left it half way through some change."""
-        return self.error is None and self._exchange.owed == len(self._pending)
+        # gevent stops the reader if a KeyboardInterrupt strikes before our own handler is entered.
+        return self.error is None and self._exchange.owed == len(self._pending) and self._reader.active
 
     @property
     def state(self) -> str:
@@ -431,6 +432,8 @@ class Connection:
         self._alarm_at = math.inf
         if not self._pending:
             return
+        if not self._reader.active:
+            self._reader.start(self._on_readable)
         now = monotonic()
         if self._pending[0].reach_head(now) <= now:
             # An answer that can already be read wins: perhaps only the hub was late.

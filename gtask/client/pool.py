@@ -124,6 +124,8 @@ class Pool:
         slot: Slot = connection.slot
         if errored and self.terms.refork_after_error:
             connection.retire = connection.retire or "a call raised"
+        if not connection.is_sound:
+            connection.retire = connection.retire or "an interruption"
         if connection.retire or connection.end_checkout():
             self._carry_out(self._ledger.returned(slot, monotonic(), bool(connection.retire)))
         else:

@@ -195,7 +195,7 @@ class Master:
             )
         )
         with contextlib.suppress(OSError):  # nobody has to hear them
-            held.connection.send(words, socket.MSG_DONTWAIT)
+            held.connection.send(held.slot.take_held() + words, socket.MSG_DONTWAIT)
         held.connection.close()
         held.slot.close()
         if obituary.line:

@@ -21,6 +21,14 @@ IDLE, SETUP, CALL, HOOKS = range(4)
 _ENTRY = struct.Struct("=dB47s")
 _TARGET = struct.Struct("=d")
 _TARGET_PLACE = 56
+_HELD = struct.Struct("=I")
+_HELD_PLACE = 64
+_REPLIES_PLACE = 68
+
+MEMORY = 32 * 1024
+HOLDS = MEMORY - _REPLIES_PLACE
+"""Bytes of replies that a slot can hold."""
+
 STACKS_LIMIT = 64 * 1024
 """Bytes of stacks that the master reads after a worker's death."""
 
@@ -42,10 +50,11 @@ class View(NamedTuple):
 class Slot:
     """One worker's line of the scoreboard, and a file where faulthandler leaves its stacks; made before the fork."""
 
-    __slots__ = ("_memory", "stacks")
+    __slots__ = ("_held", "_memory", "stacks")
 
     def __init__(self, now: float) -> None:
-        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+        self._memory = mmap.mmap(-1, MEMORY)
+        self._held = 0
         self.stacks = _memory_file()
         _ENTRY.pack_into(self._memory, 0, now, IDLE, b"")
 
@@ -69,6 +78,31 @@ class Slot:
         """In the master: what the worker does."""
         since, phase, method = _ENTRY.unpack_from(self._memory)
         return View(since, phase, method.rstrip(b"\0").decode("utf-8", "replace"))
+
+    def hold(self, reply: bytes) -> bool:
+        """In the worker: keep a reply back, to be sent with the next. Should the worker not come to that, the master will.
+
+        Returns:
+            False if there is no room for it.
+        """
+        begin = _REPLIES_PLACE + self._held
+        end = begin + len(reply)
+        if end > MEMORY:
+            return False
+        self._memory[begin:end] = reply
+        self._held += len(reply)
+        _HELD.pack_into(self._memory, _HELD_PLACE, self._held)
+        return True
+
+    def take_held(self) -> bytes:
+        """The replies that are held, in the worker to send them, or in the master after the worker's death.
+
+        They are forgotten first: a reply may be lost with a worker that dies while it sends, but never comes twice.
+        """
+        (held,) = _HELD.unpack_from(self._memory, _HELD_PLACE)
+        _HELD.pack_into(self._memory, _HELD_PLACE, 0)
+        self._held = 0
+        return self._memory[_REPLIES_PLACE : _REPLIES_PLACE + held]
 
     def read_stacks(self) -> str:
         """In the master, after the worker's death: the stacks that faulthandler wrote, or ""."""

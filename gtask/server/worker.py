@@ -32,7 +32,8 @@ log = logging.getLogger("gtask.server")
 
 QUICK, HOLD = 50e-6, 200e-6
 """Seconds. The reply of a call waits for the next one's, if that lies in the buffer already and its method has always
-been quick, and for so long at the most: sending each of many replies by itself would cost more than the calls."""
+been quick, and for so long at the most: sending each of many replies by itself would cost more than the calls. It waits
+in the slot, where the master finds it should the next call hang or end the worker."""
 
 METHODS = 1000
 """How many methods a worker remembers the usual time of: a callable may get anything as its first argument."""
@@ -86,8 +87,7 @@ class _Worker:
         # What SIGALRM may interrupt: the time at which it began, or 0 for nothing.
         self._interruptible = 0.0
         self._interruption: Interrupted | None = None
-        # Replies that wait to be sent together.
-        self._held: list[bytes] = []
+        # Until when the replies that the slot holds may wait to be sent together; 0 if it holds none.
         self._hold_until = 0.0
         self._usual: dict[str, float] = {}
 
@@ -132,7 +132,8 @@ class _Worker:
                 if not messages:
                     return
         finally:
-            self._flush()  # what had been answered before something went wrong
+            with contextlib.suppress(OSError):  # the client may be gone; the hooks run all the same
+                self._flush()
             try:
                 if self._in_checkout:
                     self._run(HOOKS, self._interface.checkout_done)
@@ -164,7 +165,7 @@ class _Worker:
         args = do.args
         method = args[0] if args and type(args[0]) is str else "()"
         started = monotonic()
-        if self._held and (started > self._hold_until or self._usual.get(method, 1.0) > QUICK):
+        if self._hold_until and (started > self._hold_until or self._usual.get(method, 1.0) > QUICK):
             self._flush()
         self._slot.begin(started, CALL, method)
         try:
@@ -183,9 +184,7 @@ class _Worker:
                 self._raised(do, self._interruption)
                 return
             self._exchange.worker_says(ok)
-            if not self._held:
-                self._hold_until = started + HOLD
-            self._held.append(frame)
+            self._hold(frame, started)
         self._note_time(method, monotonic() - started)
 
     def _note_time(self, method: str, took: float) -> None:
@@ -219,13 +218,20 @@ class _Worker:
     def _say(self, message: Message) -> None:
         frame = self._encode(message)
         self._exchange.worker_says(message)
-        self._held.append(frame)
+        self._hold(frame, monotonic())
+
+    def _hold(self, frame: bytes, now: float) -> None:
+        if not self._hold_until:
+            self._hold_until = now + HOLD
+        if not self._slot.hold(frame):
+            self._flush()
+            if not self._slot.hold(frame):
+                self._socket.sendall(frame)
 
     def _flush(self) -> None:
-        if self._held:
-            data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-            self._held.clear()
-            self._socket.sendall(data)
+        if self._hold_until:
+            self._hold_until = 0.0
+            self._socket.sendall(self._slot.take_held())
 
     def _receive(self) -> list[Message]:
         """The next messages, at least one; none when the client has hung up."""
