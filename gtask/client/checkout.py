@@ -295,6 +295,8 @@ class _SubmittedCall(Call):
         self.result = Result()
 
     def deliver(self, outcome: Outcome) -> None:
+        if self.result.ready():
+            return  # an interruption came just after it had been delivered
         if type(outcome) is Ok:
             self.result.set(outcome.value)
         else:

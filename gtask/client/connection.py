@@ -141,6 +141,7 @@ class Connection:
         "_encoder",
         "_exchange",
         "_greeting",
+        "_in_hand",
         "_loop",
         "_overdue",
         "_owes_done",
@@ -179,6 +180,7 @@ class Connection:
         self._pending: deque[Call] = deque()
         self._unsent: deque[memoryview] = deque()
         self._burst: list[bytes] = []
+        self._in_hand: Call | None = None
         self._owes_done = False
         self._tell_drained = False
         self._greeting: Waiter[Hi | Error] | None = None
@@ -314,6 +316,8 @@ class Connection:
         self._unsent.clear()
         self._burst.clear()
         pending, self._pending = self._pending, deque()
+        if self._in_hand is not None:
+            pending.appendleft(self._in_hand)  # an interruption has come just before it was delivered
         if self._greeting is not None:
             self._loop.run_callback(self._greeting.switch, error)
         for call in pending:
@@ -385,13 +389,15 @@ class Connection:
                 # The last call is the one that hung: whatever it says now, its time was over.
                 self.hang_up(self._overdue_error(message))
                 return
-            call = pending.popleft()
+            self._in_hand = call = pending[0]
+            pending.popleft()
             if pending:
                 now = monotonic()
                 deadline = pending[0].reach_head(now)
                 if deadline < self._alarm_at:
                     self._set_alarm(deadline, now)
             call.deliver(message)
+            self._in_hand = None
             if self._tell_drained and not self._pending and self.error is None:
                 self._tell_drained = False
                 self._owner.drained(self)

@@ -112,8 +112,8 @@ def run(scenario, client, how, number, strike):
     victim = gevent.Greenlet(body)
     victim.start()
     with contextlib.suppress(KeyboardInterrupt):  # the hub hands on to the main greenlet what strikes itself
-        victim.join(20)
-    victim.join(20)
+        victim.join(5)
+    victim.join(5)
     assert victim.dead, "the struck greenlet hangs"
     return not outcome["spared"]
 
