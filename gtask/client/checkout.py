@@ -15,7 +15,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
 from gtask.client.connection import BlockingCall, Call, Connection, Outcome, Result
-from gtask.errors import CallDropped, Cancelled, CheckoutReleased, Error, Overloaded
+from gtask.errors import CallDropped, Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
 from gtask.wire import failure
 from gtask.wire.messages import Er, Ok, Sk
 
@@ -62,8 +62,8 @@ class Lender(Protocol):
     def interrupted(self) -> None:
         """An exception came amid some change: check the books in the hub's next turn."""
 
-    def overdue(self, lease: Lease, timeout: float) -> Error:
-        """The error for a lease that got no worker in time, with the reason."""
+    def overdue(self, lease: Lease, call: Call) -> Error:
+        """The error for a lease that got no worker in time for its first call, with the reason."""
 
 
 class Lease:
@@ -112,7 +112,7 @@ class Lease:
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call and block this greenlet until its outcome is there."""
         self._check_open(method)
-        call = BlockingCall(method, self._lender.encode(args, kwargs, self._epoch), self._timeout)
+        call = BlockingCall(method, self._encode(method, args, kwargs), self._timeout)
         try:
             self._enqueue(call)
             outcome = call.wait()
@@ -126,7 +126,7 @@ class Lease:
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         """Send a call behind those already made, without waiting."""
         self._check_open(method)
-        call = _SubmittedCall(method, self._lender.encode(args, kwargs, self._epoch), self._timeout, self)
+        call = _SubmittedCall(method, self._encode(method, args, kwargs), self._timeout, self)
         try:
             self._enqueue(call)
         except BaseException as interruption:
@@ -167,7 +167,7 @@ class Lease:
         Returns:
             False if the lease has ended meanwhile; the worker is the next one's then.
         """
-        if self.error is not None or (self.released and not self._queue):
+        if not self._queue and (self.error is not None or self.released):
             return False
         self._disarm()
         self.connection = connection
@@ -183,9 +183,8 @@ class Lease:
         """The worker was found dead before anything had been sent: wait for another, first in line."""
         self.connection = None
         self._queue.extend(unsent)
-        deadline = unsent[0].deadline if unsent else math.inf
-        if deadline < math.inf:
-            self._stop_alarm = self._lender.set_alarm(self, max(0.0, deadline - monotonic()))
+        if self._queue:
+            self._start_clock()
         self._lender.rejoin(self)
 
     def holds(self, connection: Connection) -> bool:
@@ -213,7 +212,7 @@ class Lease:
         """No worker came within the time-out of the first call."""
         self._stop_alarm = None
         if self._queue:
-            self.fail(self._lender.overdue(self, self._timeout or 0.0))
+            self.fail(self._lender.overdue(self, self._queue[0]))
 
     def fail(self, error: Error) -> None:
         """End the lease with a sticky error: all its calls, queued, running and later, raise it."""
@@ -239,18 +238,36 @@ class Lease:
         waiting = len(self._queue) if self.connection is None else self.connection.pending
         if waiting >= self._lender.terms.max_queue:
             self.error = Overloaded(
-                f"{method} was not sent: {waiting} calls are queued on this checkout already (max_queue). "
-                "Wait for some of their results before you submit more"
+                f"{method}{self._for_client} was not sent: {waiting} calls are queued on this checkout already "
+                "(max_queue). Wait for some of their results before you submit more"
             )
             raise self.error
+
+    def _encode(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        try:
+            return self._lender.encode(args, kwargs, self._epoch)
+        except EncodeError as error:
+            raise EncodeError(f"{method}{self._for_client} was not sent: {error}") from None
+
+    @property
+    def _for_client(self) -> str:
+        name = self._lender.terms.name
+        return f" (client {name!r})" if name else ""
 
     def _enqueue(self, call: Call) -> None:
         if self.connection is not None:
             self.connection.send(call)
             return
         self._queue.append(call)
-        if self._stop_alarm is None and self._timeout is not None:
-            self._stop_alarm = self._lender.set_alarm(self, self._timeout)
+        if len(self._queue) == 1:
+            self._start_clock()
+
+    def _start_clock(self) -> None:
+        """The first call of the queue waits for a worker, and its time runs."""
+        now = monotonic()
+        deadline = self._queue[0].reach_head(now)
+        if deadline < math.inf:
+            self._stop_alarm = self._lender.set_alarm(self, max(0.0, deadline - now))
 
     def _disarm(self) -> None:
         if self._stop_alarm is not None:
@@ -261,8 +278,9 @@ class Lease:
         # What was not yet sent never will be; what was, or may have been, has made the connection dirty.
         if call in self._queue:
             self._queue.remove(call)
-            if not self._queue:
-                self._disarm()
+            self._disarm()
+            if self._queue:
+                self._start_clock()
         connection = self.connection
         if connection is not None and (connection.owes(call) or not connection.is_sound):
             self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
@@ -279,7 +297,9 @@ class Lease:
                 outcome.exc, outcome.text, raises=terms.raises, note=f"{method} raised this in {worker}"
             )
         if isinstance(outcome, Sk):
-            return CallDropped(f"{method} did not run: an earlier call queued on this checkout raised")
+            return CallDropped(
+                f"{method}{self._for_client} did not run: an earlier call queued on this checkout raised"
+            )
         assert isinstance(outcome, Error)
         return outcome.with_traceback(self._traceback)
 
@@ -340,10 +360,11 @@ class Checkout:
     releases the checkout, too. Calls that were submitted and are still under way then run to their end first.
     """
 
-    __slots__ = ("__weakref__", "_lease", "_lender")
+    __slots__ = ("__weakref__", "_client", "_lease", "_lender")
 
-    def __init__(self, lender: Lender, lease: Lease) -> None:
+    def __init__(self, lender: Lender, lease: Lease, client: object) -> None:
         self._lender = lender
+        self._client = client  # kept alive: dropping it would close the pool
         self._lease = lease
 
     def __repr__(self) -> str:

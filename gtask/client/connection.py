@@ -191,7 +191,7 @@ class Connection:
         self._overdue = False
         self.untouched = True
         self._writer = self._loop.io(sock.fileno(), WRITE)
-        self._reader = self._loop.io(sock.fileno(), READ)
+        self._reader: Any = self._loop.io(sock.fileno(), READ)
         self._reader.start(self._on_readable)
 
     def __repr__(self) -> str:
@@ -278,7 +278,7 @@ class Connection:
     def is_sound(self) -> bool:
         """Whether it is open, and no interruption has left it half way through some change."""
         # gevent stops the reader if a KeyboardInterrupt strikes before our own handler is entered.
-        return self.error is None and self._exchange.owed == len(self._pending) and self._reader.active
+        return self.error is None and self._exchange.owed == len(self._pending) and bool(self._reader.active)
 
     @property
     def state(self) -> str:

@@ -152,6 +152,10 @@ class Ledger(Generic[W]):
         self._not_before = -math.inf
         return [*self._offer(slot), *self._grow(now)]
 
+    def reached(self) -> None:
+        """The server is there, though the worker is not yet ready."""
+        self.failing_since = None
+
     def failed(self, slot: Slot, now: float, chance: float, for_all: bool) -> list[Action]:
         """A connecting slot got no worker.
 

@@ -60,7 +60,7 @@ class Pool:
         self._connecting: dict[Slot, Any] = {}
         self._connections: set[Connection] = set()
         self._audit_due = False
-        self._last_error = ""
+        self._trouble = ""
         self._setup_failure: Hi | None = None
         self._wake: Any = None
         self._wake_at = math.inf
@@ -82,13 +82,13 @@ class Pool:
         self._prepare()
         self._carry_out(self._ledger.open(monotonic()))
 
-    def checkout(self, timeout: float | None) -> Checkout:
-        """Take a place in line; never blocks."""
+    def checkout(self, timeout: float | None, client: object) -> Checkout:
+        """Take a place in line for this client, which lives as long as the checkout; never blocks."""
         if self._hub is None or self._ledger.closed:
             self._check_open()
             self._prepare()
         lease = Lease(self, timeout)
-        checkout = Checkout(self, lease)
+        checkout = Checkout(self, lease, client)
         try:
             self._carry_out(self._ledger.checkout(lease, monotonic()))
         except BaseException:
@@ -144,22 +144,20 @@ class Pool:
     def drop_later(self, lease: Lease) -> None:
         self._from_anywhere(lease.release)
 
-    def overdue(self, lease: Lease, timeout: float) -> Error:
+    def overdue(self, lease: Lease, call: Call) -> Error:
         ledger, now = self._ledger, monotonic()
         client = f" for client {self.terms.name!r}" if self.terms.name else ""
         if ledger.failing_since is not None:
-            reason = (
-                f"the server has been unreachable for {now - ledger.failing_since:.1f} s ({self._last_error}); "
-                "is gtask-server running, and with this address?"
-            )
+            reason = f"{self._trouble}, for {now - ledger.failing_since:.1f} s by now"
         else:
-            busy, connecting = ledger.count(BUSY), len(self._connecting)
             reason = (
-                f"{busy} of at most {ledger.max_workers} workers are busy, {connecting} starting, "
-                f"{ledger.ahead(lease)} callers ahead in line; raise max_workers or the timeout, "
-                "or make shorter calls"
+                f"{ledger.count(BUSY)} of at most {ledger.max_workers} workers are busy, "
+                f"{len(self._connecting)} starting, {ledger.ahead(lease)} callers ahead in line; "
+                "raise max_workers or the timeout, or make shorter calls"
             )
-        return AcquireTimeout(f"no worker{client} at {self._address} within {timeout:g} s: {reason}")
+        return AcquireTimeout(
+            f"{call.method} was not sent: no worker{client} at {self._address} within {call.timeout or 0:g} s: {reason}"
+        )
 
     # --- connections call (connection.Owner) -----------------------------------------------------------
 
@@ -226,12 +224,13 @@ class Pool:
         try:
             sock = connect(self._address, CONNECT_TIMEOUT)
             connection = Connection(sock, self._address, self, self._encoder, self.terms.limit_message, self.terms.name)
+            self._ledger.reached()
             connection.slot = slot
             slot.worker = connection
             self._connections.add(connection)
             hi = connection.greet(self.terms.setup_timeout)
         except OSError as error:
-            self._connect_failed(slot, f"{error.strerror or error} at {self._address}".lower())
+            self._connect_failed(slot, f"the server is unreachable ({(error.strerror or str(error)).lower()})")
         except Error as error:
             self._connect_failed(slot, str(error))
         except BaseException:
@@ -244,7 +243,7 @@ class Pool:
             if hi.exc is not None or hi.text:
                 connection.close(ClientClosed("setup failed"))
                 self._setup_failure = hi
-                self._last_error = f"setup raised {hi.text}"
+                self._trouble = f"its setup has raised {hi.text}"
                 self._carry_out(self._ledger.failed(slot, monotonic(), random.random(), for_all=True))
                 self._setup_failure = None
                 return
@@ -254,7 +253,7 @@ class Pool:
         self._connecting.pop(slot, None)
         if self._server is not None:
             reason = self._server.obituary() or reason
-        self._last_error = reason
+        self._trouble = reason
         self._carry_out(self._ledger.failed(slot, monotonic(), random.random(), for_all=False))
 
     def _close(self, slot: Slot) -> None:

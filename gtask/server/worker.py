@@ -20,6 +20,7 @@ from gtask.errors import EncodeError, Interrupted, ProtocolError
 from gtask.server import process
 from gtask.server.config import ServerConfig
 from gtask.server.interface import Interface
+from gtask.server.replies import Replies
 from gtask.server.scoreboard import CALL, HOOKS, SETUP, Slot
 from gtask.wire import failure
 from gtask.wire.codec import Decoder, Encoder
@@ -30,13 +31,8 @@ __all__ = ["serve"]
 
 log = logging.getLogger("gtask.server")
 
-QUICK, HOLD = 50e-6, 200e-6
-"""Seconds. The reply of a call waits for the next one's, if that lies in the buffer already and its method has always
-been quick, and for so long at the most: sending each of many replies by itself would cost more than the calls. It waits
-in the slot, where the master finds it should the next call hang or end the worker."""
-
-METHODS = 1000
-"""How many methods a worker remembers the usual time of: a callable may get anything as its first argument."""
+SHORT = 200
+"""Characters of an error's text that fit into any message."""
 
 
 def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot: Slot) -> NoReturn:
@@ -82,39 +78,42 @@ class _Worker:
         self._exchange = Exchange()
         self._encode = Encoder(config.limit_message).encode
         self._decoder = Decoder(config.limit_message)
+        self._replies = Replies(sock, slot, self.on_alarm)
         self._in_checkout = False
         self._early: list[Message] = []
         # What SIGALRM may interrupt: the time at which it began, or 0 for nothing.
         self._interruptible = 0.0
         self._interruption: Interrupted | None = None
-        # Until when the replies that the slot holds may wait to be sent together; 0 if it holds none.
-        self._hold_until = 0.0
-        self._usual: dict[str, float] = {}
 
     def on_alarm(self, number: int, frame: object) -> None:
         """The handler of SIGALRM: raise at the line that runs, if the master meant what runs now."""
         began = self._interruptible
-        if began and self._slot.is_aimed_at(began):
+        if not began:
+            return
+        self._replies.flush()
+        if self._slot.is_aimed_at(began):
             self._interruptible = 0.0
             self._interruption = Interrupted("the caller has given up, or the call took longer than the server allows")
             raise self._interruption
 
     def greet(self) -> bool:
         """Hear the client's greeting, run setup, answer; False if there is nobody to serve, or no way to."""
-        self._socket.settimeout(self._config.greeting_timeout)  # a peer that says nothing must not keep a worker
-        self._early = self._receive()
+        # A peer that says nothing, or little by little, must not keep a worker.
+        self._early = self._receive(monotonic() + self._config.greeting_timeout)
         if not self._early:
             return False
         self._exchange.client_says(self._early.pop(0))
-        self._socket.settimeout(None)
         hi = Hi(name=self._config.name, pid=os.getpid(), done=self._interface.has_checkout_done)
         try:
             self._run(SETUP, self._interface.setup)
         except BaseException as error:  # whatever it is, the client is told
             hi.text, hi.exc = failure.text(error), failure.describe(_without_our_frames(error))
         self._slot.end(monotonic())
-        self._say(hi)
-        self._flush()
+        try:
+            self._say(hi)
+        except EncodeError:  # over a small limit_message
+            hi.text, hi.exc = hi.text[:SHORT], None
+            self._say(hi)
         return not hi.text
 
     def run(self) -> None:
@@ -122,18 +121,19 @@ class _Worker:
         try:
             messages = self._early
             while True:
-                for message in messages:
+                last = len(messages) - 1
+                for index, message in enumerate(messages):
+                    self._replies.more_follow = index < last
                     self._hear(message)
                     if self._interruption is not None:
                         return
-                self._flush()
                 self._slot.end(monotonic())
                 messages = self._receive()
                 if not messages:
                     return
         finally:
             with contextlib.suppress(OSError):  # the client may be gone; the hooks run all the same
-                self._flush()
+                self._replies.flush()
             try:
                 if self._in_checkout:
                     self._run(HOOKS, self._interface.checkout_done)
@@ -165,8 +165,7 @@ class _Worker:
         args = do.args
         method = args[0] if args and type(args[0]) is str else "()"
         started = monotonic()
-        if self._hold_until and (started > self._hold_until or self._usual.get(method, 1.0) > QUICK):
-            self._flush()
+        self._replies.before(method, started)
         self._slot.begin(started, CALL, method)
         try:
             self._interruptible = started
@@ -184,16 +183,8 @@ class _Worker:
                 self._raised(do, self._interruption)
                 return
             self._exchange.worker_says(ok)
-            self._hold(frame, started)
-        self._note_time(method, monotonic() - started)
-
-    def _note_time(self, method: str, took: float) -> None:
-        usual = self._usual.get(method)
-        if usual is None:
-            if len(self._usual) < METHODS:
-                self._usual[method] = took
-        elif took > usual or usual > QUICK:
-            self._usual[method] = max(took, 0.9 * usual)
+            self._replies.send(frame)
+        self._replies.after(method, started)
 
     def _raised(self, do: Do, error: BaseException) -> None:
         error = self._interruption or error
@@ -201,13 +192,13 @@ class _Worker:
         text = failure.text(error)
         try:
             self._say(Er(text, failure.describe(_without_our_frames(error))))
-        except EncodeError:
-            self._say(Er(text))
+        except EncodeError:  # over a small limit_message
+            self._say(Er(text[:SHORT]))
 
     def _end_checkout(self) -> None:
         if not self._interface.has_checkout_done:
             return
-        self._flush()
+        self._replies.flush()
         try:
             self._run(HOOKS, self._interface.checkout_done)
         except BaseException as error:  # the calls of the checkout have been answered; what is left may be unclean
@@ -218,31 +209,23 @@ class _Worker:
     def _say(self, message: Message) -> None:
         frame = self._encode(message)
         self._exchange.worker_says(message)
-        self._hold(frame, monotonic())
+        self._replies.send(frame)
 
-    def _hold(self, frame: bytes, now: float) -> None:
-        if not self._hold_until:
-            self._hold_until = now + HOLD
-        if not self._slot.hold(frame):
-            self._flush()
-            if not self._slot.hold(frame):
-                self._socket.sendall(frame)
-
-    def _flush(self) -> None:
-        if self._hold_until:
-            self._hold_until = 0.0
-            self._socket.sendall(self._slot.take_held())
-
-    def _receive(self) -> list[Message]:
-        """The next messages, at least one; none when the client has hung up."""
+    def _receive(self, deadline: float | None = None) -> list[Message]:
+        """The next messages, at least one; none when the client has hung up, or at the deadline if there is one."""
         decoder = self._decoder
         while True:
+            if deadline is not None:
+                self._socket.settimeout(max(1e-3, deadline - monotonic()))
             count = self._socket.recv_into(decoder.space)
             if not count:
                 return []
             messages = decoder.received(count)
             if messages:
+                self._socket.settimeout(None)
                 return messages
+            if deadline is not None and monotonic() > deadline:
+                return []
 
 
 def _without_our_frames(error: BaseException) -> BaseException:

@@ -112,7 +112,8 @@ class Exchange:
 
     def failed(self, do: Do) -> None:
         """At the worker: this call raised; skip what else its epoch holds."""
-        self._failed_epoch = do.epoch
+        if do.epoch:
+            self._failed_epoch = do.epoch
 
     def _out_of_turn(self, speaker: str, kind: type) -> ProtocolError:
         return ProtocolError(f"the {speaker} said {kind.__name__.lower()!r} in the state {self.state!r}")

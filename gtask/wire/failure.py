@@ -53,9 +53,7 @@ _FIELDS: dict[type, tuple[str, ...]] = {
     ImportError: ("name", "path"),
     NameError: ("name",),
 }
-# What must be right for the traceback module, which shows these of a SyntaxError unseen.
-_SYNTAX = {"filename": str, "text": str, "lineno": int, "offset": int, "end_lineno": int, "end_offset": int}
-_LAST_COLUMN = 1 << 20  # and line: the traceback module makes that many carets
+_LAST_COLUMN = 1 << 20  # of a SyntaxError, and its last line: the traceback module makes as many carets
 _ATOMS = (complex, date, datetime, time, timedelta, Decimal, UUID)  # what the codec has types for
 
 
@@ -209,7 +207,7 @@ def _name(kind: type) -> tuple[str, str]:
         module = slots["__module__"].__get__(kind)
     except AttributeError:
         module = None
-    return (module if type(module) is str else ""), str(slots["__qualname__"].__get__(kind))
+    return (module if type(module) is str else ""), str.__str__(slots["__qualname__"].__get__(kind))
 
 
 def _str(exc: BaseException) -> str:
@@ -428,11 +426,15 @@ def _instance(
 
 
 def _syntax_works(exc: BaseException) -> bool:
+    """Whether the traceback module, which does not check what it shows of a SyntaxError, can print this."""
     if not issubclass(type(exc), SyntaxError):
         return True
-    values = ((vars(SyntaxError)[field].__get__(exc), kind) for field, kind in _SYNTAX.items())
-    return all(
-        value is None or (type(value) is kind and (kind is str or -1 <= value < _LAST_COLUMN)) for value, kind in values
+    slots = vars(SyntaxError)
+    texts: list[Any] = [slots[field].__get__(exc) for field in ("filename", "text")]
+    fields = ("lineno", "offset", "end_lineno", "end_offset")
+    numbers: list[Any] = [slots[field].__get__(exc) for field in fields]
+    return all(value is None or type(value) is str for value in texts) and all(
+        value is None or (type(value) is int and -1 <= value < _LAST_COLUMN) for value in numbers
     )
 
 

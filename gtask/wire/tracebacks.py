@@ -31,6 +31,11 @@ _LAST_LINE = 50_000  # line number above which no source is shown: linecache wou
 _LINES_LIMIT = 2000  # lines that one source holds
 _VARIANTS = 16  # versions of one file that are told apart at the same time
 
+# The code of each frame made here but for its names and its line. It has only this line, and its first
+# instruction has no columns, so that nobody underlines any.
+_TEMPLATE: Any = (lambda: (yield)).__code__
+_NAMES = ("co_name", "co_qualname") if sys.version_info >= (3, 11) else ("co_name",)
+
 _Frame = tuple[str, str, int, str, str]
 
 
@@ -186,29 +191,6 @@ def _refresh(file: str) -> None:
         linecache.checkcache(file)
     except ValueError:  # a name that os.stat does not take
         pass
-
-
-# ---- frames made here ----------------------------------------------------------------------------
-
-
-def _template() -> Any:
-    yield
-
-
-def _without_columns(size: int) -> bytes:
-    """A line table in which all of a code object's ``size`` bytes are its first line.
-
-    Formats: CPython's Objects/lnotab_notes.txt (3.10) and Objects/locations.md (from 3.11; an entry
-    of kind 13, "no columns", covers up to 8 units of 2 bytes).
-    """
-    if sys.version_info < (3, 11):
-        return b"".join(bytes((min(254, size - at), 0)) for at in range(0, size, 254))
-    units = size // 2
-    return b"".join(bytes((0xE8 | min(8, units - at) - 1, 0)) for at in range(0, units, 8))
-
-
-_TEMPLATE: Any = _template.__code__.replace(co_linetable=_without_columns(len(_template.__code__.co_code)))
-_NAMES = ("co_name", "co_qualname") if sys.version_info >= (3, 11) else ("co_name",)
 
 
 # ---- source lines --------------------------------------------------------------------------------

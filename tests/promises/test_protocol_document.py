@@ -1,0 +1,242 @@
+"""The point of this test is to ensure that a client can be written from docs/protocol.rst alone.
+
+Its examples are encoded and decoded, its tables are compared with the code, and the client that it ends with is run
+against a real server.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import re
+import subprocess
+import sys
+import textwrap
+import uuid
+from pathlib import Path
+
+import pytest
+
+from gtask.address import UnixAddress
+from gtask.errors import ProtocolError
+from gtask.server.config import ServerConfig
+from gtask.wire import codec, exchange, failure, messages
+from gtask.wire.codec import Decoder, Encoder
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.rst").read_text(encoding="utf-8")
+KINDS = {
+    "hi": messages.Hi,
+    "do": messages.Do,
+    "ok": messages.Ok,
+    "er": messages.Er,
+    "sk": messages.Sk,
+    "dn": messages.Done,
+    "by": messages.Bye,
+}
+HEX = "(?:[0-9a-f]{2}(?: [0-9a-f]{2})*)"
+NAMES = {"datetime": datetime, "decimal": decimal, "uuid": uuid}
+EXAMPLES = [
+    (eval(text, dict(NAMES)), bytes.fromhex(written))
+    for text, written in re.findall(rf"^    (?!{HEX}$)(\S.*)\n((?:    {HEX}$\n)+)", DOCUMENT, re.MULTILINE)
+]
+MESSAGES = [(plain, frame) for plain, frame in EXAMPLES if isinstance(plain, list)]
+VALUES = [(value, packed) for value, packed in EXAMPLES if not isinstance(value, list)]
+VALUE_HEAD = bytes.fromhex("93 a2 6f 6b c0")  # ["ok", nil, value]
+
+SERVED = """
+    marks = []
+
+    def echo(*args, **kwargs):
+        return [list(args), kwargs]
+
+    def fail(text):
+        raise LookupError(text)
+
+    def leave():
+        raise SystemExit("enough")
+
+    def mark(text):
+        marks.append(text)
+        return list(marks)
+
+    def checkout_done():
+        marks.append("done")
+"""
+
+
+def rows(heading):
+    """The cells of the table whose first row begins with this word."""
+    table = re.search(rf"^(=+ .*)\n{heading} .*\n\1\n(.*?)\n\1$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    starts = [match.start() for match in re.finditer(r"(?<!\S)=+", table[1])]
+    cells = [slice(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
+    return [[line[cell].strip() for cell in cells] for line in table[2].split("\n") if line[0] != " "]
+
+
+def decode(frame, step):
+    """What a decoder makes of a frame that arrives in two pieces, the first of so many bytes."""
+    decoder = Decoder()
+    found = []
+    for piece in (frame[:step], frame[step:]):
+        if piece:
+            decoder.space[: len(piece)] = piece
+            found += decoder.received(len(piece))
+    return found
+
+
+@pytest.mark.parametrize(("plain", "frame"), MESSAGES, ids=[plain[0] for plain, _ in MESSAGES])
+def test_messages(plain, frame):
+    """The bytes of each example are what gtask writes for it, and are read as it, wherever they are split."""
+    message = messages.from_plain(plain)
+    assert bytes(Encoder().encode(message)) == frame
+    for step in range(1, len(frame) + 1):
+        assert decode(frame, step) == [message]
+
+
+@pytest.mark.parametrize(("value", "packed"), VALUES, ids=[type(value).__name__ for value, _ in VALUES])
+def test_values(value, packed):
+    """The bytes of each value are what gtask writes for it, and are read as it, of the same type."""
+    body = VALUE_HEAD + packed
+    frame = len(body).to_bytes(4, "big") + body
+    assert bytes(Encoder().encode(messages.Ok(value))) == frame
+    (read,) = decode(frame, len(frame))
+    assert read == messages.Ok(value)
+    assert repr(read.value) == repr(value)
+
+
+def test_examples_are_complete():
+    """There is an example of each kind of message, of each key of meta, and of each extension type."""
+    assert {plain[0] for plain, _ in MESSAGES} == set(KINDS)
+    keys = {name.strip("`") for name, *_ in rows("key      type") if len(name.strip("`")) < 5}
+    assert {key for plain, _ in MESSAGES for key in plain[1] or ()} == keys
+    codes = {
+        type(value).__name__: int(code)
+        for code, *_ in rows("code")
+        for value, packed in VALUES
+        if int(code) == extension_code(packed)
+    }
+    assert codes == {
+        "int": codec.BIGINT,
+        "datetime": codec.DATETIME,
+        "date": codec.DATE,
+        "time": codec.TIME,
+        "timedelta": codec.TIMEDELTA,
+        "Decimal": codec.DECIMAL,
+        "UUID": codec.UUID,
+        "set": codec.SET,
+        "frozenset": codec.FROZENSET,
+        "complex": codec.COMPLEX,
+    }
+    assert [int(code) for code, *_ in rows("code")] == list(codes.values())
+
+
+def extension_code(packed):
+    """The code of a packed msgpack extension; None if it is something else."""
+    if 0xD4 <= packed[0] <= 0xD8:
+        return packed[1]
+    return packed[2] if packed[0] == 0xC7 else None
+
+
+def test_table_of_states():
+    """The table of who may speak when is the one that both sides walk through."""
+    told = {(state, who, KINDS[kind]): then for state, who, kind, then in rows("state")}
+    assert told == exchange.TABLE
+
+
+def test_keys_of_exceptions():
+    """The map that tells an exception has the keys that the document lists."""
+    told = [name.strip("`") for name, *_ in rows("key          type") if name]
+    assert sorted(told) == sorted(failure.describe(ValueError()))
+
+
+def test_numbers():
+    """The version and the limits that the document names are those of the code."""
+    text = " ".join(DOCUMENT.split())
+    assert f"This is version {messages.VERSION} of" in text
+    assert f"at most {codec.DEFAULT_LIMIT:,} bytes" in text
+    assert f"Sets may lie in sets {codec.NESTED_EXT} deep" in text
+    assert f"says nothing for {ServerConfig((UnixAddress('x'),)).greeting_timeout:g} seconds" in text
+
+
+@pytest.mark.parametrize(("depth", "good"), [(1024, True), (1025, False)])
+def test_depth(depth, good):
+    """Arrays may lie in each other 1,024 deep, the message counted, and no deeper."""
+    assert "lie in each other 1,024 deep" in " ".join(DOCUMENT.split())
+    body = VALUE_HEAD + b"\x91" * (depth - 2) + b"\x90"
+    frame = len(body).to_bytes(4, "big") + body
+    if good:
+        assert len(decode(frame, len(frame))) == 1
+    else:
+        with pytest.raises(ProtocolError):
+            decode(frame, len(frame))
+
+
+def test_complete_client(serve, connect, tmp_path):
+    """The client at the end of the document, of 40 lines at most, calls a real server without gtask's help."""
+    source = textwrap.dedent(DOCUMENT.split(":name: minimal.py\n\n")[1])
+    assert len(source.rstrip().split("\n")) <= 40
+    assert set(re.findall(r"^import (\w+)", source, re.MULTILINE)) <= {"socket", "struct", "msgpack"}
+    (tmp_path / "minimal.py").write_text(source, encoding="utf-8")
+    server = serve(SERVED)
+    with connect(server) as client:
+        client.call("echo")  # waits for the server
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, str(program), server.address.path], capture_output=True, text=True, timeout=50
+    )
+    assert (ran.stderr, ran.stdout, ran.returncode) == ("", "all is well\n", 0)
+
+
+PROGRAM = """
+    import socket
+    import sys
+
+    from minimal import Worker
+
+    path = sys.argv[1]
+
+
+    def error_of(worker, *args):
+        try:
+            worker.call(*args)
+        except RuntimeError as error:
+            return str(error)
+
+
+    worker = Worker(path)
+    assert worker.hi["v"] == 1 and worker.hi["pid"] > 0 and worker.hi["done"] is True, worker.hi
+    things = ["h\\u00e4sh", {1: [None, b"x"]}]
+    assert worker.call("echo", *things, key=2.5) == [things, {"key": 2.5}]
+    assert len(worker.call("echo", "x" * 300_000)[0][0]) == 300_000
+    assert error_of(worker, "fail", "on purpose") == "LookupError: on purpose"
+    assert error_of(worker, "ecko").startswith("AttributeError: ")
+    worker.end_checkout()
+    assert worker.call("mark", "second checkout") == ["done", "second checkout"]
+    assert error_of(worker, "leave") == "SystemExit: enough"  # behind a "by", which it skips
+    worker.socket.close()
+
+    # Everything at once, ahead of the conversation.
+    worker = Worker.__new__(Worker)
+    worker.socket = socket.socket(socket.AF_UNIX)
+    worker.socket.connect(path)
+    worker.send("hi", {"v": 1})
+    for epoch, *call in [(1, "mark", "before"), (1, "fail", "bad"), (1, "mark", "never"), (2, "mark", "ahead")]:
+        worker.send("do", {"q": epoch}, *call)
+    worker.send("dn", None)
+    worker.send("do", None, "mark", "next")
+    answers = [worker.receive() for _ in range(7)]
+    assert [kind for kind, *_ in answers] == ["hi", "ok", "er", "sk", "ok", "dn", "ok"], answers
+    assert answers[-1][2] == ["before", "ahead", "done", "next"], answers
+
+    # What breaks the rules is answered by the end of the connection.
+    worker.send("hello", None)
+    try:
+        worker.receive()
+    except ConnectionError:
+        pass
+    else:
+        raise AssertionError("an unknown kind was answered")
+
+    assert not any(name.partition(".")[0] == "gtask" for name in sys.modules)
+    print("all is well")
+"""

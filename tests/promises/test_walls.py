@@ -1,0 +1,321 @@
+"""The point of this test is to ensure that the walls between the parts of gtask stand.
+
+Who may import whom is the table :data:`ARROWS`; what is dangerous has one home (:data:`HOMES`); what is pure does not
+even load what could act. A part that is not in the tables yet fails here: its place is to be decided, and written down.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import msgpack
+import pytest
+
+import gtask
+
+PACKAGE = pathlib.Path(gtask.__file__).parent
+
+ARROWS = {
+    # module: what else of gtask it imports
+    "gtask": "errors",
+    "errors": "",
+    "address": "",
+    "spawn": "address",
+    "testing": "address spawn",
+    #
+    "wire": "",
+    "wire.messages": "errors",
+    "wire.codec": "errors wire.messages",
+    "wire.exchange": "errors wire.messages",
+    "wire.tracebacks": "",
+    "wire.failure": "errors wire.tracebacks",
+    #
+    "client": "",
+    "client.backoff": "",
+    "client.ledger": "client.backoff",
+    "client.config": "wire.codec",
+    "client.connection": "errors address wire.codec wire.exchange wire.messages",
+    "client.checkout": "errors wire.failure wire.messages client.connection",
+    "client.pool": "errors address spawn wire.codec wire.failure wire.messages "
+    "client.checkout client.config client.connection client.ledger",
+    "client.client": "address spawn wire.codec client.checkout client.config client.pool",
+    #
+    "server": "",
+    "server.children": "",
+    "server.interface": "",
+    "server.process": "",
+    "server.config": "address wire.codec",
+    "server.listener": "address server.config",
+    "server.worker": "errors wire.codec wire.exchange wire.failure wire.messages "
+    "server.config server.interface server.process",
+    "server.master": "server.children server.config server.interface server.listener server.process server.worker",
+    "server.embed": "address spawn server.config server.interface server.listener server.master server.process",
+    "server.cli": "gtask wire.codec server.embed server.listener server.process",
+}
+"""The arrows. ``client`` never reaches ``server`` nor the other way round, and nothing imports ``testing``."""
+
+HOMES = {
+    "msgpack": "wire.codec",
+    "gevent": "client.connection client.pool testing",
+    "socket": "address server.listener server.master server.worker",
+    "select": "server.master",
+    "fork": "server.master server.embed",
+    "subprocess": "spawn",
+    "ctypes": "server.process",
+    "threading": "server.embed",
+    "random": "client.pool",
+    "importlib": "gtask server.cli",
+    "setproctitle": "server.process",
+}
+"""The one home, or the few, of what is dangerous: libraries, forking, chance, and importing by name."""
+
+BANISHED = {"pickle", "marshal", "shelve", "multiprocessing", "asyncio", "concurrent", "eval", "exec", "compile", "__import__"}
+"""What has no home in gtask at all. What comes from the wire is neither unpickled nor run."""
+
+PURE = {
+    # module: what of ACTORS it may load
+    "errors": "",
+    "address": "socket select",  # for the constants
+    "wire.messages": "",
+    "wire.codec": "msgpack",
+    "wire.exchange": "",
+    "wire.tracebacks": "",
+    "wire.failure": "",
+    "client.backoff": "",
+    "client.ledger": "",
+    "client.config": "msgpack",  # the limit is the codec's
+    "server.children": "signal",  # for the numbers
+    "server.interface": "",
+}
+"""What decides and does not act, and can be tested without a socket, a process or a clock."""
+
+ACTORS = {
+    "gevent", "greenlet", "msgpack", "socket", "_socket", "select", "selectors", "ssl", "signal", "subprocess", "fcntl",
+    "threading", "multiprocessing", "asyncio", "concurrent", "random", "tempfile", "logging",
+}  # fmt: skip
+
+
+# --- looking at the source -------------------------------------------------------------------------------
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__") or "gtask"
+
+
+SOURCES = {name_of(path): ast.parse(path.read_text(), str(path)) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def without_type_checking(tree):
+    """All nodes but those under ``if TYPE_CHECKING:``, which never run."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for other in node.orelse:
+                yield other
+                yield from without_type_checking(other)
+            continue
+        yield node
+        yield from without_type_checking(node)
+
+
+def imports(tree):
+    """The dotted names that a module imports: ``from a import b`` is a.b if that is a module of gtask, else a."""
+    for node in without_type_checking(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "write imports in full"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full.removeprefix("gtask.") in SOURCES else node.module
+
+
+def inner(names):
+    """Those of gtask, without the package's name."""
+    return {name.removeprefix("gtask.") for name in names if name.split(".")[0] == "gtask"}
+
+
+def words_of(tree):
+    """Every name that a module uses, as a variable, an attribute or an import."""
+    for node in without_type_checking(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from (alias.name for alias in node.names)
+
+
+def test_every_module_has_its_place():
+    """The table names each module, and no other."""
+    assert set(SOURCES) == set(ARROWS)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_are_those_of_the_table(name):
+    """A module of gtask imports exactly what the table says of it."""
+    assert inner(imports(SOURCES[name])) == set(ARROWS.get(name, "").split())
+
+
+def test_imports_run_one_way():
+    """There is no circle in the table, and so none in the code."""
+    graphlib.TopologicalSorter({name: set(arrows.split()) for name, arrows in ARROWS.items()}).prepare()
+
+
+def test_the_two_sides_never_meet():
+    """Nothing that a client imports leads to the server's side, nor the other way round; nothing leads to testing."""
+
+    def reach(name):
+        found = {name}
+        for arrow in ARROWS[name].split():
+            found |= reach(arrow)
+        return found
+
+    for name in ARROWS:
+        rooms = {reached.split(".")[0] for reached in reach(name) - {name}}
+        if name.startswith("client"):
+            assert "server" not in rooms
+        else:
+            assert "client" not in rooms
+        if not name.startswith("server"):
+            assert "server" not in rooms
+        if name.startswith("wire"):
+            assert rooms <= {"wire", "errors"}
+        assert "testing" not in rooms
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_stand_at_the_top(name):
+    """None hides in a function or class; only the front door loads names later, by importlib."""
+    for node in ast.walk(SOURCES[name]):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            hidden = [inside for inside in ast.walk(node) if isinstance(inside, (ast.Import, ast.ImportFrom))]
+            assert not hidden, f"{name}, line {hidden[0].lineno}"
+
+
+@pytest.mark.parametrize("thing", HOMES)
+def test_what_is_dangerous_has_its_home(thing):
+    """Only the modules of the table import it (``fork``: use it under any name)."""
+    if thing == "fork":
+        users = {name for name, tree in SOURCES.items() if not {"fork", "forkpty"}.isdisjoint(words_of(tree))}
+    else:
+        users = {name for name, tree in SOURCES.items() if thing in {full.split(".")[0] for full in imports(tree)}}
+    assert users == set(HOMES[thing].split())
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_is_banished_is_nowhere(name):
+    """No pickle, no eval, no second kind of concurrency."""
+    tree = SOURCES[name]
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert BANISHED.isdisjoint(called | {full.split(".")[0] for full in imports(tree)})
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_clocks_are_monotonic(name):
+    """Nobody asks for the time of day, which may jump."""
+    for node in ast.walk(SOURCES[name]):
+        if isinstance(node, ast.Attribute) and node.attr in {"time", "time_ns", "now", "utcnow", "today"}:
+            assert ast.unparse(node) in {"datetime.time"}, f"{name}, line {node.lineno}"  # that one is a type
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            assert {alias.name for alias in node.names} <= {"monotonic"}
+
+
+# --- looking at what is loaded ---------------------------------------------------------------------------
+
+LIBRARIES = str(pathlib.Path(msgpack.__file__).parent.parent)
+
+
+def loads(statement):
+    """The modules that a bare interpreter, without site's own imports, loads for this statement."""
+    code = f"import sys; before = set(sys.modules); {statement}; import json; print(json.dumps(sorted(set(sys.modules) - before)))"
+    path = os.pathsep.join([str(PACKAGE.parent), LIBRARIES])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], env={"PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_is_pure_loads_nothing_that_acts(name):
+    """Imported alone, it brings neither gevent nor sockets, signals, processes, threads nor chance with it."""
+    modules = loads(f"import gtask.{name}")
+    assert f"gtask.{name}" in modules
+    loaded = {module.split(".")[0] for module in modules}
+    allowed = set(PURE[name].split())
+    if "socket" in allowed:
+        allowed |= {"_socket", "selectors"}
+    assert loaded & ACTORS <= allowed
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_is_pure_reads_no_clock(name):
+    """It is told the time. (That ``time`` is loaded says nothing: every interpreter has it.)"""
+    assert "time" not in set(imports(SOURCES[name]))
+
+
+def test_the_front_door_loads_neither_side():
+    """``import gtask`` alone costs the errors, and nothing else of gtask."""
+    assert inner(loads("import gtask")) == {"gtask", "errors"}
+
+
+def test_each_name_loads_its_own_side():
+    """A client does not load the server's side, nor a server the client's and with it gevent."""
+    client = loads("from gtask import Client, Checkout")
+    assert not {name for name in client if name.startswith("gtask.server")}
+    for names in ("Server", "fork_server", "Interface", "spawn_server"):
+        loaded = loads(f"from gtask import {names}")
+        assert not {name for name in loaded if name.startswith("gtask.client")}
+        assert not {"gevent", "greenlet", "gtask.testing"} & loaded
+    assert "gtask.testing" not in client
+
+
+def test_the_servers_side_never_loads_gevent():
+    """All its modules together do not."""
+    names = ", ".join(f"gtask.{name}" for name in SOURCES if name.startswith("server"))
+    assert not {"gevent", "greenlet"} & loads(f"import {names}")
+
+
+SERVED = """
+    import sys
+
+    def loaded(name):
+        return sorted(module for module in sys.modules if module.split(".")[0] == name)
+"""
+
+
+def test_a_worker_of_a_running_server_has_no_gevent(serve, connect):
+    """Asked inside a worker of a real gtask-server, which has loaded and run all that it needs."""
+    client = connect(serve(SERVED))
+    assert client.call("loaded", "gevent") == []
+    assert client.call("loaded", "greenlet") == []
+    assert not [name for name in client.call("loaded", "gtask") if name.startswith(("gtask.client", "gtask.testing"))]
+
+
+def test_every_public_name_can_be_had():
+    """Each of ``gtask.__all__`` loads, is listed by dir(), and stays the same; others are an AttributeError."""
+    assert sorted(gtask.__all__) == gtask.__all__
+    for name in gtask.__all__:
+        value = getattr(gtask, name)
+        assert value is getattr(gtask, name)
+        assert value.__name__ == name
+        assert name in dir(gtask)
+    assert set(gtask.errors.__all__) <= set(gtask.__all__)
+    with pytest.raises(AttributeError, match="module 'gtask' has no attribute 'no_such_name'"):
+        gtask.no_such_name  # noqa: B018
+
+
+def test_every_module_says_what_is_public():
+    """Its ``__all__`` is sorted and holds; private names of one module are used by no other."""
+    for name, tree in SOURCES.items():
+        listed = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"]  # fmt: skip
+        assert listed or name in {"wire", "client", "server"}, name
+        for node in without_type_checking(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "gtask":
+                assert not [alias.name for alias in node.names if alias.name.startswith("_")], name

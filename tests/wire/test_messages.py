@@ -1,0 +1,161 @@
+"""Every message has one plain form, and nothing else is a message."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gtask.errors import ProtocolError
+from gtask.wire import messages
+from gtask.wire.messages import VERSION, Bye, Do, Done, Er, Hi, Ok, Rip, Sk, from_plain, to_plain
+
+EXC = {"type": "KeyError", "args": ["x"]}
+
+PLAIN = [
+    (Hi(), ["hi", {"v": VERSION}]),
+    (Hi(name="web"), ["hi", {"v": VERSION, "name": "web"}]),
+    (Hi(name="hasher", pid=7, done=True), ["hi", {"v": VERSION, "name": "hasher", "pid": 7, "done": True}]),
+    (Hi(exc=EXC, text="KeyError: 'x'"), ["hi", {"v": VERSION, "text": "KeyError: 'x'", "exc": EXC}]),
+    (Do([]), ["do", None]),
+    (Do(["hash", 1, [2]]), ["do", None, "hash", 1, [2]]),
+    (Do(["hash"], {"cost": 3}), ["do", {"kw": {"cost": 3}}, "hash"]),
+    (Do(["hash"], {}, 4), ["do", {"q": 4}, "hash"]),
+    (Do([None], {"cost": 3}, 4), ["do", {"kw": {"cost": 3}, "q": 4}, None]),
+    (Ok(None), ["ok", None, None]),
+    (Ok([1, {"a": 2}]), ["ok", None, [1, {"a": 2}]]),
+    (Er("KeyError: 'x'"), ["er", None, "KeyError: 'x'"]),
+    (Er("KeyError: 'x'", EXC), ["er", {"exc": EXC}, "KeyError: 'x'"]),
+    (Sk(), ["sk", None]),
+    (Done(), ["dn", None]),
+    (Bye("memory"), ["by", {"why": "memory"}]),
+    (Rip({"pid": 7, "signal": 9}), ["rip", {"pid": 7, "signal": 9}]),
+]
+
+
+@pytest.mark.parametrize(("message", "plain"), PLAIN, ids=[repr(message) for message, _ in PLAIN])
+def test_each_message_has_its_plain_form(message, plain):
+    """Written, it is the array of the protocol's table; read, that array is the message again."""
+    assert to_plain(message) == plain
+    assert from_plain(plain) == message
+
+
+def test_every_kind_is_tried_above():
+    """No message is left out of this file."""
+    assert {type(message) for message, _ in PLAIN} == set(messages.Message.__args__)
+
+
+META = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
+TEXTS = st.text(max_size=20)
+MESSAGES = st.one_of(
+    st.builds(
+        Hi, st.just(VERSION), TEXTS, st.integers(0), st.booleans(), st.none() | META, TEXTS
+    ),
+    st.builds(Do, st.lists(st.integers() | TEXTS | META), st.dictionaries(TEXTS, st.integers(), max_size=3), st.integers(0)),
+    st.builds(Ok, st.integers() | META),
+    st.builds(Er, TEXTS, st.none() | META),
+    st.just(Sk()),
+    st.just(Done()),
+    st.builds(Bye, TEXTS),
+    st.builds(Rip, META),
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(MESSAGES)
+def test_any_message_survives(message):
+    """from_plain(to_plain(message)) is the message, whatever its fields."""
+    assert from_plain(to_plain(message)) == message
+
+
+EXTENSIBLE = [pair for pair in PLAIN if not isinstance(pair[0], Rip)]  # the last words are handed on whole
+
+
+@pytest.mark.parametrize(("message", "plain"), EXTENSIBLE, ids=[repr(message) for message, _ in EXTENSIBLE])
+def test_unknown_keys_of_meta_are_ignored(message, plain):
+    """A newer peer may say more; what it does not concern stays as it was."""
+    kind, meta, *rest = plain
+    more = {**(meta or {}), "ld": {"logs": []}, "x-new": [1], 7: None, b"k": 2}
+    assert from_plain([kind, more, *rest]) == message
+
+
+@pytest.mark.parametrize("plain", [["ok", None, 1, "more"], ["ok", {}, 1], ["er", {}, "text", 2], ["er", {"exc": None}, "text"], ["sk", {}, 3], ["dn", {}, 3]], ids=repr)  # fmt: skip
+def test_items_that_a_newer_peer_adds_are_ignored(plain):
+    """So is an empty meta in the place of nil, and an ``exc`` that is nil."""
+    assert to_plain(from_plain(plain))[0] == plain[0]
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        None, 1, "ok", {}, {"ok": 1}, (), ("ok", None, 1), [], ["ok"], [["ok"], None], [None, None], [b"ok", None, 1],
+        ["OK", None, 1], ["", None], ["ok", 1, 2], ["ok", [], 2], ["ok", "", 2], ["sk", False], ["ok", None],
+        ["er", None], ["er", None, None], ["er", None, b"text"], ["er", {"exc": "KeyError"}, "text"],
+        ["er", {"exc": []}, "text"], ["do", {"kw": []}], ["do", {"kw": {1: 2}}], ["do", {"kw": {b"a": 2}}], ["do", {"q": "1"}],
+        ["do", {"q": True}], ["do", {"q": 1.0}], ["do", {"q": None}], ["by", {"why": 1}], ["hi", {"v": VERSION, "name": b"x"}],
+        ["hi", {"v": VERSION, "pid": "7"}], ["hi", {"v": VERSION, "done": 1}], ["hi", {"v": VERSION, "exc": "x"}],
+        ["hi", {"v": VERSION, "text": 1}], ["hi", {"v": True}], ["hi", {"v": "1"}],
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_message_is_a_protocol_error(plain):
+    """Wrong containers, kinds, metas and items are refused."""
+    with pytest.raises(ProtocolError):
+        from_plain(plain)
+
+
+@pytest.mark.parametrize("plain", [["no", None], [7, None], [[["x"]], {}], ["no", 3]], ids=repr)
+def test_an_unknown_kind_is_named(plain):
+    """The error shows what kind it was, also if the rest is wrong, too."""
+    with pytest.raises(ProtocolError, match="unknown kind of message") as caught:
+        from_plain(plain)
+    assert repr(plain[0]) in str(caught.value)
+
+
+@pytest.mark.parametrize("plain", [["hi", {"v": 2}], ["hi", {"v": 0}], ["hi", {"v": -1}], ["hi", {}], ["hi", None]], ids=repr)
+def test_another_version_is_refused_with_both_numbers(plain):
+    """A greeting of another version, or of none, says which version each side speaks."""
+    version = (plain[1] or {}).get("v", 0)
+    with pytest.raises(ProtocolError, match=f"speaks version {version} of the protocol, this side version {VERSION}"):
+        from_plain(plain)
+
+
+def nested(depth):
+    value = None
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [10**6000, -(10**6000), nested(100_000), "x" * 10_000_000], ids=["int", "negative", "list", "text"])
+def test_an_error_can_be_told_whatever_the_value(value):
+    """Ints with too many digits for str(), lists too deep for repr() and long texts are told in a short error."""
+    for plain in (
+        [value, None], ["hi", {"v": value}], ["hi", {"v": VERSION, "name": [value]}], ["hi", {"v": VERSION, "pid": [value]}],
+        ["by", {"why": [value]}], ["do", {"q": [value]}], ["er", {"exc": value}, "text"],
+    ):  # fmt: skip
+        with pytest.raises(ProtocolError) as caught:
+            from_plain(plain)
+        assert len(str(caught.value)) < 300
+
+
+ITEMS = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.binary(max_size=3)
+    | st.sampled_from(["hi", "do", "ok", "er", "sk", "dn", "by", "rip", "no"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["v", "name", "pid", "done", "exc", "text", "kw", "q", "why", 1, b"v"]), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+HEADS = st.sampled_from(["hi", "do", "ok", "er", "sk", "dn", "by", "rip"])
+
+
+@settings(deadline=None)
+@given(ITEMS | st.builds(lambda kind, meta, rest: [kind, meta, *rest], HEADS, ITEMS, st.lists(ITEMS, max_size=3)))
+def test_anything_plain_is_a_message_or_a_protocol_error(plain):
+    """And what was read as a message is the same message when it is written and read again."""
+    try:
+        message = from_plain(plain)
+    except ProtocolError:
+        return
+    again = from_plain(to_plain(message))
+    assert repr(again) == repr(message)
