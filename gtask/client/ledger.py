@@ -176,7 +176,7 @@ class Ledger(Generic[W]):
     def refused(self, slot: Slot) -> list[Action]:
         """The waiter did not take the worker that it was given."""
         slot.checkouts -= 1
-        return self._offer(slot)
+        return self._back(slot)
 
     def repair(self, is_sound: Callable[[Slot], bool], now: float) -> list[Action]:
         """An exception has come amid some change, at whatever line: make the books agree with reality again.
@@ -197,15 +197,16 @@ class Ledger(Generic[W]):
 
     def returned(self, slot: Slot, now: float, retire: bool) -> list[Action]:
         """A lent worker is free again, or is to be retired."""
-        if retire or self.closed or slot.checkouts == self.max_checkouts:
+        if slot.state != GONE and (retire or slot.checkouts == self.max_checkouts):
             self._forget(slot)
             return [Close(slot), *self._grow(now)]
-        return self._offer(slot)
+        return self._back(slot)
 
     def settling(self, slot: Slot) -> None:
         """A lent worker is released, and runs its checkout_done hook before it can be lent again."""
-        slot.holder = None
-        slot.state = SETTLING
+        if slot.state != GONE:
+            slot.holder = None
+            slot.state = SETTLING
 
     def lost(self, slot: Slot, now: float, chance: float) -> list[Action]:
         """A worker is gone that was idle, lent or settling."""
@@ -236,6 +237,14 @@ class Ledger(Generic[W]):
         return next((place for place, other in enumerate(self._line) if other is waiter), len(self._line))
 
     # --- decisions -------------------------------------------------------------------------------------
+
+    def _back(self, slot: Slot) -> list[Action]:
+        if slot.state == GONE:
+            return []
+        if self.closed:
+            self._forget(slot)
+            return [Close(slot)]
+        return self._offer(slot)
 
     def _offer(self, slot: Slot) -> list[Action]:
         if self._line:

@@ -6,6 +6,7 @@ field stands on the wire. Unknown keys of ``meta`` are ignored, an unknown kind 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,7 +127,7 @@ def from_plain(plain: Any) -> Message:
     kind, meta = plain[0], plain[1]
     reader = _READERS.get(kind) if type(kind) is str else None
     if reader is None:
-        raise ProtocolError(f"unknown kind of message: {kind!r:.40}")
+        raise ProtocolError(f"unknown kind of message: {_show(kind)}")
     if meta is None:
         meta = _NO_META
     elif type(meta) is not dict:
@@ -140,8 +141,16 @@ _NO_META: Meta = {}
 def _typed(meta: Meta, key: str, kind: type, default: Any) -> Any:
     value = meta.get(key, default)
     if type(value) is not kind and value is not default:
-        raise ProtocolError(f"{key!r} in the meta of a message is a {kind.__name__}, not {value!r:.40}")
+        raise ProtocolError(f"{key!r} in the meta of a message is a {kind.__name__}, not {_show(value)}")
     return value
+
+
+def _show(value: Any) -> str:
+    """A value of the peer's, for an error: short, and made without a failure, whatever it is."""
+    try:
+        return reprlib.repr(value)[:60]
+    except (ValueError, RecursionError):  # an int of too many digits
+        return f"a {type(value).__name__}"
 
 
 def _item(plain: Plain, kind: type) -> Any:
@@ -163,7 +172,7 @@ def _write_hi(hi: Hi) -> Plain:
 def _read_hi(plain: Plain, meta: Meta) -> Hi:
     version = _typed(meta, "v", int, 0)
     if version != VERSION:
-        raise ProtocolError(f"the peer speaks version {version} of the protocol, this side version {VERSION}")
+        raise ProtocolError(f"the peer speaks version {_show(version)} of the protocol, this side version {VERSION}")
     return Hi(
         version,
         _typed(meta, "name", str, ""),
