@@ -69,9 +69,9 @@ def parse(text: str | Address) -> Address:
         return text
     if text.startswith("unix:"):
         path = text[len("unix:") :]
-        if path.startswith("//"):
-            path = path[2:]
-        if not path or path == "@" or "\0" in path:
+        if path.startswith("/"):
+            path = "/" + path.lstrip("/")  # unix:///run/x.sock, as a URL has it
+        if path in ("", "/", "@") or "\0" in path:
             raise ValueError(f"{text!r} names no unix socket: write unix:/path/to/the.sock")
         size = len(path.encode("utf-8", "surrogateescape"))
         if size > UNIX_PATH_LIMIT:

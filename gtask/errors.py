@@ -6,6 +6,7 @@ program which overlooked it once cannot go on half way through a transaction.
 
 from __future__ import annotations
 
+import sys
 from typing import ClassVar
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "EncodeError",
     "Error",
     "FatalError",
+    "Interrupted",
     "Overloaded",
     "ProtocolError",
     "RemoteError",
@@ -31,11 +33,23 @@ class Error(Exception):
 
     sticky: ClassVar[bool] = False
 
+    if sys.version_info < (3, 11):
+
+        def add_note(self, note: str) -> None:
+            """As Python 3.11's: a note that tracebacks show, and 3.10's do not."""
+            self.__notes__ = [*getattr(self, "__notes__", ()), note]
+
 
 class FatalError(Error):
     """The worker of this checkout is lost; the checkout raises this error from now on."""
 
     sticky = True
+
+
+class Interrupted(BaseException):
+    """Raised in a worker, at the line that runs, when its client has given up the call or ``hung_worker_timeout`` has
+    passed. Application code may catch it to clean up. The call is over whatever the code does then; the hooks still
+    run, and the worker exits."""
 
 
 class RemoteError(Error):
@@ -59,7 +73,32 @@ class SetupError(RemoteError):
 
 
 class CallTimeout(FatalError, TimeoutError):
-    """The worker took longer than the call's time-out. The worker is not used again."""
+    """The worker took longer than the call's time-out, or than the server's ``hung_worker_timeout``.
+
+    Its traceback goes on into the worker's frames where the call could be interrupted; where it could not, a note shows
+    where the worker's threads were.
+
+    Attributes:
+        pid: the worker's process id, or None.
+        method: the method that was called.
+        elapsed: seconds from the call to its end.
+        stacks: where the worker's threads were, or "".
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        pid: int | None = None,
+        method: str | None = None,
+        elapsed: float | None = None,
+        stacks: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.method = method
+        self.elapsed = elapsed
+        self.stacks = stacks
 
 
 class AcquireTimeout(FatalError, TimeoutError):
@@ -72,8 +111,12 @@ class WorkerDied(FatalError, ConnectionError):
 
     Attributes:
         pid: the worker's process id, or None if it never said it.
+        exitcode: its exit status, or None if a signal ended it or nobody could tell.
+        signal: the name of the signal that ended it, or "".
         method: the method that was called, or None.
         elapsed: seconds from the call to its worker's death, or None.
+        maxrss: the most memory that it used, in KiB, or None.
+        stacks: where its threads were, if faulthandler could write it down, or "".
         executed: False if the request provably never left, None if it may have been executed.
     """
 
@@ -82,12 +125,20 @@ class WorkerDied(FatalError, ConnectionError):
         message: str,
         *,
         pid: int | None = None,
+        exitcode: int | None = None,
+        signal: str = "",
+        maxrss: int | None = None,
+        stacks: str = "",
         method: str | None = None,
         elapsed: float | None = None,
         executed: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.pid = pid
+        self.exitcode = exitcode
+        self.signal = signal
+        self.maxrss = maxrss
+        self.stacks = stacks
         self.method = method
         self.elapsed = elapsed
         self.executed = executed

@@ -7,6 +7,7 @@ know; nobody but the user refers to the Checkout, so that dropping it releases t
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Collection
 from time import monotonic
@@ -14,7 +15,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
 from gtask.client.connection import BlockingCall, Call, Connection, Outcome, Result
-from gtask.errors import CallDropped, Cancelled, CheckoutReleased, Error, Overloaded
+from gtask.errors import CallDropped, Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
 from gtask.wire import failure
 from gtask.wire.messages import Er, Ok, Sk
 
@@ -43,6 +44,9 @@ class Lender(Protocol):
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, /) -> bytes:
         """The frame of a call; raises EncodeError."""
 
+    def rejoin(self, lease: Lease) -> None:
+        """The lease, whose worker was lost unused, is the first in line again."""
+
     def leave(self, lease: Lease) -> None:
         """The lease, which has no worker yet, gives up its place in line."""
 
@@ -55,8 +59,11 @@ class Lender(Protocol):
     def drop_later(self, lease: Lease) -> None:
         """Call ``lease.release`` from the hub: a finaliser may run anywhere, also amid the pool's own work."""
 
-    def overdue(self, lease: Lease, timeout: float) -> Error:
-        """The error for a lease that got no worker in time, with the reason."""
+    def interrupted(self) -> None:
+        """An exception came amid some change: check the books in the hub's next turn."""
+
+    def overdue(self, lease: Lease, call: Call) -> Error:
+        """The error for a lease that got no worker in time for its first call, with the reason."""
 
 
 class Lease:
@@ -104,8 +111,8 @@ class Lease:
 
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call and block this greenlet until its outcome is there."""
-        self._check_open()
-        call = BlockingCall(method, self._lender.encode(args, kwargs, self._epoch), self._timeout)
+        self._check_open(method)
+        call = BlockingCall(method, self._encode(method, args, kwargs), self._timeout)
         try:
             self._enqueue(call)
             outcome = call.wait()
@@ -118,28 +125,39 @@ class Lease:
 
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         """Send a call behind those already made, without waiting."""
-        self._check_open()
-        call = _SubmittedCall(method, self._lender.encode(args, kwargs, self._epoch), self._timeout, self)
-        self._enqueue(call)
+        self._check_open(method)
+        call = _SubmittedCall(method, self._encode(method, args, kwargs), self._timeout, self)
+        try:
+            self._enqueue(call)
+        except BaseException as interruption:
+            self._interrupted(call, interruption)
+            raise
         return call.result
 
     def cancel(self, reason: str) -> None:
         """End the checkout and whatever runs in it, now, with this reason."""
         if self.connection is not None or self._queue or not self.released:
-            self.fail(Cancelled(reason))
+            try:
+                self.fail(Cancelled(reason))
+            except BaseException:
+                self._lender.interrupted()
+                raise
 
     def release(self) -> None:
         """End the checkout: give the worker back when the calls already made are through. Never blocks."""
-        if self.released:
-            return
-        self.released = True
-        if self.connection is None:
-            if not self._queue and self.error is None:
-                self._lender.leave(self)
-        elif self.connection.pending:
-            self.connection.tell_when_drained()
-        else:
-            self.give_back()
+        try:
+            self.released = True
+            connection = self.connection
+            if connection is None:
+                if not self._queue:
+                    self._lender.leave(self)
+            elif connection.pending:
+                connection.tell_when_drained()
+            else:
+                self.give_back()
+        except BaseException:
+            self._lender.interrupted()
+            raise
 
     # --- the pool and the connection call --------------------------------------------------------------
 
@@ -149,16 +167,40 @@ class Lease:
         Returns:
             False if the lease has ended meanwhile; the worker is the next one's then.
         """
-        if self.error is not None or (self.released and not self._queue):
+        if not self._queue and (self.error is not None or self.released):
             return False
         self._disarm()
         self.connection = connection
-        connection.holder = self
+        connection.lend()
         while self._queue and self.connection is not None:
-            connection.send(self._queue.popleft())
+            connection.send(self._queue[0])
+            self._queue.popleft()
         if self.released and self.connection is not None:
             connection.tell_when_drained()
         return True
+
+    def stand_again(self, unsent: list[Call]) -> None:
+        """The worker was found dead before anything had been sent: wait for another, first in line."""
+        self.connection = None
+        self._queue.extend(unsent)
+        if self._queue:
+            self._start_clock()
+        self._lender.rejoin(self)
+
+    def holds(self, connection: Connection) -> bool:
+        """Whether it really has this worker, and is not half way through some change."""
+        over = self.released and not connection.pending
+        ended = self.error is not None and not isinstance(self.error, Overloaded)
+        return self.connection is connection and not self._queue and not over and not ended
+
+    @property
+    def is_over(self) -> bool:
+        return self.released and self.connection is None
+
+    @property
+    def wants(self) -> bool:
+        """Whether it still waits for a worker."""
+        return self.connection is None and self.error is None and (bool(self._queue) or not self.released)
 
     def give_back(self) -> None:
         """Part with the worker: the lease is over and its calls are through."""
@@ -170,7 +212,7 @@ class Lease:
         """No worker came within the time-out of the first call."""
         self._stop_alarm = None
         if self._queue:
-            self.fail(self._lender.overdue(self, self._timeout or 0.0))
+            self.fail(self._lender.overdue(self, self._queue[0]))
 
     def fail(self, error: Error) -> None:
         """End the lease with a sticky error: all its calls, queued, running and later, raise it."""
@@ -188,28 +230,44 @@ class Lease:
 
     # --- helpers ---------------------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
+    def _check_open(self, method: str) -> None:
         if self.error is not None:
             raise self.error.with_traceback(self._traceback)
         if self.released:
             raise CheckoutReleased("this checkout is over: make a new one with client.checkout()")
-
-    def _enqueue(self, call: Call) -> None:
-        connection = self.connection
-        waiting = len(self._queue) if connection is None else connection.pending
+        waiting = len(self._queue) if self.connection is None else self.connection.pending
         if waiting >= self._lender.terms.max_queue:
             self.error = Overloaded(
-                f"{call.method} was not sent: {waiting} calls are queued on this checkout already (max_queue). "
-                "Wait for some of their results before you submit more"
+                f"{method}{self._for_client} was not sent: {waiting} calls are queued on this checkout already "
+                "(max_queue). Wait for some of their results before you submit more"
             )
             raise self.error
-        if connection is not None:
-            connection.send(call)
+
+    def _encode(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        try:
+            return self._lender.encode(args, kwargs, self._epoch)
+        except EncodeError as error:
+            raise EncodeError(f"{method}{self._for_client} was not sent: {error}") from None
+
+    @property
+    def _for_client(self) -> str:
+        name = self._lender.terms.name
+        return f" (client {name!r})" if name else ""
+
+    def _enqueue(self, call: Call) -> None:
+        if self.connection is not None:
+            self.connection.send(call)
             return
         self._queue.append(call)
-        if self._stop_alarm is None and self._timeout is not None:
-            call.reach_head(monotonic())
-            self._stop_alarm = self._lender.set_alarm(self, self._timeout)
+        if len(self._queue) == 1:
+            self._start_clock()
+
+    def _start_clock(self) -> None:
+        """The first call of the queue waits for a worker, and its time runs."""
+        now = monotonic()
+        deadline = self._queue[0].reach_head(now)
+        if deadline < math.inf:
+            self._stop_alarm = self._lender.set_alarm(self, max(0.0, deadline - now))
 
     def _disarm(self) -> None:
         if self._stop_alarm is not None:
@@ -217,13 +275,16 @@ class Lease:
             self._stop_alarm = None
 
     def _interrupted(self, call: Call, interruption: BaseException) -> None:
-        # What was not yet sent never will be; what was has made the connection dirty.
+        # What was not yet sent never will be; what was, or may have been, has made the connection dirty.
         if call in self._queue:
             self._queue.remove(call)
-            if not self._queue:
-                self._disarm()
-        elif self.connection is not None and self.connection.owes(call):
+            self._disarm()
+            if self._queue:
+                self._start_clock()
+        connection = self.connection
+        if connection is not None and (connection.owes(call) or not connection.is_sound):
             self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
+        self._lender.interrupted()
 
     def error_of(self, method: str, outcome: Outcome) -> Error:
         """The exception that a caller gets for an outcome that is no value."""
@@ -236,7 +297,9 @@ class Lease:
                 outcome.exc, outcome.text, raises=terms.raises, note=f"{method} raised this in {worker}"
             )
         if isinstance(outcome, Sk):
-            return CallDropped(f"{method} did not run: an earlier call queued on this checkout raised")
+            return CallDropped(
+                f"{method}{self._for_client} did not run: an earlier call queued on this checkout raised"
+            )
         assert isinstance(outcome, Error)
         return outcome.with_traceback(self._traceback)
 
@@ -252,6 +315,8 @@ class _SubmittedCall(Call):
         self.result = Result()
 
     def deliver(self, outcome: Outcome) -> None:
+        if self.result.ready():
+            return  # an interruption came just after it had been delivered
         if type(outcome) is Ok:
             self.result.set(outcome.value)
         else:
@@ -295,18 +360,19 @@ class Checkout:
     releases the checkout, too. Calls that were submitted and are still under way then run to their end first.
     """
 
-    __slots__ = ("__weakref__", "_lease", "_lender")
+    __slots__ = ("__weakref__", "_client", "_lease", "_lender")
 
-    def __init__(self, lender: Lender, lease: Lease) -> None:
+    def __init__(self, lender: Lender, lease: Lease, client: object) -> None:
         self._lender = lender
+        self._client = client  # kept alive: dropping it would close the pool
         self._lease = lease
 
     def __repr__(self) -> str:
         return f"<Checkout {self._lease!r}>"
 
     def __getattr__(self, name: str) -> Method:
-        if name[:2] == "__":
-            # Copying, pickling and the like ask for these; no interface has a method of such a name.
+        if name[:1] == "_":
+            # Copying, pickling and the like ask for such names; no interface offers one.
             raise AttributeError(name)
         return Method(self, name)
 
@@ -358,5 +424,6 @@ class Checkout:
         self._lease.release()
 
     def __del__(self) -> None:
-        if not self._lease.released:
-            self._lender.drop_later(self._lease)
+        lease = getattr(self, "_lease", None)  # absent if its making was interrupted
+        if lease is not None and not lease.is_over:
+            self._lender.drop_later(lease)

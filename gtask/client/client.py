@@ -104,13 +104,13 @@ class Client:
             ClientClosed: after close().
         """
         if isinstance(timeout, EllipsisType):
-            return self._pool.checkout(self._config.timeout)
+            return self._pool.checkout(self._config.timeout, self)
         check_timeout(timeout)
-        return self._pool.checkout(timeout)
+        return self._pool.checkout(timeout, self)
 
     def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Check out a worker, call it once, and release it; see :meth:`Checkout.call`."""
-        with self._pool.checkout(self._config.timeout) as checkout:
+        with self._pool.checkout(self._config.timeout, self) as checkout:
             return checkout.call(name, *args, **kwargs)
 
     @property

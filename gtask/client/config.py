@@ -32,8 +32,7 @@ class ClientConfig:
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
-        if not self.setup_timeout > 0:
-            raise ValueError(f"setup_timeout={self.setup_timeout!r}: write a number of seconds over 0")
+        _check_seconds("setup_timeout", self.setup_timeout, "")
         _check_count("min_workers", self.min_workers, 0)
         _check_count("max_workers", self.max_workers, 1)
         _check_count("max_queue", self.max_queue, 1)
@@ -45,15 +44,24 @@ class ClientConfig:
                 f"min_workers={self.min_workers} is more than max_workers={self.max_workers}: lower the one, "
                 "or raise the other"
             )
-        for item in self.raises or ():
-            if not isinstance(item, (type, ModuleType)):
-                raise TypeError(f"raises={item!r}: list exception classes and modules")
+        if self.raises is not None and not (
+            isinstance(self.raises, Collection) and all(isinstance(item, (type, ModuleType)) for item in self.raises)
+        ):
+            raise TypeError(f"raises={self.raises!r}: list exception classes and modules")
 
 
 def check_timeout(timeout: float | None) -> None:
     """Refuse a time-out that is neither None nor a number of seconds over 0."""
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout={timeout!r}: write a number of seconds over 0, or None for no limit")
+    if timeout is not None:
+        _check_seconds("timeout", timeout, ", or None for no limit")
+
+
+def _check_seconds(name: str, value: float, otherwise: str) -> None:
+    advice = f"{name}={value!r}: write a number of seconds over 0{otherwise}"
+    if not isinstance(value, (int, float)):
+        raise TypeError(advice)
+    if not value > 0:
+        raise ValueError(advice)
 
 
 def _check_count(name: str, value: int, least: int) -> None:

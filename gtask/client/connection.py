@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,14 +21,23 @@ from gevent.event import AsyncResult
 from gevent.hub import Waiter
 
 from gtask.address import Address, TcpAddress, UnixAddress
-from gtask.errors import CallTimeout, Error, ProtocolError, WorkerDied
-from gtask.wire.codec import Decoder, Encoder
+from gtask.errors import CallTimeout, Cancelled, Error, ProtocolError, WorkerDied
+from gtask.wire import failure
+from gtask.wire.codec import Encoder
 from gtask.wire.exchange import Exchange
-from gtask.wire.messages import Bye, Do, Done, Er, Hi, Message, Ok, Sk
+from gtask.wire.lastwords import ReplyDecoder
+from gtask.wire.messages import Bye, Do, Done, Er, Hi, Message, Ok, Rip, Sk
 
 __all__ = ["BlockingCall", "Call", "Connection", "Result"]
 
 READ, WRITE = 1, 2
+SHUT_WR = 1
+
+LAST_WORDS = 0.25
+"""Seconds that a call waits past its deadline to hear where its worker hung."""
+
+SETTLE = 0.05
+"""Seconds after which a stream that could end here goes on."""
 
 BUSY_WITH, BURST = 8, 16
 """A request that finds fewer than so many unanswered ones before it is sent at once. Others are gathered until
@@ -102,8 +112,14 @@ class Owner(Protocol):
     def settled(self, connection: Connection) -> None:
         """The worker's checkout_done hook has run."""
 
-    def lost(self, connection: Connection, error: Error) -> None:
-        """The connection is closed, though its owner had not closed it."""
+    def interrupted(self) -> None:
+        """An exception came amid some change: check the books in the hub's next turn."""
+
+    def lost(self, connection: Connection, error: Error, unsent: list[Call]) -> None:
+        """The connection is closed, though its owner had not closed it.
+
+        If nothing had been sent since it was lent, its calls are ``unsent``, and another worker may have them.
+        """
 
 
 class Connection:
@@ -125,22 +141,25 @@ class Connection:
         "_encoder",
         "_exchange",
         "_greeting",
+        "_in_hand",
         "_loop",
+        "_overdue",
         "_owes_done",
         "_owner",
         "_pending",
         "_reader",
+        "_settle_alarm",
         "_socket",
         "_tell_drained",
         "_unsent",
         "_writer",
         "address",
         "error",
-        "holder",
         "pid",
         "retire",
         "server",
         "slot",
+        "untouched",
     )
 
     def __init__(
@@ -152,24 +171,27 @@ class Connection:
         self.server = ""
         self.retire = ""
         self.error: Error | None = None
-        self.holder: Any = None
         self.slot: Any = None
         self._owner = owner
         self._socket = sock
         self._exchange = Exchange()
         self._encoder = encoder
-        self._decoder = Decoder(limit)
+        self._decoder = ReplyDecoder(limit)
         self._pending: deque[Call] = deque()
         self._unsent: deque[memoryview] = deque()
         self._burst: list[bytes] = []
+        self._in_hand: Call | None = None
         self._owes_done = False
         self._tell_drained = False
         self._greeting: Waiter[Hi | Error] | None = None
         self._loop = gevent.get_hub().loop
         self._alarm: Any = None
         self._alarm_at = math.inf
+        self._settle_alarm: Any = None
+        self._overdue = False
+        self.untouched = True
         self._writer = self._loop.io(sock.fileno(), WRITE)
-        self._reader = self._loop.io(sock.fileno(), READ)
+        self._reader: Any = self._loop.io(sock.fileno(), READ)
         self._reader.start(self._on_readable)
 
     def __repr__(self) -> str:
@@ -226,7 +248,7 @@ class Connection:
         burst = self._burst
         burst.append(frame)
         if len(burst) == 1:
-            self._loop.run_callback(self._flush)
+            self._loop.run_callback(self._guarded, self._flush)
         elif len(burst) == BURST:
             self._flush()
 
@@ -237,7 +259,6 @@ class Connection:
             whether the worker may be lent again at once; if not, its owner hears ``settled`` when
             checkout_done has run.
         """
-        self.holder = None
         self._exchange.client_says(_A_DONE)
         if self._exchange.state == "idle":
             self._owes_done = True  # rides with the next request
@@ -248,6 +269,21 @@ class Connection:
     def tell_when_drained(self) -> None:
         """Call the owner's ``drained`` once the last reply that is owed has come."""
         self._tell_drained = True
+
+    def lend(self) -> None:
+        """It is lent from now on: until something is sent, its loss does no harm."""
+        self.untouched = True
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is open, and no interruption has left it half way through some change."""
+        # gevent stops the reader if a KeyboardInterrupt strikes before our own handler is entered.
+        return self.error is None and self._exchange.owed == len(self._pending) and bool(self._reader.active)
+
+    @property
+    def state(self) -> str:
+        """That of its exchange: ``idle``, ``busy``, ``settling``..."""
+        return self._exchange.state
 
     @property
     def pending(self) -> int:
@@ -271,7 +307,7 @@ class Connection:
         if self.error is not None:
             return
         self.error = error
-        for watcher in (self._reader, self._writer, self._alarm):
+        for watcher in (self._reader, self._writer, self._alarm, self._settle_alarm):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
@@ -280,16 +316,29 @@ class Connection:
         self._unsent.clear()
         self._burst.clear()
         pending, self._pending = self._pending, deque()
+        if self._in_hand is not None:
+            pending.appendleft(self._in_hand)  # an interruption has come just before it was delivered
         if self._greeting is not None:
             self._loop.run_callback(self._greeting.switch, error)
         for call in pending:
             call.post(error)
 
     def hang_up(self, error: Error) -> None:
-        """Close it, and let the owner know."""
+        """Close it, and let the owner know. The server hears it, and stops the worker if it is in a call."""
         if self.error is None:
             self.close(error)
-            self._owner.lost(self, error)
+            self._owner.lost(self, error, [])
+
+    def _die(self, how: str, rip: Rip | None = None) -> None:
+        """The other side has ended the connection."""
+        if self.error is not None:
+            return
+        unsent: list[Call] = []
+        if self.untouched:
+            unsent, self._pending = list(self._pending), deque()
+        error = self._overdue_error(None, rip) if self._overdue else self._death(how, rip)
+        self.close(error)
+        self._owner.lost(self, error, unsent)
 
     # --- the hub calls ---------------------------------------------------------------------------------
 
@@ -297,33 +346,58 @@ class Connection:
         try:
             count = self._socket.recv_into(self._decoder.space)
             if not count:
-                self.hang_up(self._death("closed the connection"))
+                messages, rip = self._decoder.ended()
+                self._take_all(messages)
+                self._die("closed the connection", rip)
                 return
-            for message in self._decoder.received(count):
-                self._take(message)
-                if self.error is not None:
-                    return
+            self._take_all(self._decoder.received(count))
+            if self._decoder.withheld:
+                self._settle_later()
         except BlockingIOError:
             return
         except ProtocolError as error:
             self.hang_up(ProtocolError(f"{self.label}: {error}"))
         except OSError as error:
-            self.hang_up(self._death(f"broke the connection ({_reason(error)})"))
-        except BaseException:  # a KeyboardInterrupt in the hub: what was read is lost, so nothing after it fits
-            self.hang_up(ProtocolError(f"{self.label}: reading its reply was interrupted"))
+            self._die(f"broke the connection ({_reason(error)})")
+        except BaseException:
+            self._torn()
             raise
+
+    def _guarded(self, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except BaseException:
+            self._torn()
+            raise
+
+    def _torn(self) -> None:
+        # A KeyboardInterrupt in the hub: what was read or written meanwhile is lost, so nothing after it would fit.
+        self.hang_up(Cancelled(f"the hub was interrupted while it read from or wrote to {self.label}"))
+        self._owner.interrupted()
+
+    def _take_all(self, messages: list[Message]) -> None:
+        for message in messages:
+            if self.error is not None:
+                return
+            self._take(message)
 
     def _take(self, message: Message) -> None:
         self._exchange.worker_says(message)
         if isinstance(message, (Ok, Er, Sk)):
             pending = self._pending
-            call = pending.popleft()
+            if (type(message) is Er and _is_interrupted(message)) or (self._overdue and len(pending) == 1):
+                # The last call is the one that hung: whatever it says now, its time was over.
+                self.hang_up(self._overdue_error(message))
+                return
+            self._in_hand = call = pending[0]
+            pending.popleft()
             if pending:
                 now = monotonic()
                 deadline = pending[0].reach_head(now)
                 if deadline < self._alarm_at:
                     self._set_alarm(deadline, now)
             call.deliver(message)
+            self._in_hand = None
             if self._tell_drained and not self._pending and self.error is None:
                 self._tell_drained = False
                 self._owner.drained(self)
@@ -342,7 +416,7 @@ class Connection:
             except BlockingIOError:
                 return
             except OSError as error:
-                self.hang_up(self._death(f"broke the connection ({_reason(error)})"))
+                self._die(f"broke the connection ({_reason(error)})")
                 return
             if sent < len(data):
                 self._unsent[0] = data[sent:]
@@ -358,30 +432,45 @@ class Connection:
             self._alarm.close()
         self._alarm_at = deadline
         self._alarm = self._loop.timer(max(0.0, deadline - now))
-        self._alarm.start(self._on_alarm, update=True)
+        self._alarm.start(self._guarded, self._on_alarm, update=True)
 
     def _on_alarm(self) -> None:
         self._alarm_at = math.inf
         if not self._pending:
             return
+        if not self._reader.active:
+            self._reader.start(self._on_readable)
         now = monotonic()
         if self._pending[0].reach_head(now) <= now:
             # An answer that can already be read wins: perhaps only the hub was late.
             self._on_readable()
             if self.error is not None or not self._pending:
                 return
-        call = self._pending[0]
-        deadline = call.reach_head(now)
+        deadline = self._pending[0].reach_head(now)
         if deadline > now:
             if deadline < math.inf:
                 self._set_alarm(deadline, now)
             return
-        self.hang_up(
-            CallTimeout(
-                f"{call.method} took longer than {call.timeout:g} s in {self.label}; the worker is given up. "
-                "If the call may take so long, raise the client's timeout"
-            )
-        )
+        if not self._overdue:
+            # Half-closed, so that the server hears it while the worker's last words can still come.
+            self._overdue = True
+            self._shut_down()
+            self._set_alarm(now + LAST_WORDS, now)
+            return
+        self.hang_up(self._overdue_error())
+
+    def _settle_later(self) -> None:
+        if self._settle_alarm is None:
+            self._settle_alarm = self._loop.timer(SETTLE)
+        else:
+            self._settle_alarm.stop()
+        self._settle_alarm.start(self._guarded, self._on_settled, update=True)
+
+    def _on_settled(self) -> None:
+        try:
+            self._take_all(self._decoder.settle())
+        except ProtocolError as error:
+            self.hang_up(ProtocolError(f"{self.label}: {error}"))
 
     def _greeting_overdue(self, timeout: float) -> None:
         self.hang_up(
@@ -407,29 +496,80 @@ class Connection:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self.hang_up(self._death(f"broke the connection ({_reason(error)})"))
+            self._die(f"broke the connection ({_reason(error)})")
             return
+        if sent:
+            self.untouched = False
         if sent < len(data):
             self._unsent.append(memoryview(data)[sent:])
-            self._writer.start(self._on_writable)
+            self._writer.start(self._guarded, self._on_writable)
 
-    def _death(self, how: str) -> Error:
-        if not self._pending:
-            return WorkerDied(f"{self.label} {how}", pid=self.pid or None)
+    def _death(self, how: str, rip: Rip | None) -> Error:
+        call = self._pending[0] if self._pending else None
+        elapsed = None if call is None else monotonic() - call.sent_at
+        text = f"{self.label} {how if rip is None else _ended(rip)}"
+        if elapsed is not None and call is not None:
+            text += f" {elapsed:.3g} s after {call.method} was called"
+            if self._decoder.midway:
+                text += ", half way through its reply"
+        if rip is not None:
+            text += f"; it had used {rip.maxrss / 1024:.0f} MiB of memory at the most"
+        if call is not None:
+            text += "; whether the call was executed is not known"
+        error = WorkerDied(
+            text,
+            pid=self.pid or None,
+            exitcode=rip.exitcode if rip else None,
+            signal=rip.signal if rip else "",
+            method=call.method if call is not None else None,
+            elapsed=elapsed,
+            maxrss=rip.maxrss if rip else None,
+            stacks=rip.stacks if rip else "",
+        )
+        if rip is not None and rip.stacks:
+            error.add_note(f"Where the worker was:\n{rip.stacks}")
+        return error
+
+    def _overdue_error(self, reply: object = None, rip: Rip | None = None) -> CallTimeout:
+        """The error of a call whose time is over, with what the worker or its master said about it."""
         call = self._pending[0]
         elapsed = monotonic() - call.sent_at
-        partly = " half way through its reply" if self._decoder.midway else ""
-        return WorkerDied(
-            f"{self.label} {how}{partly} {elapsed:.3g} s after {call.method} was called; "
-            "whether it was executed is not known",
+        if self._overdue:
+            limit = f"took longer than {call.timeout:g} s" if call.timeout else "took too long"
+            advice = "if it may take so long, raise the client's timeout"
+        else:
+            limit = f"was stopped by the server after {elapsed:.3g} s"
+            advice = "if it may take so long, raise the server's hung_worker_timeout"
+        error = CallTimeout(
+            f"{call.method} {limit} in {self.label}; the worker is given up; {advice}",
             pid=self.pid or None,
             method=call.method,
             elapsed=elapsed,
+            stacks=rip.stacks if rip else "",
         )
+        if isinstance(reply, Er):
+            error.__traceback__ = failure.rebuild(reply.exc, reply.text).__traceback__
+        if rip is not None and rip.stacks:
+            error.add_note(f"Where the worker was:\n{rip.stacks}")
+        return error
+
+    def _shut_down(self) -> None:
+        try:
+            self._socket.shutdown(SHUT_WR)
+        except OSError as error:
+            self._die(f"broke the connection ({_reason(error)})")
 
 
 _A_DO, _A_DONE = Do(()), Done()
 _DONE_FRAME = Encoder().encode(_A_DONE)
+
+
+def _is_interrupted(er: Er) -> bool:
+    return er.exc is not None and er.exc.get("type") == "Interrupted" and er.exc.get("module") == "gtask.errors"
+
+
+def _ended(rip: Rip) -> str:
+    return f"was ended by {rip.signal}" if rip.signal else f"exited with status {rip.exitcode}"
 
 
 def _reason(error: OSError) -> str:

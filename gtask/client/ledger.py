@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from gtask.client.backoff import Backoff
 
-__all__ = ["Action", "Close", "Connect", "Fail", "Give", "Ledger", "Slot", "Wake"]
+__all__ = ["BUSY", "CONNECTING", "SETTLING", "Action", "Close", "Connect", "Fail", "Give", "Ledger", "Slot", "Wake"]
 
 W = TypeVar("W", bound=Hashable)
 
@@ -31,11 +31,13 @@ class Slot:
     Attributes:
         state: ``connecting``, ``idle``, ``busy``, ``settling`` (checkout_done runs) or ``gone``.
         checkouts: how often it has been lent.
+        holder: who has it, while it is busy.
         worker: the pool's; the ledger does not look at it.
     """
 
     state: str = CONNECTING
     checkouts: int = 0
+    holder: Any = None
     worker: Any = None
 
 
@@ -116,6 +118,14 @@ class Ledger(Generic[W]):
         self._line[waiter] = None
         return self._grow(now)
 
+    def rejoin(self, waiter: W, now: float) -> list[Action]:
+        """A waiter whose worker was lost unused takes the first place in line."""
+        if self.closed:
+            return [Fail(waiter)]
+        self._line[waiter] = None
+        self._line.move_to_end(waiter, last=False)
+        return self._grow(now)
+
     def leave(self, waiter: W) -> None:
         """A place in line is given up. Somebody who is not in line may leave, too."""
         self._line.pop(waiter, None)
@@ -142,6 +152,10 @@ class Ledger(Generic[W]):
         self._not_before = -math.inf
         return [*self._offer(slot), *self._grow(now)]
 
+    def reached(self) -> None:
+        """The server is there, though the worker is not yet ready."""
+        self.failing_since = None
+
     def failed(self, slot: Slot, now: float, chance: float, for_all: bool) -> list[Action]:
         """A connecting slot got no worker.
 
@@ -162,18 +176,37 @@ class Ledger(Generic[W]):
     def refused(self, slot: Slot) -> list[Action]:
         """The waiter did not take the worker that it was given."""
         slot.checkouts -= 1
-        return self._offer(slot)
+        return self._back(slot)
+
+    def repair(self, is_sound: Callable[[Slot], bool], now: float) -> list[Action]:
+        """An exception has come amid some change, at whatever line: make the books agree with reality again.
+
+        Args:
+            is_sound: whether a slot's worker really is in the slot's state. The other slots are given up.
+        """
+        actions: list[Action] = []
+        for slot in [slot for slot in self.slots if not is_sound(slot)]:
+            slot.state = GONE
+            self.slots.discard(slot)
+            actions.append(Close(slot))
+        self._connecting = self.count(CONNECTING)
+        self._idle = [slot for slot in self.slots if slot.state == IDLE]
+        while self._idle and self._line and not self.closed:
+            actions.append(self._lend(self._idle.pop(), next(iter(self._line))))
+        return actions + self._grow(now)
 
     def returned(self, slot: Slot, now: float, retire: bool) -> list[Action]:
         """A lent worker is free again, or is to be retired."""
-        if retire or self.closed or slot.checkouts == self.max_checkouts:
+        if slot.state != GONE and (retire or slot.checkouts == self.max_checkouts):
             self._forget(slot)
             return [Close(slot), *self._grow(now)]
-        return self._offer(slot)
+        return self._back(slot)
 
     def settling(self, slot: Slot) -> None:
         """A lent worker is released, and runs its checkout_done hook before it can be lent again."""
-        slot.state = SETTLING
+        if slot.state != GONE:
+            slot.holder = None
+            slot.state = SETTLING
 
     def lost(self, slot: Slot, now: float, chance: float) -> list[Action]:
         """A worker is gone that was idle, lent or settling."""
@@ -205,16 +238,27 @@ class Ledger(Generic[W]):
 
     # --- decisions -------------------------------------------------------------------------------------
 
+    def _back(self, slot: Slot) -> list[Action]:
+        if slot.state == GONE:
+            return []
+        if self.closed:
+            self._forget(slot)
+            return [Close(slot)]
+        return self._offer(slot)
+
     def _offer(self, slot: Slot) -> list[Action]:
         if self._line:
-            return [self._lend(slot, self._line.popitem(last=False)[0])]
+            return [self._lend(slot, next(iter(self._line)))]
         slot.state = IDLE
+        slot.holder = None
         self._idle.append(slot)
         return []
 
     def _lend(self, slot: Slot, waiter: W) -> Action:
+        slot.holder = waiter  # first of all: an interruption must not forget who was about to be served
         slot.state = BUSY
         slot.checkouts += 1
+        self._line.pop(waiter, None)
         return Give(slot, waiter)
 
     def _grow(self, now: float) -> list[Action]:

@@ -18,9 +18,9 @@ import gevent
 from gtask import address as addresses
 from gtask.client.checkout import Checkout, Lease
 from gtask.client.config import ClientConfig
-from gtask.client.connection import Connection, connect
-from gtask.client.ledger import BUSY, Action, Close, Connect, Fail, Give, Ledger, Slot
-from gtask.errors import AcquireTimeout, ClientClosed, Error, SetupError
+from gtask.client.connection import Call, Connection, connect
+from gtask.client.ledger import BUSY, CONNECTING, SETTLING, Action, Close, Connect, Fail, Give, Ledger, Slot
+from gtask.errors import AcquireTimeout, Cancelled, ClientClosed, Error, SetupError, WorkerDied
 from gtask.spawn import SpawnedServer
 from gtask.wire import failure
 from gtask.wire.codec import Encoder
@@ -58,7 +58,9 @@ class Pool:
         self._encoder = Encoder(config.limit_message)
         self.encode: Callable[[tuple[Any, ...], dict[str, Any], int], bytes] = self._encoder.encode_do
         self._connecting: dict[Slot, Any] = {}
-        self._last_error = ""
+        self._connections: set[Connection] = set()
+        self._audit_due = False
+        self._trouble = ""
         self._setup_failure: Hi | None = None
         self._wake: Any = None
         self._wake_at = math.inf
@@ -80,14 +82,18 @@ class Pool:
         self._prepare()
         self._carry_out(self._ledger.open(monotonic()))
 
-    def checkout(self, timeout: float | None) -> Checkout:
-        """Take a place in line; never blocks."""
+    def checkout(self, timeout: float | None, client: object) -> Checkout:
+        """Take a place in line for this client, which lives as long as the checkout; never blocks."""
         if self._hub is None or self._ledger.closed:
             self._check_open()
             self._prepare()
         lease = Lease(self, timeout)
-        checkout = Checkout(self, lease)
-        self._carry_out(self._ledger.checkout(lease, monotonic()))
+        checkout = Checkout(self, lease, client)
+        try:
+            self._carry_out(self._ledger.checkout(lease, monotonic()))
+        except BaseException:
+            self.interrupted()  # and dropping the checkout releases the lease
+            raise
         return checkout
 
     def close(self) -> None:
@@ -108,6 +114,9 @@ class Pool:
 
     # --- leases call (checkout.Lender) -----------------------------------------------------------------
 
+    def rejoin(self, lease: Lease) -> None:
+        self._carry_out(self._ledger.rejoin(lease, monotonic()))
+
     def leave(self, lease: Lease) -> None:
         self._ledger.leave(lease)
 
@@ -115,6 +124,8 @@ class Pool:
         slot: Slot = connection.slot
         if errored and self.terms.refork_after_error:
             connection.retire = connection.retire or "a call raised"
+        if not connection.is_sound:
+            connection.retire = connection.retire or "an interruption"
         if connection.retire or connection.end_checkout():
             self._carry_out(self._ledger.returned(slot, monotonic(), bool(connection.retire)))
         else:
@@ -133,38 +144,63 @@ class Pool:
     def drop_later(self, lease: Lease) -> None:
         self._from_anywhere(lease.release)
 
-    def overdue(self, lease: Lease, timeout: float) -> Error:
+    def overdue(self, lease: Lease, call: Call) -> Error:
         ledger, now = self._ledger, monotonic()
         client = f" for client {self.terms.name!r}" if self.terms.name else ""
         if ledger.failing_since is not None:
-            reason = (
-                f"the server has been unreachable for {now - ledger.failing_since:.1f} s ({self._last_error}); "
-                "is gtask-server running, and with this address?"
-            )
+            reason = f"{self._trouble}, for {now - ledger.failing_since:.1f} s by now"
         else:
-            busy, connecting = ledger.count(BUSY), len(self._connecting)
             reason = (
-                f"{busy} of at most {ledger.max_workers} workers are busy, {connecting} starting, "
-                f"{ledger.ahead(lease)} callers ahead in line; raise max_workers or the timeout, "
-                "or make shorter calls"
+                f"{ledger.count(BUSY)} of at most {ledger.max_workers} workers are busy, "
+                f"{len(self._connecting)} starting, {ledger.ahead(lease)} callers ahead in line; "
+                "raise max_workers or the timeout, or make shorter calls"
             )
-        return AcquireTimeout(f"no worker{client} at {self._address} within {timeout:g} s: {reason}")
+        return AcquireTimeout(
+            f"{call.method} was not sent: no worker{client} at {self._address} within {call.timeout or 0:g} s: {reason}"
+        )
 
     # --- connections call (connection.Owner) -----------------------------------------------------------
 
     def drained(self, connection: Connection) -> None:
-        connection.holder.give_back()
+        connection.slot.holder.give_back()
+
+    def interrupted(self) -> None:
+        if not self._audit_due:
+            self._audit_due = True
+            self._hub.loop.run_callback(self._audit)
 
     def settled(self, connection: Connection) -> None:
         self._carry_out(self._ledger.returned(connection.slot, monotonic(), bool(connection.retire)))
 
-    def lost(self, connection: Connection, error: Error) -> None:
-        holder, connection.holder = connection.holder, None
-        self._carry_out(self._ledger.lost(connection.slot, monotonic(), random.random()))
-        if holder is not None:
+    def lost(self, connection: Connection, error: Error, unsent: list[Call]) -> None:
+        self._connections.discard(connection)
+        holder = connection.slot.holder
+        if holder is not None and connection.untouched and isinstance(error, WorkerDied):
+            holder.stand_again(unsent)
+        elif holder is not None:
             holder.fail(error)
+        self._carry_out(self._ledger.lost(connection.slot, monotonic(), random.random()))
 
     # --- acting ----------------------------------------------------------------------------------------
+
+    def _audit(self) -> None:
+        """After an interruption: give up what is not in the state that the books say, and book the rest anew."""
+        self._audit_due = False
+        self._carry_out(self._ledger.repair(self._is_sound, monotonic()))
+        booked = {slot.worker for slot in self._ledger.slots}
+        for connection in self._connections - booked:
+            if connection.slot not in self._connecting:
+                self._close(connection.slot)
+
+    def _is_sound(self, slot: Slot) -> bool:
+        connection = slot.worker
+        if slot.state == CONNECTING:
+            return slot in self._connecting
+        if connection is None or not connection.is_sound:
+            return False
+        if slot.state == BUSY:
+            return slot.holder is not None and slot.holder.holds(connection)
+        return slot.holder is None and connection.state == ("settling" if slot.state == SETTLING else "idle")
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -188,10 +224,13 @@ class Pool:
         try:
             sock = connect(self._address, CONNECT_TIMEOUT)
             connection = Connection(sock, self._address, self, self._encoder, self.terms.limit_message, self.terms.name)
+            self._ledger.reached()
             connection.slot = slot
+            slot.worker = connection
+            self._connections.add(connection)
             hi = connection.greet(self.terms.setup_timeout)
         except OSError as error:
-            self._connect_failed(slot, (error.strerror or str(error)).lower())
+            self._connect_failed(slot, f"the server is unreachable ({(error.strerror or str(error)).lower()})")
         except Error as error:
             self._connect_failed(slot, str(error))
         except BaseException:
@@ -204,23 +243,29 @@ class Pool:
             if hi.exc is not None or hi.text:
                 connection.close(ClientClosed("setup failed"))
                 self._setup_failure = hi
-                self._last_error = f"setup raised {hi.text}"
+                self._trouble = f"its setup has raised {hi.text}"
                 self._carry_out(self._ledger.failed(slot, monotonic(), random.random(), for_all=True))
                 self._setup_failure = None
                 return
-            slot.worker = connection
             self._carry_out(self._ledger.connected(slot, monotonic()))
 
     def _connect_failed(self, slot: Slot, reason: str) -> None:
         self._connecting.pop(slot, None)
         if self._server is not None:
             reason = self._server.obituary() or reason
-        self._last_error = reason
+        self._trouble = reason
         self._carry_out(self._ledger.failed(slot, monotonic(), random.random(), for_all=False))
 
     def _close(self, slot: Slot) -> None:
         if slot.worker is not None:
             slot.worker.close(ClientClosed("the worker was retired"))
+            self._connections.discard(slot.worker)
+        holder, slot.holder = slot.holder, None
+        if holder is not None and not holder.is_over:  # only after an interruption
+            if holder.wants:
+                self.rejoin(holder)
+            else:
+                holder.fail(Cancelled("an interruption came while the pool handed over this checkout's worker"))
         self._stop_server()
 
     def _stop_server(self) -> None:

@@ -1,7 +1,15 @@
 """The master's view of its workers, and what is to be done next to whom. Pure: it is told the time.
 
-While the server runs, workers come and go by themselves. When it stops, each gets SIGTERM, and after a while
-SIGKILL.
+**The ladder** against a worker whose client has hung up, or whose call takes too long:
+
+===========  =========================================================================================
+at once      SIGALRM, which raises :class:`gtask.Interrupted` at the very line that hangs
++ 0.1 s      SIGABRT, unless the call has ended: faulthandler writes the stacks, the process dies
++ 1 s        SIGKILL to the worker's process group, grandchildren included
+===========  =========================================================================================
+
+A worker that is between calls when its client hangs up just reads the end of the stream, runs its hooks and
+exits; so does one whose call could be interrupted. It gets ``stop_timeout`` for that, then the ladder.
 """
 
 from __future__ import annotations
@@ -9,9 +17,22 @@ from __future__ import annotations
 import math
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Child", "Children", "Signal"]
+from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
+
+__all__ = ["Child", "Children", "Obituary", "Signal"]
+
+GRACE = 0.1
+"""Seconds from SIGALRM to SIGABRT."""
+
+LAST_GRACE = 1.0
+"""Seconds from SIGABRT to SIGKILL."""
+
+LEAVING, INTERRUPTED, ABORTED, KILLED = "leaving", "interrupted", "aborted", "killed"
+
+_DOING = {IDLE: "waiting for its client", SETUP: "in setup", HOOKS: "in checkout_done or teardown"}
 
 
 @dataclass(slots=True)
@@ -21,66 +42,157 @@ class Child:
     Attributes:
         pid: its process id.
         since: when it was forked.
+        look: shows what it does.
+        rung: how far up the ladder it is; "" while nothing is wrong with it.
+        due: when the next rung is due.
+        why: why it is on the ladder, for the log.
     """
 
     pid: int
     since: float
+    look: Callable[[], View]
+    rung: str = ""
+    due: float = math.inf
+    why: str = ""
 
 
 @dataclass(slots=True, frozen=True)
 class Signal:
-    """Send this signal to this process."""
+    """Send this signal to this process, or to its process group.
+
+    Attributes:
+        aim: with SIGALRM, the beginning of what is to be interrupted.
+    """
 
     pid: int
     number: int
+    group: bool = False
+    aim: float = 0.0
+
+
+@dataclass(slots=True, frozen=True)
+class Obituary:
+    """How a worker ended.
+
+    Attributes:
+        pid: its process id.
+        exitcode: its exit status, or None if a signal ended it.
+        signal: the name of the signal, or "".
+        method: what it was calling, or "".
+        elapsed: seconds since that call began, or since it was forked.
+        line: a line for the log, "" if it ended as it should.
+        orphans: whether it was on the ladder, so that what it leaves behind goes, too.
+    """
+
+    pid: int
+    exitcode: int | None
+    signal: str
+    method: str
+    elapsed: float
+    line: str
+    orphans: bool
 
 
 class Children:
     """The living workers.
 
     Args:
-        stop_timeout: seconds between SIGTERM and SIGKILL when the server stops.
+        hung_worker_timeout: seconds that a call, setup or a hook may take; None for no limit.
+        stop_timeout: seconds that a worker gets for its hooks when its client has hung up.
     """
 
-    def __init__(self, stop_timeout: float) -> None:
+    def __init__(self, hung_worker_timeout: float | None, stop_timeout: float) -> None:
+        self._limit = math.inf if hung_worker_timeout is None else hung_worker_timeout
         self._stop_timeout = stop_timeout
         self._living: dict[int, Child] = {}
-        self._kill_at = math.inf
 
     def __len__(self) -> int:
         return len(self._living)
 
-    def forked(self, pid: int, now: float) -> None:
+    def forked(self, pid: int, now: float, look: Callable[[], View]) -> None:
         """A worker was forked."""
-        self._living[pid] = Child(pid, now)
+        self._living[pid] = Child(pid, now, look)
 
-    def ended(self, pid: int, status: int, now: float) -> str:
+    def hung_up(self, pid: int, now: float, why: str = "its client hung up") -> list[Signal]:
+        """The client of a worker has hung up, or the server stops."""
+        child = self._living.get(pid)
+        if child is None or child.rung:
+            return []
+        child.why = why
+        if child.look().phase in (CALL, SETUP):
+            return self._climb(child, now)
+        child.rung, child.due = LEAVING, now + self._stop_timeout
+        return []
+
+    def stop(self, now: float) -> list[Signal]:
+        """The server stops."""
+        return [order for pid in list(self._living) for order in self.hung_up(pid, now, "the server stopped")]
+
+    def due(self, now: float) -> list[Signal]:
+        """What has become due."""
+        orders: list[Signal] = []
+        for child in self._living.values():
+            view = child.look()
+            if child.rung == INTERRUPTED and view.phase not in (CALL, SETUP):
+                # The call has ended, and the worker runs its hooks.
+                child.rung, child.due = LEAVING, now + self._stop_timeout
+            elif not child.rung and view.phase != IDLE and view.since + self._limit <= now:
+                child.why = f"it was hung for {now - view.since:.3g} s (hung_worker_timeout)"
+                orders += self._climb(child, now)
+            elif child.rung and child.due <= now:
+                orders += self._climb(child, now)
+        return orders
+
+    def next_due(self, now: float) -> float:
+        """When to ask next what is due; infinite for never."""
+        times = [math.inf]
+        for child in self._living.values():
+            if child.rung:
+                times.append(child.due)
+            elif self._limit < math.inf:
+                view = child.look()
+                times.append((now if view.phase == IDLE else view.since) + self._limit)
+        return min(times)
+
+    def ended(self, pid: int, status: int, now: float) -> Obituary | None:
         """A child was reaped.
 
         Args:
             status: as ``os.waitpid`` gives it.
 
         Returns:
-            a line for the log; "" if the worker ended as it should, or was told to.
+            how it ended; None for a process that is no worker.
         """
         child = self._living.pop(pid, None)
+        if child is None:
+            return None
         code = os.waitstatus_to_exitcode(status)
-        if child is None or code == 0 or self._kill_at < math.inf:
-            return ""
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        return f"worker {pid} {how} after {now - child.since:.3g} s"
+        name = _signal_name(-code) if code < 0 else ""
+        view = child.look()
+        elapsed = now - (child.since if view.phase == IDLE else view.since)
+        method = view.method if view.phase == CALL else ""
+        line = ""
+        if code or view.phase in (CALL, SETUP):
+            doing = f"in {method or 'a call'}" if view.phase == CALL else _DOING[view.phase]
+            how = f"was ended by {name}" if name else f"exited with status {code}"
+            because = f", because {child.why}" if child.rung else ""
+            line = f"worker {pid} {how} {doing} after {elapsed:.3g} s{because}"
+        return Obituary(pid, None if name else code, name, method, elapsed, line, bool(child.rung))
 
-    def stop(self, now: float) -> list[Signal]:
-        """The server stops."""
-        self._kill_at = now + self._stop_timeout
-        return [Signal(pid, signal.SIGTERM) for pid in self._living]
+    def _climb(self, child: Child, now: float) -> list[Signal]:
+        """The next rung."""
+        if child.rung in ("", LEAVING):
+            child.rung, child.due = INTERRUPTED, now + GRACE
+            return [Signal(child.pid, signal.SIGALRM, aim=child.look().since)]
+        if child.rung == INTERRUPTED:
+            child.rung, child.due = ABORTED, now + LAST_GRACE
+            return [Signal(child.pid, signal.SIGABRT)]
+        child.rung, child.due = KILLED, now + LAST_GRACE
+        return [Signal(child.pid, signal.SIGKILL, group=True)]
 
-    def due(self, now: float) -> list[Signal]:
-        """What has become due."""
-        if now < self._kill_at:
-            return []
-        return [Signal(pid, signal.SIGKILL) for pid in self._living]
 
-    def next_due(self) -> float:
-        """When something becomes due next; infinite for never."""
-        return self._kill_at if self._living else math.inf
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # a real-time signal has no name

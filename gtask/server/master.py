@@ -17,20 +17,34 @@ import socket
 from collections.abc import Collection, Iterator
 from posix import fork  # never monkey-patched, while a program that forks a server may have patched os.fork
 from time import monotonic
+from typing import NamedTuple
 
 from gtask.server import process, worker
-from gtask.server.children import Children, Signal
+from gtask.server.children import Children, Obituary, Signal
 from gtask.server.config import ServerConfig
 from gtask.server.interface import Interface
 from gtask.server.listener import Listener
+from gtask.server.scoreboard import Slot
+from gtask.wire.lastwords import last_words
+from gtask.wire.messages import Rip
 
 __all__ = ["Master"]
 
 log = logging.getLogger("gtask.server")
 
 STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+HANG_UP = getattr(select, "POLLRDHUP", 0)
+"""The event of a peer that hung up; no event while data flows. POLLHUP comes unasked, and is all there is elsewhere."""
+
 PARENT_CHECK = 1.0
 """Seconds between looks whether the parent is still the same, for the case that its pipe does not tell."""
+
+
+class _Held(NamedTuple):
+    """What the master holds of a worker: a duplicate of its connection, and its line of the scoreboard."""
+
+    connection: socket.socket
+    slot: Slot
 
 
 class Master:
@@ -57,7 +71,9 @@ class Master:
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._keep = {0, 1, 2, *keep}
         self._parent = parent
-        self._children = Children(config.stop_timeout)
+        self._children = Children(config.hung_worker_timeout, config.stop_timeout)
+        self._workers: dict[int, _Held] = {}
+        self._workers_by_socket: dict[int, int] = {}
         self._poll = select.poll()
         self._stopping = False
 
@@ -88,6 +104,8 @@ class Master:
                 self._heed({signal.Signals(number) for number in os.read(wakeup, 4096)})
             elif descriptor in self._listeners:
                 self._accept(self._listeners[descriptor])
+            elif descriptor in self._workers_by_socket:
+                self._hear_hang_up(descriptor)
             elif self._parent is not None and descriptor == self._parent.pipe:
                 self._poll.unregister(descriptor)
                 self._stop()
@@ -97,10 +115,11 @@ class Master:
 
     def _patience(self) -> float | None:
         """Milliseconds until there is something to do even if nothing happens."""
-        seconds = self._children.next_due() - monotonic()
+        now = monotonic()
+        seconds = self._children.next_due(now) - now
         if self._parent is not None and not self._stopping:
             seconds = min(seconds, PARENT_CHECK)
-        return None if seconds == math.inf else max(0.0, seconds * 1000)
+        return None if seconds == math.inf else max(0.0, math.ceil(seconds * 1000))
 
     def _heed(self, signals: set[signal.Signals]) -> None:
         if signal.SIGCHLD in signals:
@@ -111,47 +130,84 @@ class Master:
     def _accept(self, listener: Listener) -> None:
         connection = listener.accept()
         if connection is not None:
-            with connection:
-                self._fork(connection)
+            self._fork(connection)
 
     def _fork(self, connection: socket.socket) -> None:
         process.flush()  # or the worker would write what is buffered here a second time
+        now = monotonic()
+        slot = Slot(now)
         # A signal for the worker that comes before it has reset its handlers would wake the master.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = fork()
             if not pid:
-                self._become_worker(connection)
+                self._become_worker(connection, slot)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self._children.forked(pid, monotonic())
+        self._children.forked(pid, now, slot.view)
+        self._workers[pid] = _Held(connection, slot)
+        self._workers_by_socket[connection.fileno()] = pid
+        self._poll.register(connection, HANG_UP)
 
-    def _become_worker(self, connection: socket.socket) -> None:
+    def _become_worker(self, connection: socket.socket, slot: Slot) -> None:
         try:
             os.setpgid(0, 0)
             process.reset_signals()
-            process.close_descriptors(keep={*self._keep, connection.fileno()})
+            process.close_descriptors(keep={*self._keep, connection.fileno(), slot.stacks})
             process.setproctitle(f"gtask-server: {self._config.name} worker")
-            worker.serve(connection, self._interface, self._config)
+            worker.serve(connection, self._interface, self._config, slot)
         finally:
             os._exit(70)
+
+    def _hear_hang_up(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+        self._send(self._children.hung_up(self._workers_by_socket.pop(descriptor), monotonic()))
 
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
                 return
-            line = self._children.ended(pid, status, monotonic())
-            if line:
-                log.warning(line)
+            obituary = self._children.ended(pid, status, monotonic())
+            if obituary is not None:
+                self._bury(obituary, usage.ru_maxrss)
+
+    def _bury(self, obituary: Obituary, maxrss: int) -> None:
+        held = self._workers.pop(obituary.pid)
+        if obituary.orphans:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(obituary.pid, signal.SIGKILL)
+        stacks = held.slot.read_stacks()
+        if self._workers_by_socket.pop(held.connection.fileno(), None) is not None:
+            self._poll.unregister(held.connection)
+        words = last_words(
+            Rip(
+                pid=obituary.pid,
+                exitcode=obituary.exitcode,
+                signal=obituary.signal,
+                method=obituary.method,
+                elapsed=obituary.elapsed,
+                maxrss=maxrss,
+                stacks=stacks,
+            )
+        )
+        with contextlib.suppress(OSError):  # nobody has to hear them
+            held.connection.send(held.slot.take_held() + words, socket.MSG_DONTWAIT)
+        held.connection.close()
+        held.slot.close()
+        if obituary.line:
+            log.warning(obituary.line)
 
     def _stop(self) -> None:
         if not self._stopping:
             self._stopping = True
             self._unlisten()
+            for held in self._workers.values():
+                with contextlib.suppress(OSError):
+                    held.connection.shutdown(socket.SHUT_RD)  # so a worker between calls hears it, too
             self._send(self._children.stop(monotonic()))
 
     def _unlisten(self) -> None:
@@ -160,11 +216,12 @@ class Master:
             listener.close()
         self._listeners = {}
 
-    @staticmethod
-    def _send(signals: list[Signal]) -> None:
+    def _send(self, signals: list[Signal]) -> None:
         for order in signals:
+            if order.aim:
+                self._workers[order.pid].slot.aim(order.aim)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(order.pid, order.number)
+                (os.killpg if order.group else os.kill)(order.pid, order.number)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[int]:

@@ -1,22 +1,27 @@
 """A worker: greets, runs setup, then reads a call, runs it and replies, until its client hangs up.
 
-:func:`serve` never returns: whatever happens, the process ends in it. Nothing here is asynchronous, and only here
-does the application's code run.
+:func:`serve` never returns: whatever happens, the process ends in it. Nothing here is asynchronous but SIGALRM, by
+which the master interrupts a call, and only here does the application's code run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
+import signal
 import socket
+from collections.abc import Callable
 from time import monotonic
 from typing import NoReturn
 
-from gtask.errors import EncodeError, ProtocolError
+from gtask.errors import EncodeError, Interrupted, ProtocolError
 from gtask.server import process
 from gtask.server.config import ServerConfig
 from gtask.server.interface import Interface
+from gtask.server.replies import Replies
+from gtask.server.scoreboard import CALL, HOOKS, SETUP, Slot
 from gtask.wire import failure
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.exchange import Exchange
@@ -29,22 +34,21 @@ log = logging.getLogger("gtask.server")
 SHORT = 200
 """Characters of an error's text that fit into any message."""
 
-QUICK, HOLD = 50e-6, 200e-6
-"""Seconds. The reply of a call waits for the next one's, if that lies in the buffer already and its method has always
-been quick, and for so long at the most: sending each of many replies by itself would cost more than the calls."""
 
-
-def serve(sock: socket.socket, interface: Interface, config: ServerConfig) -> NoReturn:
+def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot: Slot) -> NoReturn:
     """Serve one connection in this freshly forked process, then end the process.
 
     Args:
         sock: the connection, blocking.
         interface: what to call; its setup has not run.
         config: the server's options.
+        slot: this worker's line of the scoreboard.
     """
     status = 1
     try:
-        worker = _Worker(sock, interface, config)
+        faulthandler.enable(slot.stacks)
+        worker = _Worker(sock, interface, config, slot)
+        signal.signal(signal.SIGALRM, worker.on_alarm)
         if worker.greet():
             worker.run()
         status = 0
@@ -55,6 +59,8 @@ def serve(sock: socket.socket, interface: Interface, config: ServerConfig) -> No
         # The client is gone; that is how a connection ends when a client gives up its call.
         log.debug("worker %d lost its client: %s", os.getpid(), error)
         status = 0
+    except Interrupted as error:
+        log.warning("worker %d was interrupted in its hooks", os.getpid(), exc_info=error)
     except BaseException:
         log.exception("worker %d failed", os.getpid())
     finally:
@@ -64,57 +70,84 @@ def serve(sock: socket.socket, interface: Interface, config: ServerConfig) -> No
 
 
 class _Worker:
-    def __init__(self, sock: socket.socket, interface: Interface, config: ServerConfig) -> None:
+    def __init__(self, sock: socket.socket, interface: Interface, config: ServerConfig, slot: Slot) -> None:
         self._socket = sock
         self._interface = interface
         self._config = config
+        self._slot = slot
         self._exchange = Exchange()
         self._encode = Encoder(config.limit_message).encode
         self._decoder = Decoder(config.limit_message)
+        self._replies = Replies(sock, slot, self.on_alarm)
         self._in_checkout = False
         self._early: list[Message] = []
-        self._held: list[bytes] = []
-        self._hold_until = 0.0
-        self._usual: dict[str, float] = {}
+        # What SIGALRM may interrupt: the time at which it began, or 0 for nothing.
+        self._interruptible = 0.0
+        self._interruption: Interrupted | None = None
+
+    def on_alarm(self, number: int, frame: object) -> None:
+        """The handler of SIGALRM: raise at the line that runs, if the master meant what runs now."""
+        began = self._interruptible
+        if not began:
+            return
+        self._replies.flush()
+        if self._slot.is_aimed_at(began):
+            self._interruptible = 0.0
+            self._interruption = Interrupted("the caller has given up, or the call took longer than the server allows")
+            raise self._interruption
 
     def greet(self) -> bool:
         """Hear the client's greeting, run setup, answer; False if there is nobody to serve, or no way to."""
-        self._socket.settimeout(self._config.greeting_timeout)  # a peer that says nothing must not keep a worker
-        self._early = self._receive()
+        # A peer that says nothing, or little by little, must not keep a worker.
+        self._early = self._receive(monotonic() + self._config.greeting_timeout)
         if not self._early:
             return False
         self._exchange.client_says(self._early.pop(0))
-        self._socket.settimeout(None)
         hi = Hi(name=self._config.name, pid=os.getpid(), done=self._interface.has_checkout_done)
         try:
-            self._interface.setup()
+            self._run(SETUP, self._interface.setup)
         except BaseException as error:  # whatever it is, the client is told
             hi.text, hi.exc = failure.text(error), failure.describe(_without_our_frames(error))
+        self._slot.end(monotonic())
         try:
             self._say(hi)
         except EncodeError:  # over a small limit_message
             hi.text, hi.exc = hi.text[:SHORT], None
             self._say(hi)
-        self._flush()
         return not hi.text
 
     def run(self) -> None:
-        """Serve calls until the client hangs up, then run the hooks that are due."""
+        """Serve calls until the client hangs up, or the master does; then run the hooks that are due."""
         try:
             messages = self._early
             while True:
-                for message in messages:
+                last = len(messages) - 1
+                for index, message in enumerate(messages):
+                    self._replies.more_follow = index < last
                     self._hear(message)
-                self._flush()
+                    if self._interruption is not None:
+                        return
+                self._slot.end(monotonic())
                 messages = self._receive()
                 if not messages:
                     return
         finally:
+            with contextlib.suppress(OSError):  # the client may be gone; the hooks run all the same
+                self._replies.flush()
             try:
                 if self._in_checkout:
-                    self._interface.checkout_done()
+                    self._run(HOOKS, self._interface.checkout_done)
             finally:
-                self._interface.teardown()
+                self._run(HOOKS, self._interface.teardown)
+
+    def _run(self, phase: int, function: Callable[[], object]) -> None:
+        now = monotonic()
+        self._slot.begin(now, phase)
+        self._interruptible = now
+        try:
+            function()
+        finally:
+            self._interruptible = 0.0
 
     def _hear(self, message: Message) -> None:
         self._exchange.client_says(message)
@@ -130,31 +163,31 @@ class _Worker:
 
     def _execute(self, do: Do) -> None:
         args = do.args
-        method = args[0] if args and type(args[0]) is str else ""
+        method = args[0] if args and type(args[0]) is str else "()"
         started = monotonic()
-        if self._held and (started > self._hold_until or self._usual.get(method, 1.0) > QUICK):
-            self._flush()
+        self._replies.before(method, started)
+        self._slot.begin(started, CALL, method)
         try:
+            self._interruptible = started
             frame = self._encode(ok := Ok(self._interface.call(args, do.kwargs)))
+            self._interruptible = 0.0
         except Exception as error:
+            self._interruptible = 0.0
             self._raised(do, error)
         except BaseException as error:  # SystemExit and its like leave the application in an unknown state
+            self._interruptible = 0.0
             self._say(Bye(f"{type(error).__name__} in a call"))
             self._raised(do, error)
         else:
+            if self._interruption is not None:  # which the application has swallowed
+                self._raised(do, self._interruption)
+                return
             self._exchange.worker_says(ok)
-            if not self._held:
-                self._hold_until = started + HOLD
-            self._held.append(frame)
-        took = monotonic() - started
-        usual = self._usual.get(method)
-        if usual is None:
-            if len(self._usual) < 1000:  # a callable may get anything as its first argument
-                self._usual[method] = took
-        elif took > usual or usual > QUICK:
-            self._usual[method] = max(took, 0.9 * usual)
+            self._replies.send(frame)
+        self._replies.after(method, started)
 
     def _raised(self, do: Do, error: BaseException) -> None:
+        error = self._interruption or error
         self._exchange.failed(do)
         text = failure.text(error)
         try:
@@ -165,8 +198,9 @@ class _Worker:
     def _end_checkout(self) -> None:
         if not self._interface.has_checkout_done:
             return
+        self._replies.flush()
         try:
-            self._interface.checkout_done()
+            self._run(HOOKS, self._interface.checkout_done)
         except BaseException as error:  # the calls of the checkout have been answered; what is left may be unclean
             log.exception("checkout_done failed in worker %d; it asks to be retired", os.getpid())
             self._say(Bye(f"checkout_done raised {failure.text(error)}"))
@@ -175,29 +209,34 @@ class _Worker:
     def _say(self, message: Message) -> None:
         frame = self._encode(message)
         self._exchange.worker_says(message)
-        self._held.append(frame)
+        self._replies.send(frame)
 
-    def _flush(self) -> None:
-        if self._held:
-            data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-            self._held.clear()
-            self._socket.sendall(data)
-
-    def _receive(self) -> list[Message]:
-        """The next messages, at least one; none when the client has hung up."""
+    def _receive(self, deadline: float | None = None) -> list[Message]:
+        """The next messages, at least one; none when the client has hung up, or at the deadline if there is one."""
         decoder = self._decoder
         while True:
+            if deadline is not None:
+                self._socket.settimeout(max(1e-3, deadline - monotonic()))
             count = self._socket.recv_into(decoder.space)
             if not count:
                 return []
             messages = decoder.received(count)
             if messages:
+                self._socket.settimeout(None)
                 return messages
+            if deadline is not None and monotonic() > deadline:
+                return []
 
 
 def _without_our_frames(error: BaseException) -> BaseException:
-    """The error with a traceback that begins in the application."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("gtask.server."):
-        traceback = traceback.tb_next
-    return error.with_traceback(traceback)
+    """The error with a traceback that begins and ends in the application."""
+    first = error.__traceback__
+    while first is not None and first.tb_frame.f_globals.get("__name__", "").startswith("gtask.server."):
+        first = first.tb_next
+    last = first
+    while last is not None and last.tb_next is not None:
+        if last.tb_next.tb_frame.f_code is _Worker.on_alarm.__code__:
+            last.tb_next = None
+        else:
+            last = last.tb_next
+    return error.with_traceback(first)

@@ -20,7 +20,7 @@ import msgpack
 from gtask.errors import EncodeError, ProtocolError
 from gtask.wire.messages import Do, Message, Ok, from_plain, plain_do, to_plain
 
-__all__ = ["DEFAULT_LIMIT", "Decoder", "Encoder"]
+__all__ = ["DEFAULT_LIMIT", "LENGTH", "Decoder", "Encoder", "decode_body"]
 
 DEFAULT_LIMIT = 64 * 1024 * 1024
 """Bytes that a frame may have, its length prefix not counted."""
@@ -34,7 +34,7 @@ KEEP = 1024 * 1024
 NESTED_EXT = 16
 """How deep sets may lie in sets. Each level is a C call with 40 KiB of stack, so it needs a bound."""
 
-_LENGTH = struct.Struct("!I")
+LENGTH = struct.Struct("!I")
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _KEYS = frozenset({str, int, bytes})
 _NOTHING: dict[str, Any] = {}
@@ -223,7 +223,7 @@ class Encoder:
                     f"too large: the message has {size} bytes and the limit is {self._limit}; "
                     "send it in parts, or through a file"
                 )
-        return _LENGTH.pack(size) + body
+        return LENGTH.pack(size) + body
 
     def _pack_surrogates(self, plain: list[Any]) -> bytes:
         try:
@@ -286,12 +286,12 @@ class Decoder:
         """
         if not self._partial:
             # The common case, exactly one whole frame, has this short path.
-            if count > 4 and _LENGTH.unpack_from(self._chunk)[0] == count - 4 <= self._limit:
-                return [_decode(self.space[4:count])]
+            if count > 4 and LENGTH.unpack_from(self._chunk)[0] == count - 4 <= self._limit:
+                return [decode_body(self.space[4:count])]
             return self._frames(self.space[:count])
         self._partial += self.space[:count]
         if len(self._partial) >= 4:
-            length = _LENGTH.unpack_from(self._partial)[0]
+            length = LENGTH.unpack_from(self._partial)[0]
             self._check(length)
             if length + 4 > len(self._partial):
                 return []  # the rest of a large frame is still on its way
@@ -303,11 +303,11 @@ class Decoder:
         start, end, limit = 0, len(data), self._limit
         while end - start >= 4:
             body = start + 4
-            stop = body + _LENGTH.unpack_from(data, start)[0]
+            stop = body + LENGTH.unpack_from(data, start)[0]
             if stop > end or stop - body > limit:
                 self._check(stop - body)
                 break
-            messages.append(_decode(data[body:stop]))
+            messages.append(decode_body(data[body:stop]))
             start = stop
         if start < end:
             self._partial += data[start:]
@@ -320,7 +320,12 @@ class Decoder:
             )
 
 
-def _decode(body: memoryview) -> Message:
+def decode_body(body: memoryview) -> Message:
+    """The message in a frame, without its length.
+
+    Raises:
+        ProtocolError: it is none.
+    """
     try:
         plain = _unpack(body, True, _unpack_ext)
     except Exception as error:  # any failure to read hostile bytes is the peer's fault

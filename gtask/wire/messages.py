@@ -6,6 +6,7 @@ field stands on the wire. Unknown keys of ``meta`` are ignored, an unknown kind 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,9 +95,17 @@ class Bye:
 
 @dataclass(slots=True)
 class Rip:
-    """From the master: the worker's last words."""
+    """From the master: the last words for a worker that died."""
 
-    meta: Meta
+    pid: int = 0
+    exitcode: int | None = None
+    signal: str = ""
+    method: str = ""
+    elapsed: float = 0.0
+    maxrss: int = 0
+    """The most memory that it used, in KiB."""
+    stacks: str = ""
+    """Where its threads were, as faulthandler wrote it down."""
 
 
 Message = Hi | Do | Ok | Er | Sk | Done | Bye | Rip
@@ -118,7 +127,7 @@ def from_plain(plain: Any) -> Message:
     kind, meta = plain[0], plain[1]
     reader = _READERS.get(kind) if type(kind) is str else None
     if reader is None:
-        raise ProtocolError(f"unknown kind of message: {kind!r:.40}")
+        raise ProtocolError(f"unknown kind of message: {_show(kind)}")
     if meta is None:
         meta = _NO_META
     elif type(meta) is not dict:
@@ -132,8 +141,16 @@ _NO_META: Meta = {}
 def _typed(meta: Meta, key: str, kind: type, default: Any) -> Any:
     value = meta.get(key, default)
     if type(value) is not kind and value is not default:
-        raise ProtocolError(f"{key!r} in the meta of a message is a {kind.__name__}, not {value!r:.40}")
+        raise ProtocolError(f"{key!r} in the meta of a message is a {kind.__name__}, not {_show(value)}")
     return value
+
+
+def _show(value: Any) -> str:
+    """A value of the peer's, for an error: short, and made without a failure, whatever it is."""
+    try:
+        return reprlib.repr(value)[:60]
+    except (ValueError, RecursionError):  # an int of too many digits
+        return f"a {type(value).__name__}"
 
 
 def _item(plain: Plain, kind: type) -> Any:
@@ -155,7 +172,7 @@ def _write_hi(hi: Hi) -> Plain:
 def _read_hi(plain: Plain, meta: Meta) -> Hi:
     version = _typed(meta, "v", int, 0)
     if version != VERSION:
-        raise ProtocolError(f"the peer speaks version {version} of the protocol, this side version {VERSION}")
+        raise ProtocolError(f"the peer speaks version {_show(version)} of the protocol, this side version {VERSION}")
     return Hi(
         version,
         _typed(meta, "name", str, ""),
@@ -196,6 +213,29 @@ def _read_ok(plain: Plain, meta: Meta) -> Ok:
     return Ok(plain[2])
 
 
+def _write_rip(rip: Rip) -> Plain:
+    meta: Meta = {"pid": rip.pid, "method": rip.method, "elapsed": rip.elapsed, "maxrss": rip.maxrss}
+    if rip.exitcode is not None:
+        meta["exitcode"] = rip.exitcode
+    if rip.signal:
+        meta["signal"] = rip.signal
+    if rip.stacks:
+        meta["stacks"] = rip.stacks
+    return ["rip", meta]
+
+
+def _read_rip(plain: Plain, meta: Meta) -> Rip:
+    return Rip(
+        _typed(meta, "pid", int, 0),
+        _typed(meta, "exitcode", int, None),
+        _typed(meta, "signal", str, ""),
+        _typed(meta, "method", str, ""),
+        _typed(meta, "elapsed", float, 0.0),
+        _typed(meta, "maxrss", int, 0),
+        _typed(meta, "stacks", str, ""),
+    )
+
+
 _WRITERS: dict[type, Callable[[Any], Plain]] = {
     Hi: _write_hi,
     Do: lambda do: plain_do(do.args, do.kwargs, do.epoch),
@@ -204,7 +244,7 @@ _WRITERS: dict[type, Callable[[Any], Plain]] = {
     Sk: lambda sk: ["sk", None],
     Done: lambda done: ["dn", None],
     Bye: lambda bye: ["by", {"why": bye.why}],
-    Rip: lambda rip: ["rip", rip.meta],
+    Rip: _write_rip,
 }
 
 _READERS: dict[str, Callable[[Plain, Meta], Message]] = {
@@ -215,5 +255,5 @@ _READERS: dict[str, Callable[[Plain, Meta], Message]] = {
     "sk": lambda plain, meta: Sk(),
     "dn": lambda plain, meta: Done(),
     "by": lambda plain, meta: Bye(_typed(meta, "why", str, "")),
-    "rip": lambda plain, meta: Rip(meta),
+    "rip": _read_rip,
 }

@@ -403,7 +403,7 @@ MESSAGES = [
     Sk(),
     Done(),
     Bye("memory"),
-    Rip({"pid": 7, "signal": 9}),
+    Rip(pid=7, signal="SIGKILL", method="hash", elapsed=0.25, maxrss=1024),
 ]
 FRAMES = [Encoder().encode(message) for message in MESSAGES]
 RECEIVED = [decode(frame) for frame in FRAMES]

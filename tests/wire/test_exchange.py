@@ -14,7 +14,7 @@ from gtask.errors import ProtocolError
 from gtask.wire.exchange import CLIENT, TABLE, WORKER, Exchange
 from gtask.wire.messages import Bye, Do, Done, Er, Hi, Ok, Rip, Sk
 
-MESSAGES = {Hi: Hi(), Do: Do([]), Ok: Ok(1), Er: Er("x"), Sk: Sk(), Done: Done(), Bye: Bye("x"), Rip: Rip({})}
+MESSAGES = {Hi: Hi(), Do: Do([]), Ok: Ok(1), Er: Er("x"), Sk: Sk(), Done: Done(), Bye: Bye("x"), Rip: Rip()}
 STATES = {"new", "greeting", "idle", "busy", "settling", "failed"}
 
 

@@ -29,7 +29,10 @@ PLAIN = [
     (Sk(), ["sk", None]),
     (Done(), ["dn", None]),
     (Bye("memory"), ["by", {"why": "memory"}]),
-    (Rip({"pid": 7, "signal": 9}), ["rip", {"pid": 7, "signal": 9}]),
+    (
+        Rip(pid=7, exitcode=3, method="hash", elapsed=0.5, maxrss=9),
+        ["rip", {"pid": 7, "exitcode": 3, "method": "hash", "elapsed": 0.5, "maxrss": 9}],
+    ),
 ]
 
 
@@ -55,7 +58,7 @@ MESSAGES = st.one_of(
     st.just(Sk()),
     st.just(Done()),
     st.builds(Bye, TEXTS),
-    st.builds(Rip, META),
+    st.builds(Rip, st.integers(0), st.none() | st.integers(), TEXTS, TEXTS, st.floats(0, 9), st.integers(0), TEXTS),
 )  # fmt: skip
 
 

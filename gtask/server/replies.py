@@ -1,0 +1,90 @@
+"""How a worker sends its replies: at once, or, when many calls lie in its buffer and are quick, several together.
+
+Sending each of a hundred replies by itself, and waking the client for each, costs more than a hundred quick calls. But a
+finished reply must not wait behind a slow call. So a reply is held only while the next request lies in the buffer
+already and its method has always been quick, and then only briefly; should that call be slow this time, a timer's
+SIGALRM sends what is held; should it end the worker, the master does, for what is held lies in shared memory.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+from time import monotonic
+
+from gtask.server.scoreboard import Slot
+
+__all__ = ["Replies"]
+
+QUICK = 50e-6
+"""Seconds that the calls of a method take if replies may wait for them."""
+
+HOLD = 200e-6
+"""Seconds that a reply may wait when the next call begins."""
+
+SLOW = 1e-3
+"""Seconds after which the timer sends what is held while a call runs that should have been quick."""
+
+METHODS = 1000
+"""How many methods are known: a callable may get anything as its first argument."""
+
+
+class Replies:
+    """The replies of one worker.
+
+    Args:
+        sock: the connection, blocking.
+        slot: the worker's line of the scoreboard; it has room for held replies.
+        handler: the worker's handler of SIGALRM, which calls :meth:`flush` if the application's code runs.
+
+    Attributes:
+        more_follow: whether another request lies in the buffer, behind the one that is answered next.
+    """
+
+    __slots__ = ("_handler", "_hold_until", "_slot", "_socket", "_usual", "more_follow")
+
+    def __init__(self, sock: socket.socket, slot: Slot, handler: Callable[[int, object], None]) -> None:
+        self.more_follow = False
+        self._socket = sock
+        self._slot = slot
+        self._hold_until = 0.0  # 0 while nothing is held
+        self._usual: dict[str, float] = {}
+        self._handler = handler
+
+    def before(self, method: str, now: float) -> None:
+        """A call begins: send what is held, unless the call will be quick."""
+        if self._hold_until and (now > self._hold_until or self._usual.get(method, 1.0) > QUICK):
+            self.flush()
+
+    def send(self, frame: bytes) -> None:
+        """Send a reply, or hold it until the next."""
+        if self.more_follow and (self._hold_until or self._start_holding()) and self._slot.hold(frame):
+            return
+        self.flush()
+        self._socket.sendall(frame)
+
+    def _start_holding(self) -> bool:
+        # The timer and its signal may be in use by the application: then nothing is held.
+        if signal.getsignal(signal.SIGALRM) != self._handler or signal.getitimer(signal.ITIMER_REAL)[0]:
+            return False
+        signal.setitimer(signal.ITIMER_REAL, SLOW)
+        self._hold_until = monotonic() + HOLD
+        return True
+
+    def after(self, method: str, started: float) -> None:
+        """A call has ended: remember how long such calls take."""
+        took = monotonic() - started
+        usual = self._usual.get(method)
+        if usual is None:
+            if len(self._usual) < METHODS:
+                self._usual[method] = took
+        elif took > usual or usual > QUICK:
+            self._usual[method] = max(took, 0.9 * usual)
+
+    def flush(self) -> None:
+        """Send what is held. Safe in a signal handler that came in while the application's code ran."""
+        if self._hold_until:
+            self._hold_until = 0.0
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._socket.sendall(self._slot.take_held())

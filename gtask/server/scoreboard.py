@@ -1,0 +1,120 @@
+"""What each worker is doing and since when, in memory that it shares with the master.
+
+A worker writes its slot twice per call; the master reads it when there is something to decide. Neither waits
+for the other: a slot is a few bytes, and a torn read only shows a call that has just begun or ended.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import sys
+import tempfile
+from typing import NamedTuple
+
+__all__ = ["CALL", "HOOKS", "IDLE", "SETUP", "Slot", "View"]
+
+IDLE, SETUP, CALL, HOOKS = range(4)
+"""What a worker does: wait for its client, run setup, run a call, run checkout_done or teardown."""
+
+_ENTRY = struct.Struct("=dB47s")
+_TARGET = struct.Struct("=d")
+_TARGET_PLACE = 56
+_HELD = struct.Struct("=I")
+_HELD_PLACE = 64
+_REPLIES_PLACE = 68
+
+MEMORY = 32 * 1024
+HOLDS = MEMORY - _REPLIES_PLACE
+"""Bytes of replies that a slot can hold."""
+
+STACKS_LIMIT = 64 * 1024
+"""Bytes of stacks that the master reads after a worker's death."""
+
+
+class View(NamedTuple):
+    """What a slot said when the master looked.
+
+    Attributes:
+        since: when the worker began what it does, on the monotonic clock.
+        phase: IDLE, SETUP, CALL or HOOKS.
+        method: the method of the call, cut at 47 bytes.
+    """
+
+    since: float
+    phase: int
+    method: str
+
+
+class Slot:
+    """One worker's line of the scoreboard, and a file where faulthandler leaves its stacks; made before the fork."""
+
+    __slots__ = ("_held", "_memory", "stacks")
+
+    def __init__(self, now: float) -> None:
+        self._memory = mmap.mmap(-1, MEMORY)
+        self._held = 0
+        self.stacks = _memory_file()
+        _ENTRY.pack_into(self._memory, 0, now, IDLE, b"")
+
+    def begin(self, now: float, phase: int, method: str = "") -> None:
+        """In the worker: it begins something."""
+        _ENTRY.pack_into(self._memory, 0, now, phase, method.encode("utf-8", "replace"))
+
+    def end(self, now: float) -> None:
+        """In the worker: it waits for its client."""
+        _ENTRY.pack_into(self._memory, 0, now, IDLE, b"")
+
+    def aim(self, since: float) -> None:
+        """In the master, before SIGALRM: interrupt only what began then, and nothing that has begun meanwhile."""
+        _TARGET.pack_into(self._memory, _TARGET_PLACE, since)
+
+    def is_aimed_at(self, since: float) -> bool:
+        """In the worker, at SIGALRM: whether the master meant what began then."""
+        return bool(_TARGET.unpack_from(self._memory, _TARGET_PLACE)[0] == since)
+
+    def view(self) -> View:
+        """In the master: what the worker does."""
+        since, phase, method = _ENTRY.unpack_from(self._memory)
+        return View(since, phase, method.rstrip(b"\0").decode("utf-8", "replace"))
+
+    def hold(self, reply: bytes) -> bool:
+        """In the worker: keep a reply back, to be sent with the next. Should the worker not come to that, the master will.
+
+        Returns:
+            False if there is no room for it.
+        """
+        begin = _REPLIES_PLACE + self._held
+        end = begin + len(reply)
+        if end > MEMORY:
+            return False
+        self._memory[begin:end] = reply
+        self._held += len(reply)
+        _HELD.pack_into(self._memory, _HELD_PLACE, self._held)
+        return True
+
+    def take_held(self) -> bytes:
+        """The replies that are held, in the worker to send them, or in the master after the worker's death.
+
+        They are forgotten first: a reply may be lost with a worker that dies while it sends, but never comes twice.
+        """
+        (held,) = _HELD.unpack_from(self._memory, _HELD_PLACE)
+        _HELD.pack_into(self._memory, _HELD_PLACE, 0)
+        self._held = 0
+        return self._memory[_REPLIES_PLACE : _REPLIES_PLACE + held]
+
+    def read_stacks(self) -> str:
+        """In the master, after the worker's death: the stacks that faulthandler wrote, or ""."""
+        return os.pread(self.stacks, STACKS_LIMIT, 0).decode("utf-8", "replace")
+
+    def close(self) -> None:
+        self._memory.close()
+        os.close(self.stacks)
+
+
+def _memory_file() -> int:
+    if sys.platform == "linux":
+        return os.memfd_create("gtask-stacks")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -1,0 +1,127 @@
+"""The end of a worker's stream: what the master says for a dead worker, and which replies before that are whole.
+
+A worker may die half way through a reply. What the master then appends must not be taken for the reply's rest. So the
+last words are a trailer, ``frame, length of the frame, magic``, looked for only at the very end, after the end of
+the stream; and a frame that such a trailer could have completed is withheld until it is clear that it was not.
+"""
+
+from __future__ import annotations
+
+from gtask.errors import ProtocolError
+from gtask.wire.codec import DEFAULT_LIMIT, LENGTH, Decoder, Encoder, decode_body
+from gtask.wire.messages import Message, Rip
+
+__all__ = ["ReplyDecoder", "last_words"]
+
+MAGIC = b"\xc1GTK"
+LONGEST = 128 * 1024
+"""Bytes that a trailer has at the most."""
+
+
+def last_words(rip: Rip) -> bytes:
+    """The trailer that ends the stream of a dead worker."""
+    frame = Encoder(LONGEST - 64).encode(rip)
+    return frame + LENGTH.pack(len(frame)) + MAGIC
+
+
+class ReplyDecoder(Decoder):
+    """Reads what a worker sends, and at the end what its master says for it.
+
+    Args:
+        limit: bytes that a frame may have.
+    """
+
+    __slots__ = ("withheld",)
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        super().__init__(limit)
+        self.withheld = False
+        """Whether it waits to see if the stream ends here. If nothing comes, call :meth:`settle`."""
+
+    def received(self, count: int) -> list[Message]:
+        """As :meth:`Decoder.received`; some messages may come with the next bytes, or from :meth:`settle`."""
+        chunk = self._chunk
+        if (
+            not self._partial
+            and count > 4
+            and LENGTH.unpack_from(chunk)[0] == count - 4 <= self._limit
+            and chunk[count - 1] != MAGIC[-1]
+        ):
+            return [decode_body(self.space[4:count])]
+        self._partial += self.space[:count]
+        return self._take(settled=False)
+
+    def settle(self) -> list[Message]:
+        """The messages that were withheld: the stream goes on.
+
+        Raises:
+            ProtocolError: what was withheld is no message.
+        """
+        return self._take(settled=True)
+
+    def ended(self) -> tuple[list[Message], Rip | None]:
+        """After the end of the stream: the messages that had been withheld, and the last words if there are any."""
+        rip, end = self._trailer()
+        del self._partial[end:]
+        stops, _ = self._stops()
+        messages: list[Message] = []
+        try:
+            self._decode_into(messages, stops)
+        except ProtocolError:
+            pass  # half a reply, cut where a shorter one could have ended
+        self.withheld = False
+        return messages, rip
+
+    def _take(self, settled: bool) -> list[Message]:
+        data = self._partial
+        stops, too_long = self._stops()
+        rest = len(data) - (stops[-1] if stops else 0)
+        self.withheld = not settled and (
+            too_long > 0 or (bool(stops) and (0 < rest <= LONGEST or (not rest and data.endswith(MAGIC))))
+        )
+        if self.withheld:
+            del stops[-1:]
+        else:
+            self._check(too_long)
+        messages: list[Message] = []
+        self._decode_into(messages, stops)
+        return messages
+
+    def _decode_into(self, messages: list[Message], stops: list[int]) -> None:
+        start = 0
+        with memoryview(self._partial) as data:
+            for stop in stops:
+                with data[start + 4 : stop] as body:
+                    messages.append(decode_body(body))
+                start = stop
+        del self._partial[:start]
+
+    def _stops(self) -> tuple[list[int], int]:
+        """Where the whole frames end; and the length that the next one announces, if it is over the limit."""
+        data, start = self._partial, 0
+        stops: list[int] = []
+        while len(data) - start >= 4:
+            length = LENGTH.unpack_from(data, start)[0]
+            if length > self._limit:
+                return stops, length
+            start += 4 + length
+            if start > len(data):
+                break
+            stops.append(start)
+        return stops, 0
+
+    def _trailer(self) -> tuple[Rip | None, int]:
+        data = self._partial
+        end = len(data)
+        if end < 8 or not data.endswith(MAGIC):
+            return None, end
+        size = LENGTH.unpack_from(data, end - 8)[0]
+        start = end - 8 - size
+        if not 4 <= size <= LONGEST or start < 0:
+            return None, end
+        try:
+            with memoryview(data) as view, view[start + 4 : end - 8] as body:
+                rip = decode_body(body)
+        except ProtocolError:
+            return None, end
+        return (rip, start) if isinstance(rip, Rip) else (None, end)
