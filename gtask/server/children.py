@@ -46,6 +46,7 @@ class Child:
         rung: how far up the ladder it is; "" while nothing is wrong with it.
         due: when the next rung is due.
         why: why it is on the ladder, for the log.
+        aimed: when began what SIGALRM was to interrupt.
     """
 
     pid: int
@@ -54,6 +55,7 @@ class Child:
     rung: str = ""
     due: float = math.inf
     why: str = ""
+    aimed: float = 0.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -133,8 +135,8 @@ class Children:
         orders: list[Signal] = []
         for child in self._living.values():
             view = child.look()
-            if child.rung == INTERRUPTED and view.phase not in (CALL, SETUP):
-                # The call has ended, and the worker runs its hooks.
+            if child.rung == INTERRUPTED and view.since != child.aimed:
+                # What was interrupted has ended, and the worker runs its hooks.
                 child.rung, child.due = LEAVING, now + self._stop_timeout
             elif not child.rung and view.phase != IDLE and view.since + self._limit <= now:
                 child.why = f"it was hung for {now - view.since:.3g} s (hung_worker_timeout)"
@@ -182,8 +184,8 @@ class Children:
     def _climb(self, child: Child, now: float) -> list[Signal]:
         """The next rung."""
         if child.rung in ("", LEAVING):
-            child.rung, child.due = INTERRUPTED, now + GRACE
-            return [Signal(child.pid, signal.SIGALRM, aim=child.look().since)]
+            child.rung, child.due, child.aimed = INTERRUPTED, now + GRACE, child.look().since
+            return [Signal(child.pid, signal.SIGALRM, aim=child.aimed)]
         if child.rung == INTERRUPTED:
             child.rung, child.due = ABORTED, now + LAST_GRACE
             return [Signal(child.pid, signal.SIGABRT)]

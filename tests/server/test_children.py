@@ -1,17 +1,19 @@
-"""What the master does to its workers, and what it says of their deaths."""
+"""What the master does to its workers when, and what it says of their deaths."""
 
 from __future__ import annotations
 
 import math
-import os
 import signal
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gtask.server.children import Children, Signal
+from gtask.server.children import GRACE, LAST_GRACE, Children, Signal
+from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
+
+ALARM, ABORT, KILL = signal.SIGALRM, signal.SIGABRT, signal.SIGKILL
 
 
 def exited(code):
@@ -19,165 +21,220 @@ def exited(code):
     return code << 8
 
 
-def killed(number, core=False):
-    """The status of a process that a signal ended, as waitpid gives it."""
-    return number | (0x80 if core else 0)
+class Worker:
+    """What a worker's slot would say."""
+
+    def __init__(self, pid, since=100.0, phase=IDLE, method=""):
+        self.pid = pid
+        self.view = View(since, phase, method)
+
+    def does(self, now, phase, method=""):
+        self.view = View(now, phase, method)
+
+    def look(self):
+        return self.view
 
 
-def living(*pids, stop_timeout=5.0, now=100.0):
-    children = Children(stop_timeout)
-    for pid in pids:
-        children.forked(pid, now)
+def living(*workers, limit=None, stop_timeout=5.0):
+    children = Children(limit, stop_timeout)
+    for worker in workers:
+        children.forked(worker.pid, 100.0, worker.look)
     return children
 
 
-def test_it_counts_the_living():
-    """Forked ones are in, reaped ones out; a server without workers has nothing due."""
-    children = living(11, 12)
-    assert len(children) == 2
-    children.ended(11, exited(0), 101.0)
-    assert len(children) == 1
-    children.ended(12, exited(1), 101.0)
-    assert not len(children)
+def climb(children, pid, now):
+    """All that is done to a worker that does not react, as [(seconds, signal, whether to its group)]."""
+    done = []
+    while children.next_due(now) < math.inf and len(done) < 4:
+        at = children.next_due(now)
+        for order in children.due(at):
+            assert order.pid == pid
+            done.append((round(at - 100.0, 3), order.number, order.group))
+        now = at
+    return done
 
 
-def test_while_the_server_runs_nothing_is_done_to_workers():
-    """They come and go by themselves."""
-    children = living(11, 12)
-    assert children.due(1e9) == []
-    assert children.next_due() == math.inf
+@pytest.mark.parametrize("phase", [CALL, SETUP])
+def test_the_ladder_against_a_call_whose_client_hung_up(phase):
+    """SIGALRM at once and aimed, SIGABRT after the grace, SIGKILL to the group a second later."""
+    worker = Worker(11, phase=phase, method="hash")
+    children = living(worker)
+    assert children.hung_up(11, 100.0) == [Signal(11, ALARM, aim=100.0)]
+    assert children.due(100.0 + GRACE - 0.01) == []
+    assert climb(children, 11, 100.0)[:2] == [(GRACE, ABORT, False), (GRACE + LAST_GRACE, KILL, True)]
 
 
-def test_to_stop_is_sigterm_and_later_sigkill():
-    """SIGTERM to all at once; SIGKILL to those who still live when the time is over, and not before."""
-    children = living(11, 12, 13, stop_timeout=5.0)
-    assert children.stop(200.0) == [Signal(pid, signal.SIGTERM) for pid in (11, 12, 13)]
-    assert children.next_due() == 205.0
-    assert children.due(204.9) == []
-    children.ended(12, killed(signal.SIGTERM), 203.0)
-    assert children.due(205.0) == [Signal(pid, signal.SIGKILL) for pid in (11, 13)]
+@pytest.mark.parametrize("phase", [IDLE, HOOKS])
+def test_a_worker_between_calls_gets_time_for_its_hooks(phase):
+    """A normal close starts no ladder against a worker that closes its database; only after stop_timeout."""
+    worker = Worker(11, phase=phase)
+    children = living(worker, stop_timeout=5.0)
+    assert children.hung_up(11, 100.0) == []
+    assert children.due(104.9) == []
+    assert children.due(105.0) == [Signal(11, ALARM, aim=100.0)]
+    assert children.due(105.0 + GRACE) == [Signal(11, ABORT)]
 
 
-def test_a_worker_that_does_not_die_of_sigkill_at_once_does_not_make_the_master_spin():
-    """When all that was due is done, the next thing that is due lies ahead, or never comes."""
-    children = living(11, stop_timeout=5.0)
-    children.stop(200.0)
-    children.due(205.0)
-    assert children.next_due() > 205.0
+def test_an_interrupted_call_gets_time_for_its_hooks():
+    """When the call has ended within the grace, the worker has stop_timeout for checkout_done and teardown."""
+    worker = Worker(11, phase=CALL)
+    children = living(worker, stop_timeout=5.0)
+    children.hung_up(11, 100.0)
+    worker.does(100.05, HOOKS)
+    assert children.due(100.0 + GRACE) == []
+    assert children.due(104.0) == []
+    assert [order.number for order in children.due(100.0 + GRACE + 5.0)] == [ALARM]
 
 
-def test_without_workers_nothing_is_due():
-    """A server that stops and has no worker left need not wait for anything."""
-    children = living(11)
-    children.stop(200.0)
-    children.ended(11, exited(0), 201.0)
-    assert children.next_due() == math.inf
-    assert children.due(300.0) == []
-    assert living().stop(1.0) == []
+def test_a_worker_is_put_on_the_ladder_once():
+    """A second hang-up, or one of a worker that is gone, changes nothing."""
+    worker = Worker(11, phase=CALL)
+    children = living(worker)
+    assert children.hung_up(11, 100.0)
+    assert children.hung_up(11, 100.01) == []
+    assert children.hung_up(99, 100.0) == []
+
+
+@pytest.mark.parametrize("phase", [CALL, SETUP, HOOKS])
+def test_a_hung_worker_is_found_by_its_start_time(phase):
+    """Without any hang-up, what takes longer than hung_worker_timeout is interrupted."""
+    worker = Worker(11, since=100.0, phase=phase)
+    children = living(worker, limit=300.0)
+    assert children.next_due(100.0) == 400.0
+    assert children.due(399.9) == []
+    assert children.due(400.0) == [Signal(11, ALARM, aim=100.0)]
+
+
+def test_an_idle_worker_is_never_hung():
+    """However long nobody calls it; and the master looks again no sooner than it could be."""
+    worker = Worker(11, since=100.0, phase=IDLE)
+    children = living(worker, limit=300.0)
+    assert children.due(10_000.0) == []
+    assert children.next_due(10_000.0) == 10_300.0
+
+
+def test_a_stopped_master_kills_nobody_healthy():
+    """The master was stopped for an hour; a call that began a moment ago is left alone."""
+    worker = Worker(11, phase=CALL)
+    children = living(worker, limit=300.0)
+    worker.does(3699.0, CALL)
+    assert children.due(3700.0) == []
+
+
+def test_without_limit_nothing_is_due():
+    """hung_worker_timeout=None: an hour in a call is the client's affair."""
+    children = living(Worker(11, phase=CALL))
+    assert children.next_due(100.0) == math.inf
+    assert children.due(3700.0) == []
+
+
+def test_stopping_is_a_hang_up_of_all():
+    """Calls are interrupted, workers between calls get time for their hooks."""
+    busy, idle = Worker(11, phase=CALL), Worker(12)
+    children = living(busy, idle)
+    assert children.stop(100.0) == [Signal(11, ALARM, aim=100.0)]
+    assert children.next_due(100.0) == 100.0 + GRACE
+
+
+def test_a_death_in_a_call_has_a_line_with_its_cause():
+    """The line tells pid, how, in which method, after how long, and why."""
+    worker = Worker(11, since=100.0, phase=CALL, method="hash")
+    obituary = living(worker).ended(11, signal.SIGSEGV, 102.5)
+    assert obituary.line == "worker 11 was ended by SIGSEGV in hash after 2.5 s"
+    assert (obituary.signal, obituary.exitcode, obituary.method, obituary.elapsed) == ("SIGSEGV", None, "hash", 2.5)
+    assert not obituary.orphans
+
+
+def test_a_worker_on_the_ladder_leaves_orphans():
+    """What it leaves behind goes too, and the line says why it was ended."""
+    children = living(Worker(11, since=99.0, phase=CALL, method="hash"))
+    children.hung_up(11, 100.0)
+    obituary = children.ended(11, signal.SIGABRT, 100.5)
+    assert obituary.orphans
+    assert obituary.line == "worker 11 was ended by SIGABRT in hash after 1.5 s, because its client hung up"
 
 
 @pytest.mark.parametrize(
-    ("status", "line"),
+    ("phase", "status", "line"),
     [
-        (exited(1), "worker 11 exited with status 1 after 2.5 s"),
-        (exited(70), "worker 11 exited with status 70 after 2.5 s"),
-        (exited(255), "worker 11 exited with status 255 after 2.5 s"),
-        (killed(signal.SIGKILL), "worker 11 was killed by SIGKILL after 2.5 s"),
-        (killed(signal.SIGSEGV, core=True), "worker 11 was killed by SIGSEGV after 2.5 s"),
-        (killed(signal.SIGTERM), "worker 11 was killed by SIGTERM after 2.5 s"),
+        (IDLE, exited(0), ""),
+        (HOOKS, exited(0), ""),
+        (CALL, exited(0), "worker 11 exited with status 0 in a call after 1 s"),
+        (IDLE, exited(7), "worker 11 exited with status 7 waiting for its client after 1 s"),
+        (SETUP, signal.SIGKILL, "worker 11 was ended by SIGKILL in setup after 1 s"),
+        (HOOKS, exited(1), "worker 11 exited with status 1 in checkout_done or teardown after 1 s"),
+        (IDLE, 40, "worker 11 was ended by signal 40 waiting for its client after 1 s"),
     ],
 )
-def test_a_death_has_a_line(status, line):
-    """With the process id, the exit status or the signal's name, and the worker's age."""
-    assert living(11, now=100.0).ended(11, status, 102.5) == line
+def test_lines(phase, status, line):
+    """An orderly end has no line; any other has one that reads like a sentence."""
+    assert living(Worker(11, phase=phase)).ended(11, status, 101.0).line == line
 
 
-def test_every_signal_has_a_line():
-    """Also real-time signals, of which Python's enumeration names only the first and the last."""
-    names = {known.value: known.name for known in signal.Signals}
-    for number in signal.valid_signals():
-        line = living(11).ended(11, killed(number), 101.0)
-        assert names.get(number, str(int(number))) in line
-
-
-def test_a_clean_end_says_nothing():
-    """Neither an exit with status 0, nor the end of a process that was no worker."""
-    children = living(11)
-    assert children.ended(11, exited(0), 101.0) == ""
-    assert children.ended(99, killed(signal.SIGKILL), 101.0) == ""
-    assert len(children) == 0
-
-
-def test_those_who_were_told_to_go_say_nothing():
-    """Once the server stops, deaths are no news."""
-    children = living(11, 12)
-    children.stop(200.0)
-    assert children.ended(11, killed(signal.SIGTERM), 201.0) == ""
-    assert children.ended(12, exited(1), 201.0) == ""
-
-
-def test_the_statuses_above_are_those_of_the_system():
-    """What this file calls exited and killed is what the system calls so."""
-    assert (os.waitstatus_to_exitcode(exited(7)), os.waitstatus_to_exitcode(killed(9))) == (7, -9)
-    assert os.WCOREDUMP(killed(11, core=True))
+def test_a_process_that_is_no_worker():
+    """A child of the application's is reaped without a word."""
+    assert living().ended(99, exited(1), 100.0) is None
 
 
 class Histories(RuleBasedStateMachine):
-    """Workers that come and go in any order, before and after the stop, beside a plain set of them."""
+    """Workers come, call, hang, are hung up on and die in any order."""
 
     def __init__(self):
         super().__init__()
-        self.children = Children(5.0)
-        self.living = set()
-        self.pids = 0
         self.now = 100.0
-        self.stopped_at = None
-        self.killed = set()
+        self.children = Children(300.0, 5.0)
+        self.workers = {}
+        self.rungs = {}
+
+    def carry_out(self, orders):
+        for order in orders:
+            worker = self.workers[order.pid]
+            rungs = self.rungs.setdefault(order.pid, [])
+            if order.number == ALARM:
+                assert order.aim == worker.view.since
+            if order.number == ABORT:
+                assert rungs[-1] == ALARM
+            if order.number == KILL:
+                assert rungs[-1] in (ABORT, KILL)
+            rungs.append(order.number)
 
     @rule()
-    @precondition(lambda self: self.stopped_at is None)
     def fork(self):
-        self.pids += 1
-        self.living.add(self.pids)
-        self.children.forked(self.pids, self.now)
+        worker = Worker(len(self.rungs) + len(self.workers) + 1000, since=self.now)
+        while worker.pid in self.workers or worker.pid in self.rungs:
+            worker.pid += 1
+        self.workers[worker.pid] = worker
+        self.children.forked(worker.pid, self.now, worker.look)
 
-    @rule(data=st.data(), status=st.sampled_from([exited(0), exited(3), killed(9), killed(15)]))
-    @precondition(lambda self: self.living)
-    def end(self, data, status):
-        pid = data.draw(st.sampled_from(sorted(self.living)))
-        self.living.remove(pid)
-        line = self.children.ended(pid, status, self.now)
-        assert bool(line) == (status != 0 and self.stopped_at is None)
-        assert not line or f"worker {pid} " in line
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), phase=st.sampled_from([IDLE, CALL, HOOKS]))
+    def change(self, data, phase):
+        self.workers[data.draw(st.sampled_from(sorted(self.workers)))].does(self.now, phase)
 
-    @rule()
-    @precondition(lambda self: self.stopped_at is None)
-    def stop(self):
-        self.stopped_at = self.now
-        orders = self.children.stop(self.now)
-        assert {order.pid for order in orders} == self.living
-        assert len(orders) == len(self.living)
-        assert {order.number for order in orders} <= {signal.SIGTERM}
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def hang_up(self, data):
+        self.carry_out(self.children.hung_up(data.draw(st.sampled_from(sorted(self.workers))), self.now))
 
-    @rule(seconds=st.floats(0.1, 4))
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), status=st.sampled_from([0, 256, 9, 6]))
+    def die(self, data, status):
+        pid = data.draw(st.sampled_from(sorted(self.workers)))
+        obituary = self.children.ended(pid, status, self.now)
+        assert obituary.orphans or pid not in self.rungs
+        assert obituary.line or not status
+        del self.workers[pid]
+
+    @rule(seconds=st.sampled_from([0.01, 0.1, 1.0, 5.0, 400.0]))
     def wait(self, seconds):
         self.now += seconds
-        orders = self.children.due(self.now)
-        assert all(order.number == signal.SIGKILL for order in orders)
-        self.killed |= {order.pid for order in orders}
+        self.carry_out(self.children.due(self.now))
 
     @invariant()
-    def it_knows_the_living(self):
-        assert len(self.children) == len(self.living)
-
-    @invariant()
-    def nobody_is_killed_too_early_or_forgotten(self):
-        over = self.stopped_at is not None and self.now >= self.stopped_at + 5.0
-        assert self.killed >= self.living if over else not self.killed
-        if not self.living or self.stopped_at is None:
-            assert self.children.next_due() == math.inf
+    def the_living_are_counted_and_watched(self):
+        assert self.children.next_due(self.now) == math.inf or self.workers
+        assert len(self.children) == len(self.workers)
 
 
-Histories.TestCase.settings = settings(deadline=None, phases=set(Phase) - {Phase.explain})
 TestHistories = Histories.TestCase
-TestHistories.__doc__ = """In any history nobody is killed before the time, and nobody is left after it."""
+TestHistories.settings = settings(deadline=None, max_examples=50, stateful_step_count=40)
