@@ -6,15 +6,20 @@ that process has, and looks whether its parent is still the same in case a sibli
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from posix import close  # gevent's os.close, under monkey-patching, closes at the hub's next turn
 
 from gtask import address as addresses
 
-__all__ = ["SpawnedServer", "private_address", "spawn_server"]
+__all__ = ["SpawnedServer", "private_address", "spawn_server", "tidy_up"]
+
+PRIVATE = "gtask-"
+"""How the directory of a private socket is named."""
 
 _BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(%r); from gtask.server.cli import main; sys.exit(main())"
 
@@ -31,15 +36,16 @@ class SpawnedServer:
         self.address = address
         reading, self._keep_alive = os.pipe()
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        command = [sys.executable, "-c", _BOOT % os.pathsep, path, target]
-        command += ["--listen", str(address), "--parent-pipe", str(reading), *arguments]
+        command = [sys.executable, "-c", _BOOT % os.pathsep, path, target, "--listen", str(address)]
+        command += ["--parent", str(os.getpid()), "--parent-pipe", str(reading), *arguments]
         try:
             self._process = subprocess.Popen(command, pass_fds=(reading,))
         except BaseException:
             self.let_go()
+            tidy_up(address)
             raise
         finally:
-            os.close(reading)
+            close(reading)
         self.pid = self._process.pid
 
     def __repr__(self) -> str:
@@ -50,13 +56,14 @@ class SpawnedServer:
         status = self._process.poll()
         if status is None:
             return ""
+        tidy_up(self.address)
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return f"the private server {how}; its stderr says why"
 
     def let_go(self) -> None:
         """Tell the server to stop, and do not wait for it."""
         if self._keep_alive >= 0:
-            os.close(self._keep_alive)
+            close(self._keep_alive)
             self._keep_alive = -1
 
     def kill(self) -> None:
@@ -75,6 +82,7 @@ class SpawnedServer:
         except subprocess.TimeoutExpired:
             self.kill()
             self._process.wait()
+        tidy_up(self.address)
 
     def __enter__(self) -> SpawnedServer:
         return self
@@ -105,4 +113,15 @@ def spawn_server(target: str, address: str | addresses.Address | None = None, *,
 
 def private_address() -> addresses.UnixAddress:
     """A unix socket in a new directory that only this user can enter; the server removes both at its end."""
-    return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix="gtask-"), "socket"))
+    return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix=PRIVATE), "socket"))
+
+
+def tidy_up(address: addresses.Address) -> None:
+    """Remove a private address that its server, killed perhaps, has left behind; leave any other alone."""
+    if isinstance(address, addresses.UnixAddress):
+        directory, name = os.path.split(address.path)
+        if name == "socket" and os.path.basename(directory).startswith(PRIVATE):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(address.path)
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)

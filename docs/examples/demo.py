@@ -7,8 +7,8 @@ processes, and called as if it were local.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
+import signal
 import sqlite3
 import statistics
 import tempfile
@@ -199,9 +199,10 @@ def main() -> None:
             show_hub(client)
             if serve:
                 headline("The page stays up until Ctrl-C")
-                with contextlib.suppress(KeyboardInterrupt):
-                    print(f"{page.url}\n{page.url}hash/secret", flush=True)
-                    page.server.serve_forever()
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    gevent.signal_handler(number, page.server.stop)
+                print(f"{page.url}\n{page.url}hash/secret", flush=True)
+                page.server.serve_forever()
             else:
                 print("\nThat was it. `bin/demo --serve` keeps the web page up; docs/examples/demo.py is its code.")
 

@@ -364,7 +364,7 @@ class Checkout:
 
     def __init__(self, lender: Lender, lease: Lease, client: object) -> None:
         self._lender = lender
-        self._client = client  # kept alive: dropping it would close the pool
+        self._client: object = client  # kept alive until the end: dropping it closes the pool
         self._lease = lease
 
     def __repr__(self) -> str:
@@ -416,12 +416,13 @@ class Checkout:
     def release(self) -> None:
         """End the checkout; never blocks. Releasing again does nothing."""
         self._lease.release()
+        self._client = None
 
     def __enter__(self) -> Checkout:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._lease.release()
+        self.release()
 
     def __del__(self) -> None:
         lease = getattr(self, "_lease", None)  # absent if its making was interrupted

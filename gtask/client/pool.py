@@ -229,10 +229,10 @@ class Pool:
             slot.worker = connection
             self._connections.add(connection)
             hi = connection.greet(self.terms.setup_timeout)
+        except Error as error:  # some of which are OSErrors, too
+            self._connect_failed(slot, str(error))
         except OSError as error:
             self._connect_failed(slot, f"the server is unreachable ({(error.strerror or str(error)).lower()})")
-        except Error as error:
-            self._connect_failed(slot, str(error))
         except BaseException:
             if connection is not None:
                 connection.close(ClientClosed("the client was closed while it connected"))

@@ -19,10 +19,12 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
+__all__ = ["CALL", "HOOKS", "IDLE", "SETUP", "Child", "Children", "Obituary", "Signal", "View"]
 
-__all__ = ["Child", "Children", "Obituary", "Signal"]
+IDLE, SETUP, CALL, HOOKS = range(4)
+"""What a worker does: wait for its client, run setup, run a call, run checkout_done or teardown."""
 
 GRACE = 0.1
 """Seconds from SIGALRM to SIGABRT."""
@@ -33,6 +35,20 @@ LAST_GRACE = 1.0
 LEAVING, INTERRUPTED, ABORTED, KILLED = "leaving", "interrupted", "aborted", "killed"
 
 _DOING = {IDLE: "waiting for its client", SETUP: "in setup", HOOKS: "in checkout_done or teardown"}
+
+
+class View(NamedTuple):
+    """What a worker does, as its slot of the scoreboard says when the master looks.
+
+    Attributes:
+        since: when the worker began what it does, on the monotonic clock.
+        phase: IDLE, SETUP, CALL or HOOKS.
+        method: the method of the call, cut at 47 bytes.
+    """
+
+    since: float
+    phase: int
+    method: str
 
 
 @dataclass(slots=True)

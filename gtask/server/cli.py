@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.parent_pipe is not None:
         os.set_inheritable(options.parent_pipe, False)
         os.setpgid(0, 0)  # a Ctrl-C at the terminal is for the program, which then stops its server
-        parent = process.Parent(os.getppid(), options.parent_pipe, forked=False)
+        parent = process.Parent(options.parent, options.parent_pipe, forked=False)
     try:
         server = Server(
             options.listen,
@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: %(default)s"
     )
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--parent-pipe", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--private", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"gtask {gtask.__version__}")

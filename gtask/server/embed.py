@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection
-from posix import fork  # os.fork may be monkey-patched
+from posix import close, fork  # those of os may be monkey-patched
 from typing import Any, NoReturn
 
 from gtask import address as addresses
@@ -18,7 +18,7 @@ from gtask.server.config import ServerConfig
 from gtask.server.interface import Interface
 from gtask.server.listener import Listener
 from gtask.server.master import Master
-from gtask.spawn import private_address
+from gtask.spawn import private_address, tidy_up
 
 __all__ = ["ForkedServer", "Server", "fork_server"]
 
@@ -117,7 +117,7 @@ class ForkedServer:
         """
         if self._keep_alive < 0 or self._owner != os.getpid():
             return
-        os.close(self._keep_alive)
+        close(self._keep_alive)
         self._keep_alive = -1
         deadline = time.monotonic() + timeout
         while _is_running(self.pid):
@@ -125,6 +125,7 @@ class ForkedServer:
                 os.kill(self.pid, signal.SIGKILL)
                 deadline = float("inf")
             time.sleep(0.002)  # cooperative under monkey-patching, and short where it is not
+        tidy_up(self.address)
 
     def __enter__(self) -> ForkedServer:
         return self

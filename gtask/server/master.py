@@ -180,26 +180,23 @@ class Master:
         if obituary.orphans:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(obituary.pid, signal.SIGKILL)
-        stacks = held.slot.read_stacks()
         if self._workers_by_socket.pop(held.connection.fileno(), None) is not None:
             self._poll.unregister(held.connection)
-        words = last_words(
-            Rip(
+        if obituary.line:
+            log.warning(obituary.line)
+            rip = Rip(
                 pid=obituary.pid,
                 exitcode=obituary.exitcode,
                 signal=obituary.signal,
                 method=obituary.method,
                 elapsed=obituary.elapsed,
                 maxrss=maxrss,
-                stacks=stacks,
+                stacks=held.slot.read_stacks(),
             )
-        )
-        with contextlib.suppress(OSError):  # nobody has to hear them
-            held.connection.send(held.slot.take_held() + words, socket.MSG_DONTWAIT)
+            with contextlib.suppress(OSError):  # nobody has to hear them
+                held.connection.send(held.slot.take_held() + last_words(rip), socket.MSG_DONTWAIT)
         held.connection.close()
         held.slot.close()
-        if obituary.line:
-            log.warning(obituary.line)
 
     def _stop(self) -> None:
         if not self._stopping:

@@ -1,9 +1,9 @@
 """How a worker sends its replies: at once, or, when many calls lie in its buffer and are quick, several together.
 
-Sending each of a hundred replies by itself, and waking the client for each, costs more than a hundred quick calls. But a
-finished reply must not wait behind a slow call. So a reply is held only while the next request lies in the buffer
-already and its method has always been quick, and then only briefly; should that call be slow this time, a timer's
-SIGALRM sends what is held; should it end the worker, the master does, for what is held lies in shared memory.
+Sending each of a hundred replies by itself, and waking the client for each, costs more than a hundred quick calls.
+But a finished reply must not wait behind a slow call. So a reply is held only while the next request lies in the
+buffer already and its method has always been quick, and then only briefly; should that call be slow this time, a
+timer's SIGALRM sends what is held; should it end the worker, the master does, for what is held is in shared memory.
 """
 
 from __future__ import annotations

@@ -11,12 +11,10 @@ import os
 import struct
 import sys
 import tempfile
-from typing import NamedTuple
 
-__all__ = ["CALL", "HOOKS", "IDLE", "SETUP", "Slot", "View"]
+from gtask.server.children import IDLE, View
 
-IDLE, SETUP, CALL, HOOKS = range(4)
-"""What a worker does: wait for its client, run setup, run a call, run checkout_done or teardown."""
+__all__ = ["Slot"]
 
 _ENTRY = struct.Struct("=dB47s")
 _TARGET = struct.Struct("=d")
@@ -31,20 +29,6 @@ HOLDS = MEMORY - _REPLIES_PLACE
 
 STACKS_LIMIT = 64 * 1024
 """Bytes of stacks that the master reads after a worker's death."""
-
-
-class View(NamedTuple):
-    """What a slot said when the master looked.
-
-    Attributes:
-        since: when the worker began what it does, on the monotonic clock.
-        phase: IDLE, SETUP, CALL or HOOKS.
-        method: the method of the call, cut at 47 bytes.
-    """
-
-    since: float
-    phase: int
-    method: str
 
 
 class Slot:
@@ -80,7 +64,7 @@ class Slot:
         return View(since, phase, method.rstrip(b"\0").decode("utf-8", "replace"))
 
     def hold(self, reply: bytes) -> bool:
-        """In the worker: keep a reply back, to be sent with the next. Should the worker not come to that, the master will.
+        """In the worker: keep a reply back, to be sent with the next, by the worker or else by the master.
 
         Returns:
             False if there is no room for it.

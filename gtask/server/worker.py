@@ -14,14 +14,16 @@ import signal
 import socket
 from collections.abc import Callable
 from time import monotonic
+from types import TracebackType
 from typing import NoReturn
 
 from gtask.errors import EncodeError, Interrupted, ProtocolError
 from gtask.server import process
+from gtask.server.children import CALL, HOOKS, SETUP
 from gtask.server.config import ServerConfig
 from gtask.server.interface import Interface
 from gtask.server.replies import Replies
-from gtask.server.scoreboard import CALL, HOOKS, SETUP, Slot
+from gtask.server.scoreboard import Slot
 from gtask.wire import failure
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.exchange import Exchange
@@ -176,7 +178,7 @@ class _Worker:
             self._raised(do, error)
         except BaseException as error:  # SystemExit and its like leave the application in an unknown state
             self._interruptible = 0.0
-            self._say(Bye(f"{type(error).__name__} in a call"))
+            self._say(Bye("a call raised what should end a process"))
             self._raised(do, error)
         else:
             if self._interruption is not None:  # which the application has swallowed
@@ -230,8 +232,9 @@ class _Worker:
 
 def _without_our_frames(error: BaseException) -> BaseException:
     """The error with a traceback that begins and ends in the application."""
-    first = error.__traceback__
-    while first is not None and first.tb_frame.f_globals.get("__name__", "").startswith("gtask.server."):
+    # By way of BaseException: the error's own attributes may be code of the application.
+    first: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
+    while first is not None and str(first.tb_frame.f_globals.get("__name__")).startswith("gtask.server."):
         first = first.tb_next
     last = first
     while last is not None and last.tb_next is not None:
@@ -239,4 +242,4 @@ def _without_our_frames(error: BaseException) -> BaseException:
             last.tb_next = None
         else:
             last = last.tb_next
-    return error.with_traceback(first)
+    return BaseException.with_traceback(error, first)

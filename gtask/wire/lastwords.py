@@ -60,16 +60,23 @@ class ReplyDecoder(Decoder):
         return self._take(settled=True)
 
     def ended(self) -> tuple[list[Message], Rip | None]:
-        """After the end of the stream: the messages that had been withheld, and the last words if there are any."""
+        """After the end of the stream: the messages that had been withheld, and the last words if there are any.
+
+        Raises:
+            ProtocolError: there are no last words, and what there is was no message.
+        """
         rip, end = self._trailer()
         del self._partial[end:]
-        stops, _ = self._stops()
+        stops, too_long = self._stops()
         messages: list[Message] = []
+        self.withheld = False
         try:
+            self._check(too_long)
             self._decode_into(messages, stops)
         except ProtocolError:
-            pass  # half a reply, cut where a shorter one could have ended
-        self.withheld = False
+            if rip is None and not messages:
+                raise
+            # Otherwise it is half a reply, cut where a shorter one could have ended.
         return messages, rip
 
     def _take(self, settled: bool) -> list[Message]:

@@ -443,6 +443,33 @@ class Histories(RuleBasedStateMachine):
         assert self.ledger.failed(slot, self.now, 0.5, True) == []
         assert self.ledger.lost(slot, self.now, 0.5) == []
 
+    @rule(data=st.data(), chance=CHANCES)
+    def lose_unused(self, data, chance):
+        """The worker died before its holder had used it, and the holder takes the first place in line again."""
+        slot = self.some(data, BUSY)
+        if slot is None or self.ledger.closed:
+            return
+        del self.states[slot]
+        self.forgotten.append(slot)
+        self.carry_out(self.ledger.lost(slot, self.now, chance))
+        self.waiters += 1
+        self.line.insert(0, self.waiters)
+        self.carry_out(self.ledger.rejoin(self.waiters, self.now))
+
+    @rule()
+    @precondition(lambda self: CONNECTING in self.states.values())
+    def reach_the_server(self):
+        self.ledger.reached()
+        assert self.ledger.failing_since is None
+
+    @rule(data=st.data())
+    def repair(self, data):
+        """An interruption came amid some change; some workers are not what their slots say."""
+        slots = [slot for slot in self.states if slot not in self.undecided]
+        broken = data.draw(st.sets(st.sampled_from(slots), max_size=2)) if slots else set()
+        self.carry_out(self.ledger.repair(lambda slot: slot not in broken, self.now))
+        assert broken <= set(self.forgotten)
+
     @rule(seconds=st.floats(0.01, 3.0))
     def wait(self, seconds):
         self.now += seconds

@@ -176,6 +176,7 @@ def test_a_spawned_server(run):
     """spawn_server works, its server is never patched, and ``stop()`` lets it end in an orderly way."""
     run("""
         with gtask.spawn_server("application") as server:
+            server.kill = lambda: sys.exit("stop() had to kill the server")
             with gtask.Client(server.address, min_workers=0) as client:
                 assert client.call("patched") == [[], [], []]
                 assert client.call("double", 21) == 42

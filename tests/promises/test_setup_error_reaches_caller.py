@@ -86,7 +86,7 @@ def test_an_exit_in_setup_is_a_death_that_does_not_harm_the_server(serve, connec
     connect(server, min_workers=1).open()
     testing.wait_until((tmp_path / "setups").exists)
     client = connect(server, timeout=0.5)
-    with pytest.raises(gtask.AcquireTimeout, match="closed the connection"):
+    with pytest.raises(gtask.AcquireTimeout, match="exited with status 7"):
         client.call("pid")
     (tmp_path / "repaired").touch()
     with client.checkout(timeout=10) as worker:

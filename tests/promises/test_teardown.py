@@ -44,7 +44,7 @@ def ends(tmp_path, pid):
 
 def test_it_runs_when_the_client_closes(serve, connect, tmp_path):
     """Once, after the checkout_done of its last checkout."""
-    client = connect(serve(SOURCE))
+    client = connect(serve(SOURCE), max_workers=1)
     pid = client.call("note", "a")
     assert client.call("note", "b") == pid
     client.close()

@@ -34,12 +34,13 @@ ARROWS = {
     "wire.exchange": "errors wire.messages",
     "wire.tracebacks": "",
     "wire.failure": "errors wire.tracebacks",
+    "wire.lastwords": "errors wire.codec wire.messages",
     #
     "client": "",
     "client.backoff": "",
     "client.ledger": "client.backoff",
     "client.config": "wire.codec",
-    "client.connection": "errors address wire.codec wire.exchange wire.messages",
+    "client.connection": "errors address wire.codec wire.exchange wire.failure wire.lastwords wire.messages",
     "client.checkout": "errors wire.failure wire.messages client.connection",
     "client.pool": "errors address spawn wire.codec wire.failure wire.messages "
     "client.checkout client.config client.connection client.ledger",
@@ -51,9 +52,12 @@ ARROWS = {
     "server.process": "",
     "server.config": "address wire.codec",
     "server.listener": "address server.config",
+    "server.scoreboard": "server.children",
+    "server.replies": "server.scoreboard",
     "server.worker": "errors wire.codec wire.exchange wire.failure wire.messages "
-    "server.config server.interface server.process",
-    "server.master": "server.children server.config server.interface server.listener server.process server.worker",
+    "server.children server.config server.interface server.process server.replies server.scoreboard",
+    "server.master": "wire.lastwords wire.messages server.children server.config server.interface server.listener "
+    "server.process server.scoreboard server.worker",
     "server.embed": "address spawn server.config server.interface server.listener server.master server.process",
     "server.cli": "gtask wire.codec server.embed server.listener server.process",
 }
@@ -62,7 +66,7 @@ ARROWS = {
 HOMES = {
     "msgpack": "wire.codec",
     "gevent": "client.connection client.pool testing",
-    "socket": "address server.listener server.master server.worker",
+    "socket": "address server.listener server.master server.replies server.worker",
     "select": "server.master",
     "fork": "server.master server.embed",
     "subprocess": "spawn",
@@ -88,6 +92,7 @@ PURE = {
     "wire.exchange": "",
     "wire.tracebacks": "",
     "wire.failure": "",
+    "wire.lastwords": "msgpack",
     "client.backoff": "",
     "client.ledger": "",
     "client.config": "msgpack",  # the limit is the codec's
