@@ -42,35 +42,27 @@ class Replies:
         more_follow: whether another request lies in the buffer, behind the one that is answered next.
     """
 
-    __slots__ = ("_handler", "_hold_until", "_slot", "_socket", "_usual", "more_follow")
+    __slots__ = ("_fires_at", "_handler", "_hold_until", "_slot", "_socket", "_usual", "more_follow")
 
     def __init__(self, sock: socket.socket, slot: Slot, handler: Callable[[int, object], None]) -> None:
         self.more_follow = False
         self._socket = sock
         self._slot = slot
-        self._hold_until = 0.0  # 0 while nothing is held
-        self._usual: dict[str, float] = {}
         self._handler = handler
+        self._hold_until = 0.0  # 0 while nothing is held
+        self._fires_at = 0.0  # when the timer does; 0 if it was stopped
+        self._usual: dict[str, float] = {}
 
     def before(self, method: str, now: float) -> None:
         """A call begins: send what is held, unless the call will be quick."""
-        if self._hold_until and (now > self._hold_until or self._usual.get(method, 1.0) > QUICK):
+        if self._usual.get(method, 1.0) > QUICK:
             self.flush()
-
-    def send(self, frame: bytes) -> None:
-        """Send a reply, or hold it until the next."""
-        if self.more_follow and (self._hold_until or self._start_holding()) and self._slot.hold(frame):
-            return
-        self.flush()
-        self._socket.sendall(frame)
-
-    def _start_holding(self) -> bool:
-        # The timer and its signal may be in use by the application: then nothing is held.
-        if signal.getsignal(signal.SIGALRM) != self._handler or signal.getitimer(signal.ITIMER_REAL)[0]:
-            return False
-        signal.setitimer(signal.ITIMER_REAL, SLOW)
-        self._hold_until = monotonic() + HOLD
-        return True
+            if self._fires_at:
+                if now < self._fires_at:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                self._fires_at = 0.0
+        elif self._hold_until and (now > self._hold_until or now > self._fires_at):
+            self.flush()
 
     def after(self, method: str, started: float) -> None:
         """A call has ended: remember how long such calls take."""
@@ -80,11 +72,31 @@ class Replies:
             if len(self._usual) < METHODS:
                 self._usual[method] = took
         elif took > usual or usual > QUICK:
-            self._usual[method] = max(took, 0.9 * usual)
+            self._usual[method] = max(took, usual / 2)
+
+    def send(self, frame: bytes) -> None:
+        """Send a reply, or hold it until the next."""
+        if self.more_follow and (self._hold_until or self._start_holding()) and self._slot.hold(frame):
+            return
+        self.flush()
+        self._socket.sendall(frame)
 
     def flush(self) -> None:
         """Send what is held. Safe in a signal handler that came in while the application's code ran."""
         if self._hold_until:
             self._hold_until = 0.0
-            signal.setitimer(signal.ITIMER_REAL, 0)
             self._socket.sendall(self._slot.take_held())
+
+    def _start_holding(self) -> bool:
+        now = monotonic()
+        if now + HOLD > self._fires_at:
+            # The timer and its signal may be in use by the application: then nothing is held. Starting and stopping a
+            # timer costs more than a call, so one serves all replies for a while.
+            if signal.getsignal(signal.SIGALRM) != self._handler or (
+                now > self._fires_at and signal.getitimer(signal.ITIMER_REAL)[0]
+            ):
+                return False
+            signal.setitimer(signal.ITIMER_REAL, SLOW)
+            self._fires_at = now + SLOW
+        self._hold_until = now + HOLD
+        return True

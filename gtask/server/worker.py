@@ -169,27 +169,26 @@ class _Worker:
         started = monotonic()
         self._replies.before(method, started)
         self._slot.begin(started, CALL, method)
+        error: BaseException | None = None
         try:
             self._interruptible = started
             frame = self._encode(ok := Ok(self._interface.call(args, do.kwargs)))
             self._interruptible = 0.0
-        except Exception as error:
+        except BaseException as raised:
             self._interruptible = 0.0
-            self._raised(do, error)
-        except BaseException as error:  # SystemExit and its like leave the application in an unknown state
-            self._interruptible = 0.0
-            self._say(Bye("a call raised what should end a process"))
-            self._raised(do, error)
-        else:
-            if self._interruption is not None:  # which the application has swallowed
-                self._raised(do, self._interruption)
-                return
+            error = raised
+        self._replies.after(method, started)
+        error = self._interruption or error  # also if the application has swallowed it
+        if error is None:
             self._exchange.worker_says(ok)
             self._replies.send(frame)
-        self._replies.after(method, started)
+        else:
+            self._raised(do, error)
+            error = None  # it knows this frame
 
     def _raised(self, do: Do, error: BaseException) -> None:
-        error = self._interruption or error
+        if not isinstance(error, (Exception, Interrupted)):
+            self._say(Bye("a call raised what should end a process"))
         self._exchange.failed(do)
         text = failure.text(error)
         try:
@@ -223,11 +222,10 @@ class _Worker:
             if not count:
                 return []
             messages = decoder.received(count)
-            if messages:
-                self._socket.settimeout(None)
+            if messages or (deadline is not None and monotonic() > deadline):
+                if deadline is not None:
+                    self._socket.settimeout(None)
                 return messages
-            if deadline is not None and monotonic() > deadline:
-                return []
 
 
 def _without_our_frames(error: BaseException) -> BaseException:
