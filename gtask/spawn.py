@@ -57,7 +57,7 @@ class SpawnedServer:
         if status is None:
             return ""
         tidy_up(self.address)
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
         return f"the private server {how}; its stderr says why"
 
     def let_go(self) -> None:
@@ -114,6 +114,13 @@ def spawn_server(target: str, address: str | addresses.Address | None = None, *,
 def private_address() -> addresses.UnixAddress:
     """A unix socket in a new directory that only this user can enter; the server removes both at its end."""
     return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix=PRIVATE), "socket"))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # a real-time signal has no name
 
 
 def tidy_up(address: addresses.Address) -> None:

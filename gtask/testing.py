@@ -121,4 +121,4 @@ def _descriptors() -> dict[int, str]:
 
 
 def _greenlets() -> list[gevent.Greenlet[..., object]]:
-    return [thing for thing in gc.get_objects() if isinstance(thing, gevent.Greenlet) and not thing.dead]
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), gevent.Greenlet) and not thing.dead]

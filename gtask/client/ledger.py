@@ -122,6 +122,8 @@ class Ledger(Generic[W]):
         """A waiter whose worker was lost unused takes the first place in line."""
         if self.closed:
             return [Fail(waiter)]
+        if self._idle:
+            return [self._lend(self._idle.pop(), waiter)]
         self._line[waiter] = None
         self._line.move_to_end(waiter, last=False)
         return self._grow(now)

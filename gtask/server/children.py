@@ -60,7 +60,8 @@ class Child:
         since: when it was forked.
         look: shows what it does.
         rung: how far up the ladder it is; "" while nothing is wrong with it.
-        due: when the next rung is due.
+        due: when to look at it again.
+        leave_by: while it is leaving, when its time for that is over.
         why: why it is on the ladder, for the log.
         aimed: when began what SIGALRM was to interrupt.
     """
@@ -70,6 +71,7 @@ class Child:
     look: Callable[[], View]
     rung: str = ""
     due: float = math.inf
+    leave_by: float = math.inf
     why: str = ""
     aimed: float = 0.0
 
@@ -139,7 +141,7 @@ class Children:
         child.why = why
         if child.look().phase in (CALL, SETUP):
             return self._climb(child, now)
-        child.rung, child.due = LEAVING, now + self._stop_timeout
+        self._let_leave(child, now)
         return []
 
     def stop(self, now: float) -> list[Signal]:
@@ -153,10 +155,12 @@ class Children:
             view = child.look()
             if child.rung == INTERRUPTED and view.since != child.aimed:
                 # What was interrupted has ended, and the worker runs its hooks.
-                child.rung, child.due = LEAVING, now + self._stop_timeout
+                self._let_leave(child, now)
             elif not child.rung and view.phase != IDLE and view.since + self._limit <= now:
                 child.why = f"it was hung for {now - view.since:.3g} s (hung_worker_timeout)"
                 orders += self._climb(child, now)
+            elif child.rung == LEAVING and child.due <= now < child.leave_by and view.phase not in (CALL, SETUP):
+                child.due = min(now + GRACE, child.leave_by)
             elif child.rung and child.due <= now:
                 orders += self._climb(child, now)
         return orders
@@ -196,6 +200,10 @@ class Children:
             because = f", because {child.why}" if child.rung else ""
             line = f"worker {pid} {how} {doing} after {elapsed:.3g} s{because}"
         return Obituary(pid, None if name else code, name, method, elapsed, line, bool(child.rung))
+
+    def _let_leave(self, child: Child, now: float) -> None:
+        # Looked at again soon: a request that it has not read yet may still become a call.
+        child.rung, child.due, child.leave_by = LEAVING, now + GRACE, now + self._stop_timeout
 
     def _climb(self, child: Child, now: float) -> list[Signal]:
         """The next rung."""

@@ -101,7 +101,7 @@ class Master:
     def _turn(self, wakeup: int) -> None:
         for descriptor, _ in self._poll.poll(self._patience()):
             if descriptor == wakeup:
-                self._heed({signal.Signals(number) for number in os.read(wakeup, 4096)})
+                self._heed(set(os.read(wakeup, 4096)))
             elif descriptor in self._listeners:
                 self._accept(self._listeners[descriptor])
             elif descriptor in self._workers_by_socket:
@@ -121,7 +121,7 @@ class Master:
             seconds = min(seconds, PARENT_CHECK)
         return None if seconds == math.inf else max(0.0, math.ceil(seconds * 1000))
 
-    def _heed(self, signals: set[signal.Signals]) -> None:
+    def _heed(self, signals: set[int]) -> None:
         if signal.SIGCHLD in signals:
             self._reap()
         if signals & STOPPING:

@@ -65,6 +65,7 @@ def _pack_ext(value: Any, depth: int = 0) -> msgpack.ExtType:
         if depth >= NESTED_EXT:
             raise ValueError(f"sets nested more than {NESTED_EXT} deep")
         code = SET if isinstance(value, set) else FROZENSET
+        _check_members(value)
 
         def deeper(inner: Any) -> msgpack.ExtType:
             return _pack_ext(inner, depth + 1)
@@ -83,10 +84,12 @@ def _pack_time(value: datetime.datetime | datetime.time) -> bytes:
 
 def _offset(value: datetime.datetime | datetime.time) -> datetime.timezone | None:
     offset = value.utcoffset()
+    if offset is not None and offset and abs(offset) < datetime.timedelta(seconds=1):
+        raise ValueError("Python cannot read an offset of less than a second")
     return None if offset is None else datetime.timezone(offset)
 
 
-def _unpack_ext(code: int, data: bytes, depth: int = 0) -> Any:
+def _unpack_ext(code: int, data: bytes, depth: int = 0, errors: str = "strict") -> Any:
     if code == BIGINT:
         return int.from_bytes(data, "big", signed=True)
     if code == DATETIME:
@@ -105,8 +108,12 @@ def _unpack_ext(code: int, data: bytes, depth: int = 0) -> Any:
     if code in (SET, FROZENSET):
         if depth >= NESTED_EXT:
             raise ValueError(f"sets nested more than {NESTED_EXT} deep")
+        # An array that claims items which are not there would take their memory, in each set anew.
+        whole = msgpack.Unpacker(max_buffer_size=len(data))
+        whole.feed(data)
+        whole.skip()
         # What lies in a set is hashable, so an array in it was a tuple.
-        items = _unpack(data, use_list=False, ext_hook=lambda c, d: _unpack_ext(c, d, depth + 1))
+        items = _unpackb(data, False, depth + 1, errors)
         if type(items) is not tuple:
             raise ValueError("a set is written as an array")
         return set(items) if code == SET else frozenset(items)
@@ -115,15 +122,15 @@ def _unpack_ext(code: int, data: bytes, depth: int = 0) -> Any:
     raise ValueError(f"unknown extension type {code}")
 
 
-def _unpack(data: bytes | memoryview, use_list: bool, ext_hook: Callable[[int, bytes], Any]) -> Any:
-    # unpackb's own limits are what is wanted here: no string, array or map is longer than its frame has bytes,
-    # nothing nests deeper than 1024.
-    try:
-        return msgpack.unpackb(data, use_list=use_list, ext_hook=ext_hook, strict_map_key=False)
-    except UnicodeDecodeError:
-        return msgpack.unpackb(
-            data, use_list=use_list, ext_hook=ext_hook, strict_map_key=False, unicode_errors="surrogatepass"
-        )
+def _unpackb(data: bytes | memoryview, use_list: bool, depth: int, errors: str) -> Any:
+    return msgpack.unpackb(
+        data,
+        use_list=use_list,
+        ext_hook=lambda code, inner: _unpack_ext(code, inner, depth, errors),
+        strict_map_key=False,
+        unicode_errors=errors,
+        timestamp=3,
+    )
 
 
 # --- what can travel -----------------------------------------------------------------------------------
@@ -138,6 +145,8 @@ def _check_keys(value: Any) -> None:
                     raise EncodeError(f"a dict with the key {key!r:.60} cannot travel: keys may be str, int or bytes")
         parts: Any = value.values()
     elif isinstance(value, (list, tuple)):
+        if type(value) is msgpack.ExtType:
+            raise EncodeError("a msgpack.ExtType cannot travel")
         parts = value
     else:
         return
@@ -145,6 +154,22 @@ def _check_keys(value: Any) -> None:
         for part in parts:
             if type(part) not in _SCALARS:
                 _check_keys(part)
+
+
+def _check_members(items: Any) -> None:
+    """Refuse what lies in a set here, because its class is hashable, and could not where it arrives."""
+    for item in items:
+        if isinstance(item, (dict, set)) or type(item) is msgpack.ExtType:
+            raise TypeError(f"a {type(item).__name__} in a set")
+        if isinstance(item, (list, tuple)):
+            _check_members(item)
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # whatever its class does
+        return type(error).__name__
 
 
 def _culprit(value: Any, place: str = "") -> str:
@@ -234,7 +259,7 @@ class Encoder:
 
     @staticmethod
     def _refusal(plain: list[Any], error: Exception) -> EncodeError:
-        if "recursion limit" in str(error):
+        if "recursion limit" in _text(error):
             return EncodeError("a value that is nested too deeply (or contains itself) cannot travel")
         kind, meta, *items = plain
         named = {f"argument {index}": item for index, item in enumerate(items)} if kind == "do" else {}
@@ -243,13 +268,16 @@ class Encoder:
         if kind == "ok":
             named = {"the result": items[0]}
         for place, item in named.items():
-            found = _culprit(item, place)
+            try:
+                found = _culprit(item, place)
+            except Exception:  # its methods raise even when it is only looked at
+                found = f"{place} is or holds something that cannot be looked at"
             if found:
                 return EncodeError(
                     f"cannot travel: {found}. What can: None, bool, int, float, str, bytes, list, tuple, dict, "
                     "set, datetime and its kin, Decimal, UUID, complex"
                 )
-        return EncodeError(f"cannot travel: {error}")
+        return EncodeError(f"cannot travel: {_text(error)}")
 
 
 class Decoder:
@@ -327,7 +355,12 @@ def decode_body(body: memoryview) -> Message:
         ProtocolError: it is none.
     """
     try:
-        plain = _unpack(body, True, _unpack_ext)
+        # unpackb's own limits are what is wanted here: no string, array or map is longer than its frame has bytes,
+        # and nothing nests deeper than 1024.
+        try:
+            plain = msgpack.unpackb(body, ext_hook=_unpack_ext, strict_map_key=False, timestamp=3)
+        except UnicodeDecodeError:
+            plain = _unpackb(body, True, 0, "surrogatepass")
     except Exception as error:  # any failure to read hostile bytes is the peer's fault
         raise ProtocolError(f"a frame that is no msgpack array: {type(error).__name__}: {error!s:.200}") from None
     return from_plain(plain)

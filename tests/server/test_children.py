@@ -74,6 +74,16 @@ def test_a_worker_between_calls_gets_time_for_its_hooks(phase):
     assert children.due(105.0 + GRACE) == [Signal(11, ABORT)]
 
 
+def test_a_call_that_begins_after_the_hang_up():
+    """A request that was unread when its client died is interrupted as soon as the master looks again."""
+    worker = Worker(11, phase=IDLE)
+    children = living(worker, stop_timeout=5.0)
+    assert children.hung_up(11, 100.0) == []
+    worker.does(100.01, CALL)
+    assert children.due(100.0 + GRACE) == [Signal(11, ALARM, aim=100.01)]
+    assert children.due(100.0 + 2 * GRACE) == [Signal(11, ABORT)]
+
+
 def test_an_interrupted_call_gets_time_for_its_hooks():
     """When the call has ended within the grace, the worker has stop_timeout for checkout_done and teardown."""
     worker = Worker(11, phase=CALL)
