@@ -77,6 +77,8 @@ class SpawnedServer:
             timeout: seconds after which it is killed.
         """
         self.let_go()
+        if self._process.poll() is None:
+            self._process.terminate()  # a child that was forked meanwhile may hold the pipe, too
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import textwrap
 
@@ -15,11 +16,24 @@ from gtask.spawn import SpawnedServer
 _numbers = itertools.count(1)
 
 
+def pytest_collection_finish():
+    """Each test looks through all objects for greenlets that were left behind: not those of the tests' modules."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind(request):
     """Every test ends with a check of children, descriptors and greenlets."""
     with testing.no_leftovers():
         yield
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Processes that this test starts are not measured by coverage, which would import greenlet into them."""
+    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -35,9 +49,7 @@ def serve(tmp_path, monkeypatch, nothing_is_left_behind):
         name = f"served_{next(_numbers)}"
         (tmp_path / f"{name}.py").write_text(f"DIR = {str(tmp_path)!r}\n" + textwrap.dedent(source))
         target = f"{name}:{attribute}" if attribute else name
-        server = SpawnedServer(
-            target, gtask.address.parse(address or f"unix:{tmp_path}/{name}.sock"), list(arguments)
-        )
+        server = SpawnedServer(target, gtask.address.parse(address or f"unix:{tmp_path}/{name}.sock"), list(arguments))
         servers.append(server)
         return server
 

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             name=options.name or options.target,
             socket_mode=options.socket_mode,
             limit_message=options.limit_message,
+            hung_worker_timeout=options.hung_worker_timeout or None,
             stop_timeout=options.stop_timeout,
             private=options.private,
         )
@@ -122,11 +123,19 @@ def _parser() -> argparse.ArgumentParser:
         help="bytes that a message may have (default: %(default)s)",
     )
     parser.add_argument(
+        "--hung-worker-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long a call, setup or a hook may take, whatever its client says; 0: no limit (default: %(default)g)",
+    )
+    parser.add_argument(
         "--stop-timeout",
         type=float,
         default=5.0,
         metavar="SECONDS",
-        help="how long workers may take to end when the server stops (default: %(default)g)",
+        help="how long a worker may take for its hooks when its client is gone or the server stops "
+        "(default: %(default)g)",
     )
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: %(default)s"

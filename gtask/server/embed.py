@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -38,7 +39,8 @@ class Server:
         backlog: connections that the kernel keeps until they are accepted; default 1024.
         socket_mode: permissions of a unix socket; default 0o600.
         limit_message: bytes that a message may have; default 64 MiB.
-        stop_timeout: seconds that workers get to end when the server stops; default 5.
+        hung_worker_timeout: seconds that a call, setup or a hook may take; default 300, None for no limit.
+        stop_timeout: seconds that a worker gets for its hooks when its client is gone or the server stops; default 5.
         greeting_timeout: seconds that a connected peer may stay silent; default 10.
 
     Raises:
@@ -119,6 +121,8 @@ class ForkedServer:
             return
         close(self._keep_alive)
         self._keep_alive = -1
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)  # a child that was forked meanwhile may hold the pipe, too
         deadline = time.monotonic() + timeout
         while _is_running(self.pid):
             if time.monotonic() > deadline:

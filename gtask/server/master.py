@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import socket
+import sys
 from collections.abc import Collection, Iterator
 from posix import fork  # never monkey-patched, while a program that forks a server may have patched os.fork
 from time import monotonic
@@ -90,6 +91,8 @@ class Master:
             if self._parent is not None:
                 self._parent.watch()
                 self._poll.register(self._parent.pipe, select.POLLIN)
+            for lacking in process.substitutes():
+                log.info("this system has %s", lacking)
             log.info("%s is listening at %s", self._config.name, addresses)
             try:
                 while not (self._stopping and not self._children):
@@ -190,7 +193,7 @@ class Master:
                 signal=obituary.signal,
                 method=obituary.method,
                 elapsed=obituary.elapsed,
-                maxrss=maxrss,
+                maxrss=maxrss // 1024 if sys.platform == "darwin" else maxrss,  # which counts bytes
                 stacks=held.slot.read_stacks(),
             )
             with contextlib.suppress(OSError):  # nobody has to hear them

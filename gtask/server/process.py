@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import stat
 import sys
@@ -27,9 +28,24 @@ __all__ = [
     "replace_inherited",
     "reset_signals",
     "setproctitle",
+    "substitutes",
 ]
 
 PR_SET_PDEATHSIG = 1
+
+
+def substitutes() -> list[str]:
+    """What this system lacks, and what is done instead, for the log."""
+    lacking = []
+    if not hasattr(select, "POLLRDHUP"):
+        lacking.append(
+            "no POLLRDHUP: a client that hangs up is noticed by POLLHUP, and half-closed ones only at the end"
+        )
+    if not hasattr(os, "memfd_create"):
+        lacking.append("no memfd_create: the stacks of a dying worker go to a temporary file")
+    if sys.platform != "linux":
+        lacking.append("no prctl: the end of the parent is noticed by its pipe, or within a second")
+    return lacking
 
 
 def reset_signals() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import sys
 import tempfile
 
 from gtask.server.children import IDLE, View
@@ -98,7 +97,7 @@ class Slot:
 
 
 def _memory_file() -> int:
-    if sys.platform == "linux":
+    if hasattr(os, "memfd_create"):
         return os.memfd_create("gtask-stacks")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

@@ -44,7 +44,7 @@ ADDRESSES = ["unix:/run/nobody.sock", "unix:@nobody", "tcp://localhost:1", "spaw
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, unmeasured):
     """``run(source, *arguments)`` runs a program in this test's directory, with all warnings as errors."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
 

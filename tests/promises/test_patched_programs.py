@@ -54,11 +54,8 @@ address = sys.argv[1]
 
 
 @pytest.fixture(params=[PLAIN, PATCHED], ids=["plain", "patched"])
-def run(request, tmp_path, monkeypatch):
+def run(request, tmp_path, unmeasured):
     """``run(source, *arguments)`` runs a program that is plain or patched; all warnings but gevent's own are errors."""
-    # Coverage would import gevent into the servers.
-    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
     (tmp_path / "application.py").write_text(APPLICATION)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
 

@@ -67,7 +67,7 @@ HOMES = {
     "msgpack": "wire.codec",
     "gevent": "client.connection client.pool testing",
     "socket": "address server.listener server.master server.replies server.worker",
-    "select": "server.master",
+    "select": "server.master server.process",
     "fork": "server.master server.embed",
     "subprocess": "spawn",
     "ctypes": "server.process",
@@ -302,7 +302,7 @@ SERVED = """
 """
 
 
-def test_a_worker_of_a_running_server_has_no_gevent(serve, connect):
+def test_a_worker_of_a_running_server_has_no_gevent(unmeasured, serve, connect):
     """Asked inside a worker of a real gtask-server, which has loaded and run all that it needs."""
     client = connect(serve(SERVED))
     assert client.call("loaded", "gevent") == []
