@@ -36,6 +36,9 @@ SHUT_WR = 1
 LAST_WORDS = 0.25
 """Seconds that a call waits past its deadline to hear where its worker hung."""
 
+GREETING_LOOK = 0.25
+"""Seconds between looks whether a greeting is overdue, or its reader was stopped by an interruption."""
+
 SETTLE = 0.05
 """Seconds after which a stream that could end here goes on."""
 
@@ -137,6 +140,7 @@ class Connection:
         "_alarm_at",
         "_burst",
         "_client",
+        "_closed",
         "_decoder",
         "_encoder",
         "_exchange",
@@ -167,6 +171,7 @@ class Connection:
     ) -> None:
         self.address = address
         self._client = client
+        self._closed = False
         self.pid = 0
         self.server = ""
         self.retire = ""
@@ -213,8 +218,9 @@ class Connection:
         self._exchange.client_says(hi)
         waiter: Waiter[Hi | Error] = Waiter()
         self._greeting = waiter
-        alarm = self._loop.timer(timeout)
-        alarm.start(self._greeting_overdue, timeout)
+        look = min(timeout, GREETING_LOOK)
+        alarm = self._loop.timer(look, look)
+        alarm.start(self._look_for_greeting, monotonic() + timeout, timeout, update=True)
         try:
             self._write(self._encoder.encode(hi))
             answer = waiter.get()
@@ -303,25 +309,29 @@ class Connection:
     # --- the end ---------------------------------------------------------------------------------------
 
     def close(self, error: Error) -> None:
-        """Hang up. Calls that are still owed a reply end with ``error``. Closing again does nothing."""
-        if self.error is not None:
+        """Hang up. Calls that are still owed a reply end with ``error``.
+
+        Closing again does nothing, or ends what an interruption has left half done.
+        """
+        if self._closed:
             return
-        self.error = error
+        if self.error is None:
+            self.error = error
         for watcher in (self._reader, self._writer, self._alarm, self._settle_alarm):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        self._alarm = None
         self._socket.close()
         self._unsent.clear()
         self._burst.clear()
-        pending, self._pending = self._pending, deque()
-        if self._in_hand is not None:
-            pending.appendleft(self._in_hand)  # an interruption has come just before it was delivered
         if self._greeting is not None:
-            self._loop.run_callback(self._greeting.switch, error)
-        for call in pending:
-            call.post(error)
+            self._loop.run_callback(self._greeting.switch, self.error)
+        if self._in_hand is not None:
+            self._in_hand.post(self.error)  # an interruption has come just before it was delivered
+        while self._pending:
+            self._pending[0].post(self.error)
+            self._pending.popleft()
+        self._closed = True
 
     def hang_up(self, error: Error) -> None:
         """Close it, and let the owner know. The server hears it, and stops the worker if it is in a call."""
@@ -472,12 +482,15 @@ class Connection:
         except ProtocolError as error:
             self.hang_up(ProtocolError(f"{self.label}: {error}"))
 
-    def _greeting_overdue(self, timeout: float) -> None:
-        self.hang_up(
-            ProtocolError(
-                f"nobody greeted at {self.address} within {timeout:g} s: is it a gtask server, or does setup hang?"
+    def _look_for_greeting(self, deadline: float, timeout: float) -> None:
+        if not self._reader.active:
+            self._reader.start(self._on_readable)
+        if monotonic() >= deadline:
+            self.hang_up(
+                ProtocolError(
+                    f"nobody greeted at {self.address} within {timeout:g} s: is it a gtask server, or does setup hang?"
+                )
             )
-        )
 
     # --- helpers ---------------------------------------------------------------------------------------
 

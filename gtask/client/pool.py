@@ -209,13 +209,22 @@ class Pool:
                 if not lease.accept(slot.worker):
                     self._carry_out(self._ledger.refused(slot))
             elif isinstance(action, Connect):
-                self._connecting[action.slot] = gevent.spawn(self._connect, action.slot)
+                self._start_connecting(action.slot)
             elif isinstance(action, Close):
                 self._close(action.slot)
             elif isinstance(action, Fail):
                 action.waiter.fail(self._refusal())
             else:
                 self._set_wake(action.at)
+
+    def _start_connecting(self, slot: Slot) -> None:
+        def ended(greenlet: object) -> None:
+            if self._connecting.pop(slot, None) is not None:
+                self.interrupted()  # the greenlet was, before it could do anything about it
+
+        greenlet = gevent.spawn(self._connect, slot)
+        self._connecting[slot] = greenlet
+        greenlet.link(ended)
 
     def _connect(self, slot: Slot) -> None:
         """Runs in a greenlet of its own, so that a waiter who gives up does not end the attempt."""
