@@ -448,7 +448,7 @@ class Connection:
         self._alarm_at = math.inf
         if not self._pending:
             return
-        if not self._reader.active:
+        if self.error is None and not self._reader.active:
             self._reader.start(self._on_readable)
         now = monotonic()
         if self._pending[0].reach_head(now) <= now:
@@ -483,7 +483,7 @@ class Connection:
             self.hang_up(ProtocolError(f"{self.label}: {error}"))
 
     def _look_for_greeting(self, deadline: float, timeout: float) -> None:
-        if not self._reader.active:
+        if self.error is None and not self._reader.active:
             self._reader.start(self._on_readable)
         if monotonic() >= deadline:
             self.hang_up(

@@ -218,9 +218,10 @@ class Pool:
                 self._set_wake(action.at)
 
     def _start_connecting(self, slot: Slot) -> None:
-        def ended(greenlet: object) -> None:
-            if self._connecting.pop(slot, None) is not None:
-                self.interrupted()  # the greenlet was, before it could do anything about it
+        def ended(_: object) -> None:
+            self._connecting.pop(slot, None)
+            if slot.state == CONNECTING or not greenlet.successful():
+                self.interrupted()  # the greenlet was, at whatever line
 
         greenlet = gevent.spawn(self._connect, slot)
         self._connecting[slot] = greenlet
