@@ -210,6 +210,8 @@ def client(serve, connect, monkeypatch):
     return client
 
 
+# A socket that is struck between its making and its keeping is closed by the garbage collection, with a warning.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("strike", STRIKES)
 @pytest.mark.parametrize("scenario", SCENARIOS)
