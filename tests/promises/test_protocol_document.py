@@ -18,10 +18,13 @@ from pathlib import Path
 import pytest
 
 from gtask.address import UnixAddress
+from gtask.client import connection
 from gtask.errors import ProtocolError
+from gtask.server import children, scoreboard
 from gtask.server.config import ServerConfig
-from gtask.wire import codec, exchange, failure, messages
+from gtask.wire import codec, exchange, failure, lastwords, messages
 from gtask.wire.codec import Decoder, Encoder
+from gtask.wire.lastwords import ReplyDecoder, last_words
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.rst").read_text(encoding="utf-8")
 KINDS = {
@@ -32,6 +35,7 @@ KINDS = {
     "sk": messages.Sk,
     "dn": messages.Done,
     "by": messages.Bye,
+    "rip": messages.Rip,
 }
 HEX = "(?:[0-9a-f]{2}(?: [0-9a-f]{2})*)"
 NAMES = {"datetime": datetime, "decimal": decimal, "uuid": uuid}
@@ -44,6 +48,8 @@ VALUES = [(value, packed) for value, packed in EXAMPLES if not isinstance(value,
 VALUE_HEAD = bytes.fromhex("93 a2 6f 6b c0")  # ["ok", nil, value]
 
 SERVED = """
+    import os
+
     marks = []
 
     def echo(*args, **kwargs):
@@ -54,6 +60,9 @@ SERVED = """
 
     def leave():
         raise SystemExit("enough")
+
+    def die():
+        os._exit(7)
 
     def mark(text):
         marks.append(text)
@@ -75,12 +84,13 @@ def rows(heading):
 def decode(frame, step):
     """What a decoder makes of a frame that arrives in two pieces, the first of so many bytes."""
     decoder = Decoder()
-    found = []
-    for piece in (frame[:step], frame[step:]):
-        if piece:
-            decoder.space[: len(piece)] = piece
-            found += decoder.received(len(piece))
-    return found
+    return feed(decoder, frame[:step]) + feed(decoder, frame[step:])
+
+
+def feed(decoder, piece):
+    """What a decoder makes of the next bytes, if there are any."""
+    decoder.space[: len(piece)] = piece
+    return decoder.received(len(piece)) if piece else []
 
 
 @pytest.mark.parametrize(("plain", "frame"), MESSAGES, ids=[plain[0] for plain, _ in MESSAGES])
@@ -106,7 +116,7 @@ def test_values(value, packed):
 def test_examples_are_complete():
     """There is an example of each kind of message, of each key of meta, and of each extension type."""
     assert {plain[0] for plain, _ in MESSAGES} == set(KINDS)
-    keys = {name.strip("`") for name, *_ in rows("key      type") if len(name.strip("`")) < 5}
+    keys = {name.strip("`") for heading in ("key      type", "key of rip") for name, *_ in rows(heading)}
     assert {key for plain, _ in MESSAGES for key in plain[1] or ()} == keys
     codes = {
         type(value).__name__: int(code)
@@ -136,6 +146,45 @@ def extension_code(packed):
     return packed[2] if packed[0] == 0xC7 else None
 
 
+def test_trailer():
+    """A trailer is the frame of a rip, its length and the magic, as the document's bytes show."""
+    plain, frame = [(plain, frame) for plain, frame in MESSAGES if plain[0] == "rip"][-1]
+    (told,) = re.findall(
+        rf"The frame of the second has {len(frame)} bytes, .*::\n\n    ({HEX})$", DOCUMENT, re.MULTILINE
+    )
+    rip = messages.from_plain(plain)
+    assert last_words(rip) == frame + bytes.fromhex(told)
+    assert bytes.fromhex(told) == len(frame).to_bytes(4, "big") + b"\xc1GTK"
+    decoder = ReplyDecoder()
+    feed(decoder, last_words(rip))
+    assert decoder.ended() == ([], rip)
+
+
+def test_half_a_reply_before_the_trailer():
+    """Wherever a worker dies in a reply, the trailer behind it completes nothing."""
+    rip = messages.from_plain(next(plain for plain, _ in MESSAGES if plain[0] == "rip"))
+    reply = Encoder().encode(messages.Ok(b"x" * 60))
+    for sent in range(len(reply) + 1):
+        decoder = ReplyDecoder()
+        found = feed(decoder, reply[:sent] + last_words(rip))
+        rest, words = decoder.ended()
+        assert (found + rest, words) == ([messages.Ok(b"x" * 60)] if sent == len(reply) else [], rip)
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0", b"\xff\xff\xff\xff"])
+def test_withheld(behind):
+    """The three cases in which the document withholds a frame; silence hands it over, if it can be followed by this."""
+    decoder = ReplyDecoder()
+    reply = Encoder().encode(messages.Ok(lastwords.MAGIC if not behind else b"x"))
+    assert feed(decoder, reply + behind) == []
+    assert decoder.withheld
+    if behind[:1] == b"\xff":
+        with pytest.raises(ProtocolError):
+            decoder.settle()
+    else:
+        assert [type(message) for message in decoder.settle()] == [messages.Ok]
+
+
 def test_table_of_states():
     """The table of who may speak when is the one that both sides walk through."""
     told = {(state, who, KINDS[kind]): then for state, who, kind, then in rows("state")}
@@ -154,6 +203,13 @@ def test_numbers():
     assert f"This is version {messages.VERSION} of" in text
     assert f"at most {codec.DEFAULT_LIMIT:,} bytes" in text
     assert f"Sets may lie in sets {codec.NESTED_EXT} deep" in text
+    assert f"{children.GRACE:g} seconds later by SIGABRT, another second later by SIGKILL" in text
+    assert children.LAST_GRACE == 1
+    assert f"closes {connection.LAST_WORDS:g} seconds later" in text
+    assert f"nothing more has come for {connection.SETTLE:g} seconds" in text
+    assert f"A trailer has at most {lastwords.LONGEST:,} bytes" in text
+    assert f"between 1 and {lastwords.LONGEST:,} bytes" in text
+    assert f"Cut at {scoreboard._ENTRY.size - 9} bytes" in text
     assert f"says nothing for {ServerConfig((UnixAddress('x'),)).greeting_timeout:g} seconds" in text
 
 
@@ -213,6 +269,12 @@ PROGRAM = """
     worker.end_checkout()
     assert worker.call("mark", "second checkout") == ["done", "second checkout"]
     assert error_of(worker, "leave") == "SystemExit: enough"  # behind a "by", which it skips
+    worker.socket.close()
+
+    # A worker that dies has last words.
+    worker = Worker(path)
+    told = error_of(worker, "die")
+    assert told.startswith("('rip', {") and "'exitcode': 7" in told and "'method': 'die'" in told, told
     worker.socket.close()
 
     # Everything at once, ahead of the conversation.
