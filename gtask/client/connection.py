@@ -346,7 +346,8 @@ class Connection:
         unsent: list[Call] = []
         if self.untouched:
             unsent, self._pending = list(self._pending), deque()
-        error = self._overdue_error(None, rip) if self._overdue else self._death(how, rip)
+        ended_by_server = rip is not None and bool(rip.why) and bool(self._pending)
+        error = self._overdue_error(None, rip) if self._overdue or ended_by_server else self._death(how, rip)
         self.close(error)
         self._owner.lost(self, error, unsent)
 
@@ -470,10 +471,10 @@ class Connection:
         self.hang_up(self._overdue_error())
 
     def _settle_later(self) -> None:
-        if self._settle_alarm is None:
-            self._settle_alarm = self._loop.timer(SETTLE)
-        else:
+        if self._settle_alarm is not None:  # started again, it would go on where it had been stopped
             self._settle_alarm.stop()
+            self._settle_alarm.close()
+        self._settle_alarm = self._loop.timer(SETTLE)
         self._settle_alarm.start(self._guarded, self._on_settled, update=True)
 
     def _on_settled(self) -> None:
@@ -551,7 +552,8 @@ class Connection:
             limit = f"took longer than {call.timeout:g} s" if call.timeout else "took too long"
             advice = "if it may take so long, raise the client's timeout"
         else:
-            limit = f"was stopped by the server after {elapsed:.3g} s"
+            why = f", because {rip.why}" if rip is not None else " (it stopped, or hung_worker_timeout had passed)"
+            limit = f"was ended by the server after {elapsed:.3g} s{why}"
             advice = "if it may take so long, raise the server's hung_worker_timeout"
         error = CallTimeout(
             f"{call.method} {limit} in {self.label}; the worker is given up; {advice}",

@@ -147,8 +147,9 @@ class Pool:
     def overdue(self, lease: Lease, call: Call) -> Error:
         ledger, now = self._ledger, monotonic()
         client = f" for client {self.terms.name!r}" if self.terms.name else ""
-        if ledger.failing_since is not None:
-            reason = f"{self._trouble}, for {now - ledger.failing_since:.1f} s by now"
+        if ledger.backoff.failures:
+            since = f", for {now - ledger.failing_since:.1f} s by now" if ledger.failing_since is not None else ""
+            reason = f"{self._trouble}{since}"
         else:
             reason = (
                 f"{ledger.count(BUSY)} of at most {ledger.max_workers} workers are busy, "
@@ -234,7 +235,9 @@ class Pool:
         try:
             sock = connect(self._address, CONNECT_TIMEOUT)
             connection = Connection(sock, self._address, self, self._encoder, self.terms.limit_message, self.terms.name)
-            self._ledger.reached()
+            if self._ledger.failing_since is not None:
+                self._ledger.reached()
+                self._trouble = "the server is there by now, and a worker is starting"
             connection.slot = slot
             slot.worker = connection
             self._connections.add(connection)

@@ -34,7 +34,7 @@ LAST_GRACE = 1.0
 
 LEAVING, INTERRUPTED, ABORTED, KILLED = "leaving", "interrupted", "aborted", "killed"
 
-_DOING = {IDLE: "waiting for its client", SETUP: "in setup", HOOKS: "in checkout_done or teardown"}
+_DOING = {CALL: "a call", IDLE: "waiting for its client", SETUP: "in setup", HOOKS: "in checkout_done or teardown"}
 
 
 class View(NamedTuple):
@@ -63,7 +63,8 @@ class Child:
         due: when to look at it again.
         leave_by: while it is leaving, when its time for that is over.
         why: why it is on the ladder, for the log.
-        aimed: when began what SIGALRM was to interrupt.
+        aimed: when began what SIGALRM was to interrupt; 0 if nothing was.
+        hung: the method whose call took longer than hung_worker_timeout, or "".
     """
 
     pid: int
@@ -74,6 +75,7 @@ class Child:
     leave_by: float = math.inf
     why: str = ""
     aimed: float = 0.0
+    hung: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -101,7 +103,8 @@ class Obituary:
         method: what it was calling, or "".
         elapsed: seconds since that call began, or since it was forked.
         line: a line for the log, "" if it ended as it should.
-        orphans: whether it was on the ladder, so that what it leaves behind goes, too.
+        orphans: whether it was interrupted, so that what it leaves behind goes, too.
+        why: why it was interrupted, or "".
     """
 
     pid: int
@@ -111,6 +114,7 @@ class Obituary:
     elapsed: float
     line: str
     orphans: bool
+    why: str
 
 
 class Children:
@@ -157,6 +161,7 @@ class Children:
                 # What was interrupted has ended, and the worker runs its hooks.
                 self._let_leave(child, now)
             elif not child.rung and view.phase != IDLE and view.since + self._limit <= now:
+                child.hung = view.method or _DOING[view.phase]
                 child.why = f"it was hung for {now - view.since:.3g} s (hung_worker_timeout)"
                 orders += self._climb(child, now)
             elif child.rung == LEAVING and child.due <= now < child.leave_by and view.phase not in (CALL, SETUP):
@@ -195,11 +200,15 @@ class Children:
         method = view.method if view.phase == CALL else ""
         line = ""
         if code or view.phase in (CALL, SETUP):
-            doing = f"in {method or 'a call'}" if view.phase == CALL else _DOING[view.phase]
+            doing = f"in {method or _DOING[CALL]}" if view.phase == CALL else _DOING[view.phase]
             how = f"was ended by {name}" if name else f"exited with status {code}"
             because = f", because {child.why}" if child.rung else ""
             line = f"worker {pid} {how} {doing} after {elapsed:.3g} s{because}"
-        return Obituary(pid, None if name else code, name, method, elapsed, line, bool(child.rung))
+        elif child.hung:
+            line = f"worker {pid} was interrupted in {child.hung}, because {child.why}"
+        was_interrupted = child.aimed > 0
+        why = child.why if was_interrupted else ""
+        return Obituary(pid, None if name else code, name, method, elapsed, line, was_interrupted, why)
 
     def _let_leave(self, child: Child, now: float) -> None:
         # Looked at again soon: a request that it has not read yet may still become a call.

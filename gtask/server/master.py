@@ -195,9 +195,12 @@ class Master:
                 elapsed=obituary.elapsed,
                 maxrss=maxrss // 1024 if sys.platform == "darwin" else maxrss,  # which counts bytes
                 stacks=held.slot.read_stacks(),
+                why=obituary.why,
             )
             with contextlib.suppress(OSError):  # nobody has to hear them
                 held.connection.send(held.slot.take_held() + last_words(rip), socket.MSG_DONTWAIT)
+                # A worker that was forked just now has this duplicate, too, until it has closed it.
+                held.connection.shutdown(socket.SHUT_WR)
         held.connection.close()
         held.slot.close()
 

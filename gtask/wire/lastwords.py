@@ -14,6 +14,9 @@ from gtask.wire.messages import Message, Rip
 __all__ = ["ReplyDecoder", "last_words"]
 
 MAGIC = b"\xc1GTK"
+START = b"\x92\xa3rip"
+"""How the frame of a trailer begins, behind its length."""
+
 LONGEST = 128 * 1024
 """Bytes that a trailer has at the most."""
 
@@ -57,6 +60,9 @@ class ReplyDecoder(Decoder):
         Raises:
             ProtocolError: what was withheld is no message.
         """
+        rip, start = self._trailer()
+        if rip is not None and start in (0, *self._stops()[0]):
+            return []  # last words, and no reply is cut: the end of the stream is yet to come
         return self._take(settled=True)
 
     def ended(self) -> tuple[list[Message], Rip | None]:
@@ -83,16 +89,27 @@ class ReplyDecoder(Decoder):
         data = self._partial
         stops, too_long = self._stops()
         rest = len(data) - (stops[-1] if stops else 0)
+        begin = self._possible_trailer() if stops or too_long else len(data)
         self.withheld = not settled and (
-            too_long > 0 or (bool(stops) and (0 < rest <= LONGEST or (not rest and data.endswith(MAGIC))))
+            too_long > 0 or (bool(stops) and (0 < rest <= LONGEST or begin < len(data) or data.endswith(MAGIC)))
         )
         if self.withheld:
-            del stops[-1:]
+            stops = [stop for stop in stops[:-1] if stop <= begin]
         else:
             self._check(too_long)
         messages: list[Message] = []
         self._decode_into(messages, stops)
         return messages
+
+    def _possible_trailer(self) -> int:
+        """Where a trailer begins, if one may: its bytes may pass for the rest of a frame and for further frames."""
+        data = self._partial
+        at = data.find(START, max(0, len(data) - LONGEST))
+        while at >= 0:
+            if at >= 4 and len(data) <= at + LENGTH.unpack_from(data, at - 4)[0] + 8:
+                return at - 4
+            at = data.find(START, at + 1)
+        return len(data)
 
     def _decode_into(self, messages: list[Message], stops: list[int]) -> None:
         start = 0

@@ -106,6 +106,8 @@ class Rip:
     """The most memory that it used, in KiB."""
     stacks: str = ""
     """Where its threads were, as faulthandler wrote it down."""
+    why: str = ""
+    """Why its master has ended it, if it has."""
 
 
 Message = Hi | Do | Ok | Er | Sk | Done | Bye | Rip
@@ -221,6 +223,8 @@ def _write_rip(rip: Rip) -> Plain:
         meta["signal"] = rip.signal
     if rip.stacks:
         meta["stacks"] = rip.stacks
+    if rip.why:
+        meta["why"] = rip.why
     return ["rip", meta]
 
 
@@ -233,6 +237,7 @@ def _read_rip(plain: Plain, meta: Meta) -> Rip:
         _typed(meta, "elapsed", float, 0.0),
         _typed(meta, "maxrss", int, 0),
         _typed(meta, "stacks", str, ""),
+        _typed(meta, "why", str, ""),
     )
 
 

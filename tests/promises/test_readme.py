@@ -142,7 +142,7 @@ def test_names_and_numbers_are_those_of_the_code():
 def plain(text, address="unix:/run/reports.sock"):
     """A message without what differs each time: process ids, times, sizes, and where the server is."""
     text = " ".join(text.replace(str(address), "unix:/run/reports.sock").split())
-    for varies in (r"(?<=worker )\d+", r"[\d.e-]+(?= s after)", r"(?<=after )[\d.]+(?= s in)"):
+    for varies in (r"(?<=worker )\d+", r"[\d.e-]+(?= s after)", r"(?<=after )[\d.]+(?= s (in|\())"):
         text = re.sub(varies, "N", text)
     return re.sub(r"(?<=used )\d+(?= MiB)|(?<=, for )[\d.]+(?= s by now)", "N", text)
 
