@@ -320,7 +320,7 @@ class _SubmittedCall(Call):
         if type(outcome) is Ok:
             self.result.set(outcome.value)
         else:
-            self.result.set_exception(self._lease.error_of(self.method, outcome))
+            self.result.fail(self._lease.error_of(self.method, outcome))
 
 
 class Method:

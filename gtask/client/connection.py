@@ -21,8 +21,8 @@ from gevent.event import AsyncResult
 from gevent.hub import Waiter
 
 from gtask.address import Address, TcpAddress, UnixAddress
-from gtask.errors import CallTimeout, Cancelled, Error, ProtocolError, WorkerDied
-from gtask.wire import failure
+from gtask.client import verdicts
+from gtask.errors import Cancelled, Error, ProtocolError
 from gtask.wire.codec import Encoder
 from gtask.wire.exchange import Exchange
 from gtask.wire.lastwords import ReplyDecoder
@@ -51,9 +51,32 @@ Outcome = Ok | Er | Sk | Error
 
 
 if TYPE_CHECKING:
-    Result = AsyncResult[Any]
+    _AsyncResult = AsyncResult[Any]
 else:
-    Result = AsyncResult  # what ``submit`` returns; generic for type checkers only
+    _AsyncResult = AsyncResult  # generic for type checkers only
+
+
+class Result(_AsyncResult):
+    """What ``submit`` returns: gevent's AsyncResult (``get``, ``ready``, ``rawlink``, ``gevent.wait``).
+
+    Its ``get`` keeps the worker's frames, where AsyncResult raises without a traceback.
+    """
+
+    __slots__ = ("_worker_frames",)
+
+    def fail(self, error: Error) -> None:
+        """Set the exception, with its traceback."""
+        self._worker_frames = error.__traceback__
+        self.set_exception(error)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """The value, as soon as it is there; or raises what the call raised, or gevent.Timeout."""
+        try:
+            return super().get(block, timeout)
+        except Error as error:
+            if error is self.exception:
+                raise error.with_traceback(self._worker_frames)
+            raise
 
 
 class Call:
@@ -346,10 +369,26 @@ class Connection:
         unsent: list[Call] = []
         if self.untouched:
             unsent, self._pending = list(self._pending), deque()
-        ended_by_server = rip is not None and bool(rip.why) and bool(self._pending)
-        error = self._overdue_error(None, rip) if self._overdue or ended_by_server else self._death(how, rip)
+        if self._pending and (self._overdue or (rip is not None and rip.why)):
+            error: Error = self._overdue_error(rip=rip)
+        else:
+            call = self._pending[0] if self._pending else None
+            error = verdicts.died(
+                self.label,
+                self.pid,
+                how,
+                rip,
+                method=None if call is None else call.method,
+                elapsed=None if call is None else monotonic() - call.sent_at,
+                midway=self._decoder.midway,
+            )
         self.close(error)
         self._owner.lost(self, error, unsent)
+
+    def _overdue_error(self, reply: Er | None = None, rip: Rip | None = None) -> Error:
+        call = self._pending[0]
+        timeout = call.timeout if self._overdue else None
+        return verdicts.overdue(self.label, self.pid, call.method, monotonic() - call.sent_at, timeout, reply, rip)
 
     # --- the hub calls ---------------------------------------------------------------------------------
 
@@ -396,9 +435,9 @@ class Connection:
         self._exchange.worker_says(message)
         if isinstance(message, (Ok, Er, Sk)):
             pending = self._pending
-            if (type(message) is Er and _is_interrupted(message)) or (self._overdue and len(pending) == 1):
+            if (type(message) is Er and verdicts.is_interrupted(message)) or (self._overdue and len(pending) == 1):
                 # The last call is the one that hung: whatever it says now, its time was over.
-                self.hang_up(self._overdue_error(message))
+                self.hang_up(self._overdue_error(message if isinstance(message, Er) else None))
                 return
             self._in_hand = call = pending[0]
             pending.popleft()
@@ -518,56 +557,6 @@ class Connection:
             self._unsent.append(memoryview(data)[sent:])
             self._writer.start(self._guarded, self._on_writable)
 
-    def _death(self, how: str, rip: Rip | None) -> Error:
-        call = self._pending[0] if self._pending else None
-        elapsed = None if call is None else monotonic() - call.sent_at
-        text = f"{self.label} {how if rip is None else _ended(rip)}"
-        if elapsed is not None and call is not None:
-            text += f" {elapsed:.3g} s after {call.method} was called"
-            if self._decoder.midway:
-                text += ", half way through its reply"
-        if rip is not None:
-            text += f"; it had used {rip.maxrss / 1024:.0f} MiB of memory at the most"
-        if call is not None:
-            text += "; whether the call was executed is not known"
-        error = WorkerDied(
-            text,
-            pid=self.pid or None,
-            exitcode=rip.exitcode if rip else None,
-            signal=rip.signal if rip else "",
-            method=call.method if call is not None else None,
-            elapsed=elapsed,
-            maxrss=rip.maxrss if rip else None,
-            stacks=rip.stacks if rip else "",
-        )
-        if rip is not None and rip.stacks:
-            error.add_note(f"Where the worker was:\n{rip.stacks}")
-        return error
-
-    def _overdue_error(self, reply: object = None, rip: Rip | None = None) -> CallTimeout:
-        """The error of a call whose time is over, with what the worker or its master said about it."""
-        call = self._pending[0]
-        elapsed = monotonic() - call.sent_at
-        if self._overdue:
-            limit = f"took longer than {call.timeout:g} s" if call.timeout else "took too long"
-            advice = "if it may take so long, raise the client's timeout"
-        else:
-            why = f", because {rip.why}" if rip is not None else " (it stopped, or hung_worker_timeout had passed)"
-            limit = f"was ended by the server after {elapsed:.3g} s{why}"
-            advice = "if it may take so long, raise the server's hung_worker_timeout"
-        error = CallTimeout(
-            f"{call.method} {limit} in {self.label}; the worker is given up; {advice}",
-            pid=self.pid or None,
-            method=call.method,
-            elapsed=elapsed,
-            stacks=rip.stacks if rip else "",
-        )
-        if isinstance(reply, Er):
-            error.__traceback__ = failure.rebuild(reply.exc, reply.text).__traceback__
-        if rip is not None and rip.stacks:
-            error.add_note(f"Where the worker was:\n{rip.stacks}")
-        return error
-
     def _shut_down(self) -> None:
         try:
             self._socket.shutdown(SHUT_WR)
@@ -577,14 +566,6 @@ class Connection:
 
 _A_DO, _A_DONE = Do(()), Done()
 _DONE_FRAME = Encoder().encode(_A_DONE)
-
-
-def _is_interrupted(er: Er) -> bool:
-    return er.exc is not None and er.exc.get("type") == "Interrupted" and er.exc.get("module") == "gtask.errors"
-
-
-def _ended(rip: Rip) -> str:
-    return f"was ended by {rip.signal}" if rip.signal else f"exited with status {rip.exitcode}"
 
 
 def _reason(error: OSError) -> str:

@@ -40,7 +40,8 @@ ARROWS = {
     "client.backoff": "",
     "client.ledger": "client.backoff",
     "client.config": "wire.codec",
-    "client.connection": "errors address wire.codec wire.exchange wire.failure wire.lastwords wire.messages",
+    "client.verdicts": "errors wire.failure wire.messages",
+    "client.connection": "errors address wire.codec wire.exchange wire.lastwords wire.messages client.verdicts",
     "client.checkout": "errors wire.failure wire.messages client.connection",
     "client.pool": "errors address spawn wire.codec wire.failure wire.messages "
     "client.checkout client.config client.connection client.ledger",
@@ -95,6 +96,7 @@ PURE = {
     "wire.lastwords": "msgpack",
     "client.backoff": "",
     "client.ledger": "",
+    "client.verdicts": "",
     "client.config": "msgpack",  # the limit is the codec's
     "server.children": "signal",  # for the numbers
     "server.interface": "",
