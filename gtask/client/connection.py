@@ -75,7 +75,7 @@ class Result(_AsyncResult):
             return super().get(block, timeout)
         except Error as error:
             if error is self.exception:
-                raise error.with_traceback(self._worker_frames)
+                raise error.with_traceback(self._worker_frames)  # noqa: B904  # the same error, with its own cause
             raise
 
 
