@@ -396,9 +396,7 @@ class Connection:
         try:
             count = self._socket.recv_into(self._decoder.space)
             if not count:
-                messages, rip = self._decoder.ended()
-                self._take_all(messages)
-                self._die("closed the connection", rip)
+                self._end("closed the connection")
                 return
             self._take_all(self._decoder.received(count))
             if self._decoder.withheld:
@@ -408,10 +406,20 @@ class Connection:
         except ProtocolError as error:
             self.hang_up(ProtocolError(f"{self.label}: {error}"))
         except OSError as error:
-            self._die(f"broke the connection ({_reason(error)})")
+            self._end(f"broke the connection ({_reason(error)})")
         except BaseException:
             self._torn()
             raise
+
+    def _end(self, how: str) -> None:
+        """Nothing more will come: take what has come, and the last words."""
+        try:
+            messages, rip = self._decoder.ended()
+            self._take_all(messages)
+        except ProtocolError as error:
+            self.hang_up(ProtocolError(f"{self.label}: {error}"))
+        else:
+            self._die(how, rip)
 
     def _guarded(self, function: Callable[[], None]) -> None:
         try:

@@ -200,7 +200,9 @@ class Master:
             with contextlib.suppress(OSError):  # nobody has to hear them
                 held.connection.send(held.slot.take_held() + last_words(rip), socket.MSG_DONTWAIT)
                 # A worker that was forked just now has this duplicate, too, until it has closed it.
-                held.connection.shutdown(socket.SHUT_WR)
+                held.connection.shutdown(socket.SHUT_RDWR)
+                while held.connection.recv(65536, socket.MSG_DONTWAIT):
+                    pass  # to close it with something unread would reset it, and the last words be lost
         held.connection.close()
         held.slot.close()
 

@@ -57,7 +57,7 @@ def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot:
     except ProtocolError as error:
         log.warning("worker %d closes its connection: %s", os.getpid(), error)
         status = 0
-    except OSError as error:
+    except (ConnectionError, TimeoutError) as error:
         # The client is gone; that is how a connection ends when a client gives up its call.
         log.debug("worker %d lost its client: %s", os.getpid(), error)
         status = 0
@@ -187,8 +187,9 @@ class _Worker:
             error = None  # it knows this frame
 
     def _raised(self, do: Do, error: BaseException) -> None:
-        if not isinstance(error, (Exception, Interrupted)):
-            self._say(Bye("a call raised what should end a process"))
+        kind = type(error)  # isinstance would ask the error itself, too
+        if issubclass(kind, MemoryError) or not issubclass(kind, (Exception, Interrupted)):
+            self._say(Bye(f"a call raised {failure.text(error)}"[:SHORT]))
         self._exchange.failed(do)
         text = failure.text(error)
         try:
