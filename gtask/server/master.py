@@ -168,6 +168,7 @@ class Master:
 
     def _reap(self) -> None:
         while True:
+            self._refuse_for_the_dead()
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
@@ -177,6 +178,15 @@ class Master:
             obituary = self._children.ended(pid, status, monotonic())
             if obituary is not None:
                 self._bury(obituary, usage.ru_maxrss)
+
+    def _refuse_for_the_dead(self) -> None:
+        """Before a dead worker is reaped: let nothing more be sent to it that would be lost."""
+        if hasattr(os, "waitid"):
+            with contextlib.suppress(ChildProcessError):
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if dead is not None and dead.si_pid in self._workers:
+                    with contextlib.suppress(OSError):
+                        self._workers[dead.si_pid].connection.shutdown(socket.SHUT_RD)
 
     def _bury(self, obituary: Obituary, maxrss: int) -> None:
         held = self._workers.pop(obituary.pid)

@@ -136,16 +136,22 @@ def test_a_remote_keeps_its_client(serve):
     wait_for_end(pid)
 
 
+def workers_of(server):
+    with open(f"/proc/{server.pid}/task/{server.pid}/children") as children:
+        return children.read().split()
+
+
 def test_workers_that_are_only_just_starting(serve, connect, tmp_path):
-    """Their setup runs when the client closes: who waits for them is told at once, and they end after it."""
+    """Their setup hangs when the client closes: who waits for them is told at once, and the ladder ends it."""
     os.mkfifo(tmp_path / "gate")
-    client = connect(serve(SLOW_SETUP), timeout=None)
+    server = serve(SLOW_SETUP)
+    client = connect(server, timeout=None)
     caller = gevent.spawn(client.call, "pid")
     testing.wait_until((tmp_path / "inside").exists)
     client.close()
     with pytest.raises(gtask.ClientClosed):
         caller.get()
-    (tmp_path / "gate").write_text("")
+    testing.wait_until(lambda: not workers_of(server), what="the end of the workers")
 
 
 def test_a_client_that_never_found_its_server(connect, tmp_path):
