@@ -1,0 +1,65 @@
+"""The point of this test is to ensure that gtask works, and says what it does instead, where a system lacks something.
+
+A system without POLLRDHUP, memfd_create, waitid and prctl is played by taking them away from this one.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from gtask.server import process
+
+PROGRAM = """
+    import ctypes, gevent, logging, os, select, signal, subprocess, sys, tempfile, traceback
+
+    del select.POLLRDHUP, os.memfd_create, os.waitid
+    ctypes.CDLL = None  # there is no prctl to ask for
+    sys.platform = "darwin"
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+
+    import gtask
+    from gtask.wire import codec, exchange, failure, lastwords, messages, tracebacks
+    from gtask.server import cli, embed, listener, master, worker
+
+    def double(number):
+        return 2 * number
+
+    def die():
+        ctypes.string_at(0)
+
+    with gtask.fork_server({"double": double, "die": die}) as server:
+        with gtask.Client(server.address, min_workers=0, timeout=10) as client:
+            assert client.call("double", 21) == 42
+            try:
+                client.call("die")
+            except gtask.WorkerDied as error:
+                assert error.signal == "SIGSEGV"
+                assert "in die" in error.stacks, error.stacks
+            else:
+                raise AssertionError("a dead worker was not noticed")
+"""
+
+
+def test_a_server_without_them(tmp_path):
+    """It imports, serves, tells of a death with its stacks from a temporary file, and has said so at its start."""
+    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for lacking in ("no POLLRDHUP: ", "no memfd_create: ", "no prctl: "):
+        assert f"this system has {lacking}" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others do lack something")
+def test_linux_lacks_nothing():
+    """So nothing is said."""
+    assert process.substitutes() == []
