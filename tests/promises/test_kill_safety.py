@@ -234,4 +234,4 @@ def test_struck_at_every_switch(client, scenario, strike):
         check(client)
         if not struck:
             break
-    assert number > 2
+    assert number > 1  # at least one was struck; how many there are depends on what has come meanwhile
