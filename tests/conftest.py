@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
 import textwrap
 
 import gevent
@@ -25,6 +26,15 @@ def pytest_collection_finish():
     """Each test looks through all objects for greenlets that were left behind: not those of the tests' modules."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def tracing_goes_on():
+    """A debugger under test ends all tracing when it quits, coverage's too."""
+    usual = sys.gettrace()
+    yield
+    if sys.gettrace() is not usual:
+        sys.settrace(usual)
 
 
 @pytest.fixture(autouse=True)
