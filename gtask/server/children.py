@@ -143,8 +143,9 @@ class Children:
         if child is None or child.rung:
             return []
         child.why = why
-        if child.look().phase in (CALL, SETUP):
-            return self._climb(child, now)
+        view = child.look()
+        if view.phase in (CALL, SETUP):
+            return self._climb(child, view, now)
         self._let_leave(child, now)
         return []
 
@@ -163,11 +164,11 @@ class Children:
             elif not child.rung and view.phase != IDLE and view.since + self._limit <= now:
                 child.hung = view.method or _DOING[view.phase]
                 child.why = f"it was hung for {now - view.since:.3g} s (hung_worker_timeout)"
-                orders += self._climb(child, now)
+                orders += self._climb(child, view, now)
             elif child.rung == LEAVING and child.due <= now < child.leave_by and view.phase not in (CALL, SETUP):
                 child.due = min(now + GRACE, child.leave_by)
             elif child.rung and child.due <= now:
-                orders += self._climb(child, now)
+                orders += self._climb(child, view, now)
         return orders
 
     def next_due(self, now: float) -> float:
@@ -214,10 +215,10 @@ class Children:
         # Looked at again soon: a request that it has not read yet may still become a call.
         child.rung, child.due, child.leave_by = LEAVING, now + GRACE, now + self._stop_timeout
 
-    def _climb(self, child: Child, now: float) -> list[Signal]:
-        """The next rung."""
+    def _climb(self, child: Child, view: View, now: float) -> list[Signal]:
+        """The next rung, against what the worker did when it was looked at: by now it may do something else."""
         if child.rung in ("", LEAVING):
-            child.rung, child.due, child.aimed = INTERRUPTED, now + GRACE, child.look().since
+            child.rung, child.due, child.aimed = INTERRUPTED, now + GRACE, view.since
             return [Signal(child.pid, signal.SIGALRM, aim=child.aimed)]
         if child.rung == INTERRUPTED:
             child.rung, child.due = ABORTED, now + LAST_GRACE

@@ -95,6 +95,14 @@ def test_an_interrupted_call_gets_time_for_its_hooks():
     assert [order.number for order in children.due(100.0 + GRACE + 5.0)] == [ALARM]
 
 
+def test_what_begins_between_two_looks_is_not_interrupted():
+    """The signal is aimed at the call that was seen, though the worker is in its hooks by the time it is sent."""
+    views = iter([View(100.0, CALL, "hash"), View(100.5, HOOKS, "")])
+    children = Children(None, 5.0)
+    children.forked(11, 100.0, lambda: next(views))
+    assert children.hung_up(11, 100.4) == [Signal(11, ALARM, aim=100.0)]
+
+
 def test_a_worker_is_put_on_the_ladder_once():
     """A second hang-up, or one of a worker that is gone, changes nothing."""
     worker = Worker(11, phase=CALL)
