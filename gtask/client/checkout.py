@@ -173,8 +173,10 @@ class Lease:
         self.connection = connection
         connection.lend()
         while self._queue and self.connection is not None:
-            connection.send(self._queue[0])
-            self._queue.popleft()
+            call = self._queue[0]
+            connection.send(call)
+            if self.connection is not None and self._queue and self._queue[0] is call:
+                self._queue.popleft()  # unless the sending has shown that the worker is dead
         if self.released and self.connection is not None:
             connection.tell_when_drained()
         return True
@@ -182,7 +184,7 @@ class Lease:
     def stand_again(self, unsent: list[Call]) -> None:
         """The worker was found dead before anything had been sent: wait for another, first in line."""
         self.connection = None
-        self._queue.extend(unsent)
+        self._queue = deque([*unsent, *(call for call in self._queue if call not in unsent)])
         if self._queue:
             self._start_clock()
         self._lender.rejoin(self)
