@@ -139,7 +139,7 @@ class Lease:
         if self.connection is not None or self._queue or not self.released:
             try:
                 self.fail(Cancelled(reason))
-            except BaseException:
+            except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
                 self._lender.interrupted()
                 raise
 
@@ -155,7 +155,7 @@ class Lease:
                 connection.tell_when_drained()
             else:
                 self.give_back()
-        except BaseException:
+        except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
             self._lender.interrupted()
             raise
 

@@ -407,7 +407,7 @@ class Connection:
             self.hang_up(ProtocolError(f"{self.label}: {error}"))
         except OSError as error:
             self._end(f"broke the connection ({_reason(error)})")
-        except BaseException:
+        except BaseException:  # a Ctrl-C strikes in the hub, too
             self._torn()
             raise
 
@@ -424,7 +424,7 @@ class Connection:
     def _guarded(self, function: Callable[[], None]) -> None:
         try:
             function()
-        except BaseException:
+        except BaseException:  # a Ctrl-C strikes in the hub, too
             self._torn()
             raise
 
@@ -597,7 +597,7 @@ def connect(address: Address, timeout: float) -> Any:
         try:
             sock.setblocking(False)
             sock.connect(address.sockaddr)
-        except BaseException:
+        except BaseException:  # whatever it was, nobody will have the socket
             sock.close()
             raise
         return sock

@@ -91,7 +91,7 @@ class Pool:
         checkout = Checkout(self, lease, client)
         try:
             self._carry_out(self._ledger.checkout(lease, monotonic()))
-        except BaseException:
+        except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
             self.interrupted()  # and dropping the checkout releases the lease
             raise
         return checkout
@@ -246,7 +246,7 @@ class Pool:
             self._connect_failed(slot, str(error))
         except OSError as error:
             self._connect_failed(slot, f"the server is unreachable ({(error.strerror or str(error)).lower()})")
-        except BaseException:
+        except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
             if connection is not None:
                 connection.close(ClientClosed("the client was closed while it connected"))
             self._connect_failed(slot, "interrupted")

@@ -83,7 +83,7 @@ class Server:
         listeners: list[Listener] = []
         try:
             listeners.extend(Listener(address, self.config) for address in self.config.addresses)
-        except BaseException:
+        except BaseException:  # all or none, whatever has gone wrong
             for listener in listeners:
                 listener.close()
             raise
