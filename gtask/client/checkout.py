@@ -114,7 +114,10 @@ class Lease:
         self._check_open(method)
         call = BlockingCall(method, self._encode(method, args, kwargs), self._timeout)
         try:
-            self._enqueue(call)
+            if self.connection is not None:
+                self.connection.send(call)
+            else:
+                self._wait_in_line(call)
             outcome = call.wait()
         except BaseException as interruption:
             self._interrupted(call, interruption)
@@ -128,7 +131,10 @@ class Lease:
         self._check_open(method)
         call = _SubmittedCall(method, self._encode(method, args, kwargs), self._timeout, self)
         try:
-            self._enqueue(call)
+            if self.connection is not None:
+                self.connection.send(call)
+            else:
+                self._wait_in_line(call)
         except BaseException as interruption:
             self._interrupted(call, interruption)
             raise
@@ -237,7 +243,7 @@ class Lease:
             raise self.error.with_traceback(self._traceback)
         if self.released:
             raise CheckoutReleased("this checkout is over: make a new one with client.checkout()")
-        waiting = len(self._queue) if self.connection is None else self.connection.pending
+        waiting = len(self._queue if self.connection is None else self.connection.pending)
         if waiting >= self._lender.terms.max_queue:
             self.error = Overloaded(
                 f"{method}{self._for_client} was not sent: {waiting} calls are queued on this checkout already "
@@ -256,10 +262,7 @@ class Lease:
         name = self._lender.terms.name
         return f" (client {name!r})" if name else ""
 
-    def _enqueue(self, call: Call) -> None:
-        if self.connection is not None:
-            self.connection.send(call)
-            return
+    def _wait_in_line(self, call: Call) -> None:
         self._queue.append(call)
         if len(self._queue) == 1:
             self._start_clock()
@@ -284,7 +287,7 @@ class Lease:
             if self._queue:
                 self._start_clock()
         connection = self.connection
-        if connection is not None and (connection.owes(call) or not connection.is_sound):
+        if connection is not None and (call in connection.pending or not connection.is_sound):
             self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
         self._lender.interrupted()
 
@@ -328,10 +331,11 @@ class _SubmittedCall(Call):
 class Method:
     """A method of the worker's interface, by name: call it, or ``submit`` it."""
 
-    __slots__ = ("_checkout", "_name")
+    __slots__ = ("_checkout", "_lease", "_name")
 
-    def __init__(self, checkout: Checkout, name: str) -> None:
+    def __init__(self, checkout: Checkout, lease: Lease, name: str) -> None:
         self._checkout = checkout  # a strong reference: client.checkout().hash("x") is used like this
+        self._lease = lease
         self._name = name
 
     def __repr__(self) -> str:
@@ -339,7 +343,7 @@ class Method:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call it and block this greenlet until its value is there; see :meth:`Checkout.call`."""
-        return self._checkout._lease.call(self._name, (self._name, *args), kwargs)
+        return self._lease.call(self._name, (self._name, *args), kwargs)
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Result:
         """Send the call behind those already made on this checkout, without waiting.
@@ -352,7 +356,7 @@ class Method:
             Overloaded: too many calls are queued on this checkout.
             Error: the sticky error of this checkout.
         """
-        return self._checkout._lease.submit(self._name, (self._name, *args), kwargs)
+        return self._lease.submit(self._name, (self._name, *args), kwargs)
 
 
 class Checkout:
@@ -376,7 +380,7 @@ class Checkout:
         if name[:1] == "_":
             # Copying, pickling and the like ask for such names; no interface offers one.
             raise AttributeError(name)
-        return Method(self, name)
+        return Method(self, self._lease, name)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the worker with just these arguments, for an interface that is a function; else as :meth:`call`."""

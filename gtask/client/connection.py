@@ -152,6 +152,7 @@ class Connection:
     """A worker, as its client sees it.
 
     Attributes:
+        pending: the calls that have been sent and are owed a reply, in order.
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
         retire: why the worker asked not to be used after this checkout, or "".
@@ -173,7 +174,6 @@ class Connection:
         "_overdue",
         "_owes_done",
         "_owner",
-        "_pending",
         "_reader",
         "_settle_alarm",
         "_socket",
@@ -182,6 +182,7 @@ class Connection:
         "_writer",
         "address",
         "error",
+        "pending",
         "pid",
         "retire",
         "server",
@@ -205,7 +206,7 @@ class Connection:
         self._exchange = Exchange()
         self._encoder = encoder
         self._decoder = ReplyDecoder(limit)
-        self._pending: deque[Call] = deque()
+        self.pending: deque[Call] = deque()
         self._unsent: deque[memoryview] = deque()
         self._burst: list[bytes] = []
         self._in_hand: Call | None = None
@@ -224,7 +225,7 @@ class Connection:
 
     def __repr__(self) -> str:
         state = f"closed: {self.error}" if self.error is not None else self._exchange.state
-        return f"<Connection to worker {self.pid or '?'} at {self.address}, {state}, {len(self._pending)} calls>"
+        return f"<Connection to worker {self.pid or '?'} at {self.address}, {state}, {len(self.pending)} calls>"
 
     # --- the client speaks -----------------------------------------------------------------------------
 
@@ -260,7 +261,7 @@ class Connection:
         """Send a request behind those already sent; its outcome goes to ``call.deliver``. Never blocks."""
         self._exchange.client_says(_A_DO)
         now = call.sent_at = monotonic()
-        pending = self._pending
+        pending = self.pending
         pending.append(call)
         if len(pending) == 1:
             deadline = call.reach_head(now)
@@ -307,21 +308,12 @@ class Connection:
     def is_sound(self) -> bool:
         """Whether it is open, and no interruption has left it half way through some change."""
         # gevent stops the reader if a KeyboardInterrupt strikes before our own handler is entered.
-        return self.error is None and self._exchange.owed == len(self._pending) and bool(self._reader.active)
+        return self.error is None and self._exchange.owed == len(self.pending) and bool(self._reader.active)
 
     @property
     def state(self) -> str:
         """That of its exchange: ``idle``, ``busy``, ``settling``..."""
         return self._exchange.state
-
-    @property
-    def pending(self) -> int:
-        """How many replies are owed."""
-        return len(self._pending)
-
-    def owes(self, call: Call) -> bool:
-        """Whether this call has been sent and its reply has not come."""
-        return call in self._pending
 
     @property
     def label(self) -> str:
@@ -351,9 +343,9 @@ class Connection:
             self._loop.run_callback(self._greeting.switch, self.error)
         if self._in_hand is not None:
             self._in_hand.post(self.error)  # an interruption has come just before it was delivered
-        while self._pending:
-            self._pending[0].post(self.error)
-            self._pending.popleft()
+        while self.pending:
+            self.pending[0].post(self.error)
+            self.pending.popleft()
         self._closed = True
 
     def hang_up(self, error: Error) -> None:
@@ -368,11 +360,11 @@ class Connection:
             return
         unsent: list[Call] = []
         if self.untouched:
-            unsent, self._pending = list(self._pending), deque()
-        if self._pending and (self._overdue or (rip is not None and rip.why)):
+            unsent, self.pending = list(self.pending), deque()
+        if self.pending and (self._overdue or (rip is not None and rip.why)):
             error: Error = self._overdue_error(rip=rip)
         else:
-            call = self._pending[0] if self._pending else None
+            call = self.pending[0] if self.pending else None
             error = verdicts.died(
                 self.label,
                 self.pid,
@@ -386,20 +378,21 @@ class Connection:
         self._owner.lost(self, error, unsent)
 
     def _overdue_error(self, reply: Er | None = None, rip: Rip | None = None) -> Error:
-        call = self._pending[0]
+        call = self.pending[0]
         timeout = call.timeout if self._overdue else None
         return verdicts.overdue(self.label, self.pid, call.method, monotonic() - call.sent_at, timeout, reply, rip)
 
     # --- the hub calls ---------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
+        decoder = self._decoder
         try:
-            count = self._socket.recv_into(self._decoder.space)
+            count = self._socket.recv_into(decoder.space)
             if not count:
                 self._end("closed the connection")
                 return
-            self._take_all(self._decoder.received(count))
-            if self._decoder.withheld:
+            self._take_all(decoder.received(count))
+            if decoder.withheld:
                 self._settle_later()
         except BlockingIOError:
             return
@@ -442,8 +435,8 @@ class Connection:
     def _take(self, message: Message) -> None:
         self._exchange.worker_says(message)
         if isinstance(message, (Ok, Er, Sk)):
-            pending = self._pending
-            if (type(message) is Er and verdicts.is_interrupted(message)) or (self._overdue and len(pending) == 1):
+            pending = self.pending
+            if (isinstance(message, Er) and verdicts.is_interrupted(message)) or (self._overdue and len(pending) == 1):
                 # The last call is the one that hung: whatever it says now, its time was over.
                 self.hang_up(self._overdue_error(message if isinstance(message, Er) else None))
                 return
@@ -456,7 +449,7 @@ class Connection:
                     self._set_alarm(deadline, now)
             call.deliver(message)
             self._in_hand = None
-            if self._tell_drained and not self._pending and self.error is None:
+            if self._tell_drained and not self.pending and self.error is None:
                 self._tell_drained = False
                 self._owner.drained(self)
         elif isinstance(message, Done):
@@ -494,17 +487,17 @@ class Connection:
 
     def _on_alarm(self) -> None:
         self._alarm_at = math.inf
-        if not self._pending:
+        if not self.pending:
             return
         if self.error is None and not self._reader.active:
             self._reader.start(self._on_readable)
         now = monotonic()
-        if self._pending[0].reach_head(now) <= now:
+        if self.pending[0].reach_head(now) <= now:
             # An answer that can already be read wins: perhaps only the hub was late.
             self._on_readable()
-            if self.error is not None or not self._pending:
+            if self.error is not None or not self.pending:
                 return
-        deadline = self._pending[0].reach_head(now)
+        deadline = self.pending[0].reach_head(now)
         if deadline > now:
             if deadline < math.inf:
                 self._set_alarm(deadline, now)

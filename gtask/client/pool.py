@@ -61,6 +61,7 @@ class Pool:
         self._connections: set[Connection] = set()
         self._audit_due = False
         self._trouble = ""
+        self._unreachable = False
         self._setup_failure: Hi | None = None
         self._wake: Any = None
         self._wake_at = math.inf
@@ -235,7 +236,8 @@ class Pool:
         try:
             sock = connect(self._address, CONNECT_TIMEOUT)
             connection = Connection(sock, self._address, self, self._encoder, self.terms.limit_message, self.terms.name)
-            if self._ledger.failing_since is not None:
+            if self._unreachable:
+                self._unreachable = False
                 self._ledger.reached()
                 self._trouble = "the server is there by now, and a worker is starting"
             connection.slot = slot
@@ -245,6 +247,7 @@ class Pool:
         except Error as error:  # some of which are OSErrors, too
             self._connect_failed(slot, str(error))
         except OSError as error:
+            self._unreachable = True
             self._connect_failed(slot, f"the server is unreachable ({(error.strerror or str(error)).lower()})")
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
             if connection is not None:

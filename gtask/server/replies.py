@@ -78,7 +78,8 @@ class Replies:
         """Send a reply, or hold it until the next."""
         if self.more_follow and (self._hold_until or self._start_holding()) and self._slot.hold(frame):
             return
-        self.flush()
+        if self._hold_until:
+            self.flush()
         self._socket.sendall(frame)
 
     def flush(self) -> None:

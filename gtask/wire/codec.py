@@ -314,7 +314,7 @@ class Decoder:
         """
         if not self._partial:
             # The common case, exactly one whole frame, has this short path.
-            if count > 4 and LENGTH.unpack_from(self._chunk)[0] == count - 4 <= self._limit:
+            if LENGTH.unpack_from(self._chunk)[0] == count - 4 <= self._limit:
                 return [decode_body(self.space[4:count])]
             return self._frames(self.space[:count])
         self._partial += self.space[:count]

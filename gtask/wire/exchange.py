@@ -26,6 +26,7 @@ from gtask.wire.messages import Bye, Do, Done, Er, Hi, Message, Ok, Sk
 __all__ = ["TABLE", "Exchange"]
 
 CLIENT, WORKER = "client", "worker"
+STATES = ("new", "greeting", "idle", "busy", "settling", "failed")
 
 TABLE: dict[tuple[str, str, type], str] = {
     ("new", CLIENT, Hi): "greeting",
@@ -44,6 +45,17 @@ TABLE: dict[tuple[str, str, type], str] = {
 """(state, who speaks, message) -> next state, with two rules beside it: a reply leads to ``idle`` only when no
 other is owed, and where the worker has no checkout_done hook the end of a checkout is not answered. A greeting with
 an exception leads to ``failed``, which nothing leaves. What is not in the table is a ProtocolError."""
+
+
+def _may(speaker: str) -> dict[str, dict[type, str]]:
+    """The part of the table that is one speaker's, made so that a look at it costs least."""
+    return {
+        state: {kind: following for (at, by, kind), following in TABLE.items() if (at, by) == (state, speaker)}
+        for state in STATES
+    }
+
+
+_CLIENT_MAY, _WORKER_MAY = _may(CLIENT), _may(WORKER)
 
 
 class Exchange:
@@ -77,7 +89,7 @@ class Exchange:
             ProtocolError: it is not the client's turn to say that.
         """
         kind = type(message)
-        state = TABLE.get((self.state, CLIENT, kind))
+        state = _CLIENT_MAY[self.state].get(kind)
         if state is None:
             raise self._out_of_turn(CLIENT, kind)
         if kind is Do:
@@ -93,7 +105,7 @@ class Exchange:
             ProtocolError: it is not the worker's turn to say that.
         """
         kind = type(message)
-        state = TABLE.get((self.state, WORKER, kind))
+        state = _WORKER_MAY[self.state].get(kind)
         if state is None:
             raise self._out_of_turn(WORKER, kind)
         if self.owed and kind is not Bye:

@@ -14,6 +14,7 @@ from gtask.wire.messages import Message, Rip
 __all__ = ["ReplyDecoder", "last_words"]
 
 MAGIC = b"\xc1GTK"
+END = MAGIC[-1]
 START = b"\x92\xa3rip"
 """How the frame of a trailer begins, behind its length."""
 
@@ -44,12 +45,7 @@ class ReplyDecoder(Decoder):
     def received(self, count: int) -> list[Message]:
         """As :meth:`Decoder.received`; some messages may come with the next bytes, or from :meth:`settle`."""
         chunk = self._chunk
-        if (
-            not self._partial
-            and count > 4
-            and LENGTH.unpack_from(chunk)[0] == count - 4 <= self._limit
-            and chunk[count - 1] != MAGIC[-1]
-        ):
+        if not self._partial and LENGTH.unpack_from(chunk)[0] == count - 4 <= self._limit and chunk[count - 1] != END:
             return [decode_body(self.space[4:count])]
         self._partial += self.space[:count]
         return self._take(settled=False)

@@ -127,6 +127,8 @@ def from_plain(plain: Any) -> Message:
     if type(plain) is not list or len(plain) < 2:
         raise ProtocolError("a message is an array of a kind, a meta map and more")
     kind, meta = plain[0], plain[1]
+    if kind == "ok" and meta is None and len(plain) == 3:
+        return Ok(plain[2])  # the hot path
     reader = _READERS.get(kind) if type(kind) is str else None
     if reader is None:
         raise ProtocolError(f"unknown kind of message: {_show(kind)}")
