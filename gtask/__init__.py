@@ -20,11 +20,13 @@ from gtask.errors import (
     Error,
     FatalError,
     Interrupted,
+    NestedCheckout,
     Overloaded,
     ProtocolError,
     RemoteError,
     SetupError,
     WorkerDied,
+    WrongThread,
 )
 
 if TYPE_CHECKING:
@@ -50,12 +52,14 @@ __all__ = [
     "FatalError",
     "Interface",
     "Interrupted",
+    "NestedCheckout",
     "Overloaded",
     "ProtocolError",
     "RemoteError",
     "Server",
     "SetupError",
     "WorkerDied",
+    "WrongThread",
     "fork_server",
     "spawn_server",
 ]

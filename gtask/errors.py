@@ -20,11 +20,13 @@ __all__ = [
     "Error",
     "FatalError",
     "Interrupted",
+    "NestedCheckout",
     "Overloaded",
     "ProtocolError",
     "RemoteError",
     "SetupError",
     "WorkerDied",
+    "WrongThread",
 ]
 
 
@@ -152,8 +154,13 @@ class CallDropped(Error):
     """This call never ran, because an earlier call of the same checkout's queue raised."""
 
 
+class NestedCheckout(FatalError):
+    """This greenlet waits for a worker that it can never get, because all are held, each in a ``with`` block, by itself
+    or by others that wait in the same way. The call was never sent."""
+
+
 class Overloaded(Error):
-    """A queue is full. The call never ran."""
+    """A queue is full, or the checkout had waited too long while all others did, too. The call never ran."""
 
     sticky = True
 
@@ -171,4 +178,8 @@ class CheckoutReleased(Error):
 
 
 class ClientClosed(Error):
-    """The client was used after ``close()``."""
+    """The client was used after ``close()``; or, in a forked process, a checkout that was made before the fork."""
+
+
+class WrongThread(Error, RuntimeError):
+    """A client was used in another OS thread than the one that it belongs to. Nothing was done."""

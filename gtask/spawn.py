@@ -66,6 +66,11 @@ class SpawnedServer:
             close(self._keep_alive)
             self._keep_alive = -1
 
+    def abandon(self) -> None:
+        """In a forked child: the server is the parent's, which alone keeps it alive and waits for its end."""
+        self.let_go()
+        self._process.returncode = 0
+
     def kill(self) -> None:
         """Kill the server; its workers end when their clients close."""
         self._process.kill()

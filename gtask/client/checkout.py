@@ -11,10 +11,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection
 from time import monotonic
+from traceback import StackSummary
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
 from gtask.client.connection import BlockingCall, Call, Connection, Outcome, Result
+from gtask.client.counters import Counters
+from gtask.client.loop import thread_ident
 from gtask.errors import CallDropped, Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
 from gtask.wire import failure
 from gtask.wire.messages import Er, Ok, Sk
@@ -40,9 +43,23 @@ class Lender(Protocol):
 
     @property
     def terms(self) -> Terms: ...
+    @property
+    def counters(self) -> Counters: ...
+    @property
+    def thread(self) -> int:
+        """The OS thread in which alone it may be used."""
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, /) -> bytes:
         """The frame of a call; raises EncodeError."""
+
+    def enter(self, lease: Lease) -> None:
+        """This greenlet has entered the ``with`` block of the lease's checkout."""
+
+    def never(self, lease: Lease) -> Error | None:
+        """This greenlet is about to block until the lease gets a worker: the error if that can never be."""
+
+    def wrong_thread(self) -> Error:
+        """The error for a use in another thread."""
 
     def rejoin(self, lease: Lease) -> None:
         """The lease, whose worker was lost unused, is the first in line again."""
@@ -73,6 +90,8 @@ class Lease:
         connection: the worker, once there is one and until it is given back or lost.
         error: the sticky error, once there is one.
         released: whether the user has ended it.
+        entered_by: a weak reference to the greenlet that is in its ``with`` block, if one is.
+        made_at: where it was made, innermost frame first, if somebody wants to know.
     """
 
     __slots__ = (
@@ -84,7 +103,9 @@ class Lease:
         "_timeout",
         "_traceback",
         "connection",
+        "entered_by",
         "error",
+        "made_at",
         "released",
     )
 
@@ -92,6 +113,8 @@ class Lease:
         self.connection: Connection | None = None
         self.error: Error | None = None
         self.released = False
+        self.entered_by: Callable[[], Any] | None = None
+        self.made_at: StackSummary | None = None
         self._lender = lender
         self._timeout = timeout
         self._traceback: TracebackType | None = None
@@ -118,6 +141,9 @@ class Lease:
                 self.connection.send(call)
             else:
                 self._wait_in_line(call)
+                never = self._lender.never(self)
+                if never is not None:
+                    self.fail(never)
             outcome = call.wait()
         except BaseException as interruption:
             self._interrupted(call, interruption)
@@ -142,6 +168,10 @@ class Lease:
 
     def cancel(self, reason: str) -> None:
         """End the checkout and whatever runs in it, now, with this reason."""
+        if self.error is not None and not isinstance(self.error, Overloaded):
+            return  # it has ended already; after a fork, as the parent's
+        if thread_ident() != self._lender.thread:
+            raise self._lender.wrong_thread()
         if self.connection is not None or self._queue or not self.released:
             try:
                 self.fail(Cancelled(reason))
@@ -151,6 +181,9 @@ class Lease:
 
     def release(self) -> None:
         """End the checkout: give the worker back when the calls already made are through. Never blocks."""
+        if thread_ident() != self._lender.thread:
+            self._lender.drop_later(self)
+            return
         try:
             self.released = True
             connection = self.connection
@@ -202,6 +235,22 @@ class Lease:
         return self.connection is connection and not self._queue and not over and not ended
 
     @property
+    def entrant(self) -> Any:
+        """The greenlet that is in its ``with`` block, or None."""
+        return self.entered_by() if self.entered_by is not None else None
+
+    @property
+    def blocked(self) -> list[Any]:
+        """The greenlets that wait for its worker."""
+        return [call.greenlet for call in self._queue if call.greenlet is not None]
+
+    def abandon(self, error: Error) -> None:
+        """In a forked child: it is the parent's. Nobody is woken, for whoever waits is the parent's, too."""
+        self.error = error
+        self.connection = None
+        self._disarm()
+
+    @property
     def is_over(self) -> bool:
         return self.released and self.connection is None
 
@@ -239,23 +288,30 @@ class Lease:
     # --- helpers ---------------------------------------------------------------------------------------
 
     def _check_open(self, method: str) -> None:
+        if isinstance(self.error, Overloaded):
+            raise Overloaded(*self.error.args)
         if self.error is not None:
             raise self.error.with_traceback(self._traceback)
         if self.released:
             raise CheckoutReleased("this checkout is over: make a new one with client.checkout()")
+        if thread_ident() != self._lender.thread:
+            raise self._lender.wrong_thread()
         waiting = len(self._queue if self.connection is None else self.connection.pending)
         if waiting >= self._lender.terms.max_queue:
             self.error = Overloaded(
                 f"{method}{self._for_client} was not sent: {waiting} calls are queued on this checkout already "
                 "(max_queue). Wait for some of their results before you submit more"
             )
-            raise self.error
+            # A copy is raised: the frames that it passes know the checkout, which could never be dropped then.
+            raise Overloaded(*self.error.args)
 
     def _encode(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         try:
-            return self._lender.encode(args, kwargs, self._epoch)
+            frame = self._lender.encode(args, kwargs, self._epoch)
         except EncodeError as error:
             raise EncodeError(f"{method}{self._for_client} was not sent: {error}") from None
+        self._lender.counters.calls += 1
+        return frame
 
     @property
     def _for_client(self) -> str:
@@ -286,6 +342,8 @@ class Lease:
             self._disarm()
             if self._queue:
                 self._start_clock()
+            elif self.released and self.connection is None:
+                self._lender.leave(self)
         connection = self.connection
         if connection is not None and (call in connection.pending or not connection.is_sound):
             self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
@@ -295,6 +353,7 @@ class Lease:
         """The exception that a caller gets for an outcome that is no value."""
         if isinstance(outcome, Er):
             self._errored = True
+            self._lender.counters.errors += 1
             self._epoch = next(_epochs)
             terms = self._lender.terms
             worker = self.connection.label if self.connection is not None else "a worker"
@@ -425,6 +484,7 @@ class Checkout:
         self._client = None
 
     def __enter__(self) -> Checkout:
+        self._lender.enter(self._lease)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

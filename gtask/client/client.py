@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import weakref
+from collections.abc import Callable, Collection
 from types import EllipsisType, ModuleType
 from typing import Any
 
 from gtask import address as addresses
 from gtask.client.checkout import Checkout
-from gtask.client.config import ClientConfig, check_timeout
+from gtask.client.config import ClientConfig, check_size, check_timeout
+from gtask.client.connector import Connector
 from gtask.client.pool import Pool
 from gtask.spawn import spawn_server
+from gtask.stats import ClientStats
 from gtask.wire.codec import DEFAULT_LIMIT
 
 __all__ = ["Client", "Remote"]
@@ -18,6 +21,8 @@ __all__ = ["Client", "Remote"]
 
 class Client:
     """Calls the workers of one server. Made at import time or later, it does nothing until it is first used.
+
+    It belongs to the OS thread that uses it first. A process that is forked from this one finds it unused.
 
     Args:
         address: of the server: ``unix:/path``, ``tcp://host:port``, or ``spawn:module[:attribute]`` for a private
@@ -27,7 +32,25 @@ class Client:
             worker included; default 30, None for no limit.
         min_workers: how many workers are kept ready once the pool is open; default 2.
         max_workers: how many there are at most; default 20.
-        max_checkouts: how often a worker is lent before a new one takes its place; default None, for no limit.
+        max_checkouts: how often a worker is lent before a new one takes its place, or up to a tenth less, so that
+            workers do not end together; default None, for no limit.
+        max_lifetime: seconds after which a worker is replaced, or up to a tenth less; default None, for no limit. A
+            checkout is never cut short for it.
+        max_idle: seconds in which one worker more than min_workers was never needed, after which one ends; default
+            600, None to keep all.
+        lifo: whether the worker that was used last is lent next (the default: its caches are warm, and the others may
+            end), or the one that has been idle for longest.
+        max_waiting: how many checkouts may wait in line, beyond those for which there is room for a worker. Others are
+            told Overloaded at once. Default None, for no limit.
+        shed_target: seconds that a wait in line may last. If for shed_interval seconds nobody was served faster, those
+            that have waited longer are told Overloaded. Default None: nobody is.
+        shed_interval: see shed_target; default 1.
+        max_connecting: how many workers may be on their way at a time; default 8.
+        reconnect_timeout: seconds for which no worker could be had, after which ``on_reconnect_failed(client)`` is
+            called, once, in a greenlet of its own; default 300. The attempts go on.
+        on_reconnect_failed: see reconnect_timeout; default None.
+        leak_after: seconds after which a checkout that is still held is logged (logger ``gtask.client``), with the
+            stack where it was made; default None: none is. To know the stack costs some 10 us per checkout.
         refork_after_error: whether a worker that raised is replaced at the end of the checkout; default True.
         raises: exception classes, and modules of such, that may be raised here for a worker's exception, beside
             Python's own; by default all that this process has imported. Others become RemoteError.
@@ -48,6 +71,16 @@ class Client:
         min_workers: int = 2,
         max_workers: int = 20,
         max_checkouts: int | None = None,
+        max_lifetime: float | None = None,
+        max_idle: float | None = 600.0,
+        lifo: bool = True,
+        max_waiting: int | None = None,
+        shed_target: float | None = None,
+        shed_interval: float = 1.0,
+        max_connecting: int = 8,
+        reconnect_timeout: float = 300.0,
+        on_reconnect_failed: Callable[[Client], object] | None = None,
+        leak_after: float | None = None,
         refork_after_error: bool = True,
         raises: Collection[type | ModuleType] | None = None,
         setup_timeout: float = 300.0,
@@ -60,6 +93,16 @@ class Client:
             min_workers=min_workers,
             max_workers=max_workers,
             max_checkouts=max_checkouts,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            lifo=lifo,
+            max_waiting=max_waiting,
+            shed_target=shed_target,
+            shed_interval=shed_interval,
+            max_connecting=max_connecting,
+            reconnect_timeout=reconnect_timeout,
+            on_reconnect_failed=on_reconnect_failed,
+            leak_after=leak_after,
             refork_after_error=refork_after_error,
             raises=raises,
             setup_timeout=setup_timeout,
@@ -70,26 +113,83 @@ class Client:
             target = address[len("spawn:") :]
             if not target:
                 raise ValueError("write spawn:module or spawn:module:attribute")
-            self._pool = Pool(None, self._config, lambda: spawn_server(target, name=target))
+            connector = Connector(None, self._config, lambda: spawn_server(target, name=target))
         else:
-            self._pool = Pool(addresses.parse(address), self._config)
+            connector = Connector(addresses.parse(address), self._config)
         self._address = str(address)
+        this = weakref.ref(self)  # the pool must not keep its client alive
+
+        def reconnect_failed() -> None:
+            client = this()
+            if client is not None and on_reconnect_failed is not None:
+                on_reconnect_failed(client)
+
+        self._pool = Pool(self._config, connector, on_reconnect_failed=reconnect_failed)
 
     def __repr__(self) -> str:
         name = f" {self._config.name!r}" if self._config.name else ""
         return f"<Client{name} of {self._address}: {self._pool!r}>"
 
-    def open(self) -> None:
-        """Begin to connect min_workers now instead of at first use. Never blocks.
+    def open(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
+        """Begin to connect min_workers now instead of at first use.
+
+        Args:
+            wait: whether to block this greenlet until all of them are there; otherwise it never blocks.
+            timeout: seconds to wait for them; None for no limit.
+
+        Raises:
+            AcquireTimeout: they did not come in time; the message says why. The client stays open, and goes on trying.
+            SetupError: the setup of one raised.
+            ClientClosed: after close().
+            WrongThread: the client belongs to another thread.
+        """
+        check_timeout(timeout)
+        self._pool.open()
+        if wait:
+            self._pool.wait_until_ready(timeout)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Close all idle workers and turn away who waits in line. Workers that are lent finish their checkout first.
+
+        Args:
+            timeout: seconds to wait for those that are lent, blocking this greenlet. Whoever still has one then is cut
+                off, and gets ClientClosed. By default it does not wait, and cuts nobody off.
+        """
+        check_timeout(timeout)
+        self._pool.close()
+        if timeout is not None:
+            self._pool.wait_until_empty(timeout)
+
+    def drain(self) -> None:
+        """Replace all workers: idle ones now, the others when they come back. Never blocks.
+
+        For a server whose code or data has changed behind the same address.
 
         Raises:
             ClientClosed: after close().
         """
-        self._pool.open()
+        self._pool.drain()
 
-    def close(self) -> None:
-        """Close all idle workers. Those that are lent finish their checkout first. Never blocks."""
-        self._pool.close()
+    def resize(self, min_workers: int, max_workers: int) -> None:
+        """Keep at least and at most so many workers from now on. Never blocks.
+
+        If there are too many, idle ones end now, and others when they come back.
+
+        Raises:
+            ValueError, TypeError: the numbers make no sense.
+            ClientClosed: after close().
+        """
+        check_size(min_workers, max_workers)
+        self._pool.resize(min_workers, max_workers)
+
+    def stats(self) -> ClientStats:
+        """How many workers there are and what they do, and what was counted so far; see
+        :class:`gtask.stats.ClientStats`."""
+        return self._pool.stats()
+
+    def pop_stats(self) -> ClientStats:
+        """The same, after which all counters begin at 0 again."""
+        return self._pool.stats(reset=True)
 
     def checkout(self, *, timeout: float | EllipsisType | None = ...) -> Checkout:
         """Take a place in the line for a worker of one's own; never blocks.
@@ -101,7 +201,9 @@ class Client:
             the checkout, to be used in a ``with`` block.
 
         Raises:
+            Overloaded: max_waiting others wait already.
             ClientClosed: after close().
+            WrongThread: the client belongs to another thread.
         """
         if isinstance(timeout, EllipsisType):
             return self._pool.checkout(self._config.timeout, self)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from gtask.wire.codec import DEFAULT_LIMIT
 
@@ -25,6 +26,16 @@ class ClientConfig:
     min_workers: int = 2
     max_workers: int = 20
     max_checkouts: int | None = None
+    max_lifetime: float | None = None
+    max_idle: float | None = 600.0
+    lifo: bool = True
+    max_waiting: int | None = None
+    shed_target: float | None = None
+    shed_interval: float = 1.0
+    max_connecting: int = 8
+    reconnect_timeout: float = 300.0
+    on_reconnect_failed: Callable[[Any], object] | None = None
+    leak_after: float | None = None
     max_queue: int = 10_000
     refork_after_error: bool = True
     raises: Collection[type | ModuleType] | None = None
@@ -32,31 +43,48 @@ class ClientConfig:
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
-        _check_seconds("setup_timeout", self.setup_timeout, "")
-        _check_count("min_workers", self.min_workers, 0)
-        _check_count("max_workers", self.max_workers, 1)
-        _check_count("max_queue", self.max_queue, 1)
+        for name in ("setup_timeout", "shed_interval", "reconnect_timeout"):
+            _check_seconds(name, getattr(self, name))
+        for name in ("max_lifetime", "max_idle", "shed_target", "leak_after"):
+            if getattr(self, name) is not None:
+                _check_seconds(name, getattr(self, name), ", or None for no limit")
+        for name in ("max_connecting", "max_queue"):
+            _check_count(name, getattr(self, name), 1)
         _check_count("limit_message", self.limit_message, 1024)
+        check_size(self.min_workers, self.max_workers)
         if self.max_checkouts is not None:
             _check_count("max_checkouts", self.max_checkouts, 1)
-        if self.min_workers > self.max_workers:
-            raise ValueError(
-                f"min_workers={self.min_workers} is more than max_workers={self.max_workers}: lower the one, "
-                "or raise the other"
+        if self.max_waiting is not None:
+            _check_count("max_waiting", self.max_waiting, 0)
+        if self.on_reconnect_failed is not None and not callable(self.on_reconnect_failed):
+            raise TypeError(
+                f"on_reconnect_failed={self.on_reconnect_failed!r}: write a function that takes the client, or None"
             )
+        if not isinstance(self.lifo, bool):
+            raise TypeError(f"lifo={self.lifo!r}: write True or False")
         if self.raises is not None and not (
             isinstance(self.raises, Collection) and all(isinstance(item, (type, ModuleType)) for item in self.raises)
         ):
             raise TypeError(f"raises={self.raises!r}: list exception classes and modules")
 
 
-def check_timeout(timeout: float | None) -> None:
+def check_timeout(timeout: float | None, name: str = "timeout") -> None:
     """Refuse a time-out that is neither None nor a number of seconds over 0."""
     if timeout is not None:
-        _check_seconds("timeout", timeout, ", or None for no limit")
+        _check_seconds(name, timeout, ", or None for no limit")
 
 
-def _check_seconds(name: str, value: float, otherwise: str) -> None:
+def check_size(min_workers: int, max_workers: int) -> None:
+    """Refuse numbers of workers that make no sense."""
+    _check_count("min_workers", min_workers, 0)
+    _check_count("max_workers", max_workers, 1)
+    if min_workers > max_workers:
+        raise ValueError(
+            f"min_workers={min_workers} is more than max_workers={max_workers}: lower the one, or raise the other"
+        )
+
+
+def _check_seconds(name: str, value: float, otherwise: str = "") -> None:
     advice = f"{name}={value!r}: write a number of seconds over 0{otherwise}"
     if not isinstance(value, (int, float)):
         raise TypeError(advice)

@@ -22,7 +22,7 @@ from gevent.hub import Waiter
 
 from gtask.address import Address, TcpAddress, UnixAddress
 from gtask.client import verdicts
-from gtask.errors import Cancelled, Error, ProtocolError
+from gtask.errors import Cancelled, ClientClosed, Error, ProtocolError
 from gtask.wire.codec import Encoder
 from gtask.wire.exchange import Exchange
 from gtask.wire.lastwords import ReplyDecoder
@@ -102,6 +102,11 @@ class Call:
         """Take the outcome; called once, in the hub."""
         raise NotImplementedError
 
+    @property
+    def greenlet(self) -> Any:
+        """The greenlet that is blocked in it, if one is."""
+        return None
+
     def post(self, outcome: Outcome) -> None:
         """Deliver the outcome from outside the hub: at its next turn."""
         gevent.get_hub().loop.run_callback(self.deliver, outcome)
@@ -123,6 +128,10 @@ class BlockingCall(Call):
         self._waiter: Waiter[Outcome] = Waiter()
         self.deliver = self._waiter.switch  # type: ignore[assignment]  # saves a frame in the hot path
 
+    @property
+    def greenlet(self) -> Any:
+        return self._waiter.greenlet
+
     def wait(self) -> Outcome:
         """Block this greenlet until the outcome is there."""
         outcome: Outcome = self._waiter.get()
@@ -137,6 +146,9 @@ class Owner(Protocol):
 
     def settled(self, connection: Connection) -> None:
         """The worker's checkout_done hook has run."""
+
+    def asked(self, connection: Connection, why: str) -> None:
+        """The worker asks not to be lent again, for this reason."""
 
     def interrupted(self) -> None:
         """An exception came amid some change: check the books in the hub's next turn."""
@@ -155,7 +167,6 @@ class Connection:
         pending: the calls that have been sent and are owed a reply, in order.
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
-        retire: why the worker asked not to be used after this checkout, or "".
         error: why the connection is closed, or None while it is open.
     """
 
@@ -184,7 +195,6 @@ class Connection:
         "error",
         "pending",
         "pid",
-        "retire",
         "server",
         "slot",
         "untouched",
@@ -198,7 +208,6 @@ class Connection:
         self._closed = False
         self.pid = 0
         self.server = ""
-        self.retire = ""
         self.error: Error | None = None
         self.slot: Any = None
         self._owner = owner
@@ -224,8 +233,14 @@ class Connection:
         self._reader.start(self._on_readable)
 
     def __repr__(self) -> str:
-        state = f"closed: {self.error}" if self.error is not None else self._exchange.state
-        return f"<Connection to worker {self.pid or '?'} at {self.address}, {state}, {len(self.pending)} calls>"
+        if self.error is not None:
+            state = f"closed: {self.error}"
+        elif self.pending:
+            call = self.pending[0]
+            state = f"in {call.method} for {monotonic() - call.sent_at:.3g} s, {len(self.pending) - 1} calls behind it"
+        else:
+            state = self._exchange.state
+        return f"<worker {self.pid or '?'} of {self.server or 'the server'} at {self.address}, {state}>"
 
     # --- the client speaks -----------------------------------------------------------------------------
 
@@ -290,11 +305,18 @@ class Connection:
             checkout_done has run.
         """
         self._exchange.client_says(_A_DONE)
+        self._tell_drained = False  # whoever wanted to know has released it a second time meanwhile
         if self._exchange.state == "idle":
             self._owes_done = True  # rides with the next request
             return True
         self._write(_DONE_FRAME)
         return False
+
+    def tell_done(self) -> None:
+        """Nobody has wanted the worker for a while: tell it now that its checkout is over, unless it knows."""
+        if self._owes_done:
+            self._owes_done = False
+            self._write(_DONE_FRAME)
 
     def tell_when_drained(self) -> None:
         """Call the owner's ``drained`` once the last reply that is owed has come."""
@@ -332,10 +354,7 @@ class Connection:
             return
         if self.error is None:
             self.error = error
-        for watcher in (self._reader, self._writer, self._alarm, self._settle_alarm):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
+        self._stop_watchers()
         self._socket.close()
         self._unsent.clear()
         self._burst.clear()
@@ -353,6 +372,19 @@ class Connection:
         if self.error is None:
             self.close(error)
             self._owner.lost(self, error, [])
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's copy of the socket, which is the parent's. Nobody is told."""
+        self._closed = True
+        self.error = ClientClosed("it belongs to the process from which this one was forked")
+        self._stop_watchers()
+        self._socket.close()
+
+    def _stop_watchers(self) -> None:
+        for watcher in (self._reader, self._writer, self._alarm, self._settle_alarm):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
 
     def _die(self, how: str, rip: Rip | None = None) -> None:
         """The other side has ended the connection."""
@@ -455,7 +487,7 @@ class Connection:
         elif isinstance(message, Done):
             self._owner.settled(self)
         elif isinstance(message, Bye):
-            self.retire = message.why or "asked to be retired"
+            self._owner.asked(self, message.why or "asked to be retired")
         elif isinstance(message, Hi) and self._greeting is not None:
             self._greeting.switch(message)
 

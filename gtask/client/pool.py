@@ -1,165 +1,306 @@
-"""Carries out what the ledger decides: connects, hands workers over, closes them.
+"""Carries out what the ledger decides: hands workers over, closes them, has others connected.
 
-Every method is quick and none but the connecting greenlets ever blocks: what the ledger returns is done at
-once, in whatever greenlet the news came.
+Every method is quick and, but for those that say so, never blocks: what the ledger returns is done at once, in
+whatever greenlet the news came.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import random
+import sys
+import traceback
+import weakref
 from collections.abc import Callable
-from contextlib import suppress
-from time import monotonic
-from typing import Any
-
-import gevent
+from typing import Any, Protocol
 
 from gtask import address as addresses
+from gtask.client import nesting, refusals
 from gtask.client.checkout import Checkout, Lease
 from gtask.client.config import ClientConfig
-from gtask.client.connection import Call, Connection, connect
-from gtask.client.ledger import BUSY, CONNECTING, SETTLING, Action, Close, Connect, Fail, Give, Ledger, Slot
-from gtask.errors import AcquireTimeout, Cancelled, ClientClosed, Error, SetupError, WorkerDied
-from gtask.spawn import SpawnedServer
+from gtask.client.connection import Call, Connection
+from gtask.client.counters import Counters, count
+from gtask.client.ledger import (
+    BUSY,
+    CONNECTING,
+    FULL,
+    IDLE,
+    SETTLING,
+    SETUP_FAILED,
+    SHED,
+    Action,
+    Close,
+    Connect,
+    Fail,
+    Give,
+    Leaked,
+    Ledger,
+    Slot,
+)
+from gtask.client.loop import Event, Loop, thread_ident
+from gtask.errors import (
+    CallTimeout,
+    Cancelled,
+    ClientClosed,
+    Error,
+    ProtocolError,
+    SetupError,
+    WorkerDied,
+    WrongThread,
+)
+from gtask.stats import ClientStats
 from gtask.wire import failure
-from gtask.wire.codec import Encoder
 from gtask.wire.messages import Hi
 
 __all__ = ["Pool"]
 
-SERVER_END = 10.0
-"""Seconds that a private server gets to end before it is killed."""
+log = logging.getLogger("gtask.client")
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds for a TCP connection to be made. Waiters have their own time-outs; this ends the attempt."""
+SWEEP = 0.1
+"""Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""
+
+
+class Connector(Protocol):
+    """Where connections come from: see :class:`gtask.client.connector.Connector`. A test gives another."""
+
+    @property
+    def address(self) -> addresses.Address | None: ...
+    @property
+    def connections(self) -> set[Connection]: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def encode(self) -> Callable[[tuple[Any, ...], dict[str, Any], int], bytes]: ...
+    def prepare(self) -> None: ...
+    def start(self, slot: Slot, pool: Pool, /) -> None: ...
+    def is_trying(self, slot: Slot) -> bool: ...
+    def forget(self, connection: Connection) -> None: ...
+    def stop(self) -> None: ...
+    def stop_server(self) -> None: ...
+    def abandon(self) -> None: ...
 
 
 class Pool:
     """The workers of one client.
 
     Args:
-        address: where the server is; None for a private server, which is started at first use.
         config: the client's options.
-        spawn: starts the private server.
+        connector: opens connections.
+        make_loop: makes the loop at first use.
+        on_reconnect_failed: called, in a greenlet of its own, when no worker could be had for reconnect_timeout.
     """
 
     def __init__(
         self,
-        address: addresses.Address | None,
         config: ClientConfig,
-        spawn: Callable[[], SpawnedServer] | None = None,
+        connector: Connector,
+        make_loop: Callable[[], Loop] = Loop,
+        on_reconnect_failed: Callable[[], object] = lambda: None,
     ) -> None:
         self.terms = config
-        self._address = address
-        self._spawn = spawn
-        self._server: SpawnedServer | None = None
-        self._ledger: Ledger[Lease] = Ledger(config.min_workers, config.max_workers, config.max_checkouts)
-        self._encoder = Encoder(config.limit_message)
-        self.encode: Callable[[tuple[Any, ...], dict[str, Any], int], bytes] = self._encoder.encode_do
-        self._connecting: dict[Slot, Any] = {}
-        self._connections: set[Connection] = set()
+        self.encode = connector.encode
+        self._connector = connector
+        self._make_loop = make_loop
+        self._on_reconnect_failed = on_reconnect_failed
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing has happened yet: at the start, and again in a forked child."""
+        self.counters = Counters()
+        self._ledger: Ledger[Lease] = Ledger(self.terms, self.counters)
+        self._loop: Any = None  # none before the first use
+        self.thread = 0
+        self._pid = 0
         self._audit_due = False
+        self._to_be_told: list[Fail[Lease]] = []  # who may not have heard that they get no worker
         self._trouble = ""
         self._unreachable = False
-        self._setup_failure: Hi | None = None
-        self._wake: Any = None
+        self._setup_error: Error | None = None
+        self._stop_wake: Callable[[], None] | None = None
+        self._stop_sweep: Callable[[], None] | None = None
         self._wake_at = math.inf
-        self._hub: Any = None
+        self._news: Event | None = None  # set whenever something changes that wait_until may wait for
 
     def __repr__(self) -> str:
         ledger = self._ledger
         state = "closed" if ledger.closed else "open" if ledger.opened else "not yet open"
+        settling = f", {ledger.count(SETTLING)} settling" if ledger.count(SETTLING) else ""
+        connecting = f", {ledger.count(CONNECTING)} connecting" if ledger.count(CONNECTING) else ""
         return (
-            f"{state}, {ledger.count(BUSY)} of {len(ledger.slots)} workers busy (at most {ledger.max_workers}), "
-            f"{ledger.waiting} waiting"
+            f"{state}, {ledger.count(BUSY)} of {ledger.max_workers} workers busy, "
+            f"{ledger.count(IDLE)} idle{settling}{connecting}, {ledger.waiting} waiting"
         )
 
     # --- the client calls ------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Begin to connect min_workers; never blocks."""
-        self._check_open()
-        self._prepare()
-        self._carry_out(self._ledger.open(monotonic()))
+        """Begin to connect min_workers."""
+        self._enter()
+        self._decide(self._ledger.open)
+
+    def wait_until_ready(self, timeout: float | None) -> None:
+        """Block this greenlet until min_workers are there.
+
+        Raises:
+            AcquireTimeout: they are not, in time.
+            SetupError: the setup of one has raised.
+            ClientClosed: the client was closed meanwhile.
+        """
+        self._setup_error = None
+        ledger = self._ledger
+        ready = self._wait_until(
+            lambda: ledger.is_ready or ledger.closed or self._setup_error is not None, timeout, self._loop.clock()
+        )
+        if self._setup_error is not None:
+            raise self._setup_error
+        if ledger.closed:
+            raise refusals.closed()
+        if not ready:
+            there = len(ledger.slots) - ledger.count(CONNECTING)
+            subject = f"the client is not open: {there} of min_workers={ledger.min_workers} workers came"
+            raise refusals.overdue(subject, self._where, timeout, self._reason(None))
 
     def checkout(self, timeout: float | None, client: object) -> Checkout:
-        """Take a place in line for this client, which lives as long as the checkout; never blocks."""
-        if self._hub is None or self._ledger.closed:
-            self._check_open()
-            self._prepare()
+        """Take a place in line for this client, which lives as long as the checkout."""
+        if self._loop is None or self._ledger.closed or thread_ident() != self.thread:
+            self._enter()
         lease = Lease(self, timeout)
         checkout = Checkout(self, lease, client)
+        if self.terms.leak_after is not None:
+            lease.made_at = _callers_stack()
         try:
-            self._carry_out(self._ledger.checkout(lease, monotonic()))
+            self._carry_out(self._ledger.checkout(lease, self._loop.clock()))
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
             self.interrupted()  # and dropping the checkout releases the lease
             raise
+        if lease.error is not None:
+            raise lease.error
         return checkout
+
+    def drain(self) -> None:
+        """Retire all workers: idle ones now, the others as they come back."""
+        self._enter()
+        self._decide(self._ledger.drain)
+
+    def resize(self, min_workers: int, max_workers: int) -> None:
+        """Keep at least and at most so many from now on."""
+        if self._loop is not None or self._ledger.closed:
+            self._enter()
+        self._decide(lambda now: self._ledger.resize(min_workers, max_workers, now))
+        self._tell()
 
     def close(self) -> None:
         """Close the idle workers, turn away who waits; lent workers are closed as they come back."""
         if self._ledger.closed:
             return
-        self._carry_out(self._ledger.close())
-        self._stop_wake()
-        for greenlet in list(self._connecting.values()):
-            greenlet.kill(block=False)
-        self._connecting.clear()
-        self._stop_server()
+        if self._loop is not None and thread_ident() != self.thread:
+            raise self.wrong_thread()
+        self._decide(self._ledger.close)
+        self._shut()
+
+    def wait_until_empty(self, timeout: float) -> None:
+        """After close: block this greenlet until all lent workers are back, and at the time-out hang up on the rest."""
+        if self._loop is None:
+            return
+        if not self._wait_until(lambda: not self._ledger.slots, timeout, self._loop.clock()):
+            for slot in list(self._ledger.slots):
+                if slot.holder is not None:
+                    late = f"the client was closed, and this checkout had not ended {timeout:g} s later"
+                    slot.holder.fail(ClientClosed(late))
+                else:  # its checkout_done runs
+                    self._carry_out(self._ledger.returned(slot, self._loop.clock(), "close"))
 
     def close_later(self) -> None:
-        """The same from a finaliser, which may run anywhere."""
-        if self._hub is not None and not self._ledger.closed:
-            self._from_anywhere(self.close)
+        """The same as close from a finaliser, which may run anywhere."""
+        if self._loop is not None and not self._ledger.closed:
+            self._loop.from_anywhere(self.close)
+
+    def stats(self, reset: bool = False) -> ClientStats:
+        """What has been counted, which then may begin anew."""
+        ledger, counters = self._ledger, self.counters
+        if reset:
+            self.counters = ledger.counters = Counters()
+        return counters.snapshot(
+            min_workers=ledger.min_workers,
+            max_workers=ledger.max_workers,
+            idle=ledger.count(IDLE),
+            busy=ledger.count(BUSY),
+            connecting=ledger.count(CONNECTING),
+            settling=ledger.count(SETTLING),
+            waiting=ledger.waiting,
+        )
+
+    def after_fork(self) -> None:
+        """In a forked child: forget all that is the parent's, and let nobody know."""
+        if self._loop is None:
+            return
+        self._cancel_wake()
+        self._cancel_sweep()
+        for lease in [*self._ledger.line, *(slot.holder for slot in self._ledger.slots if slot.holder is not None)]:
+            lease.abandon(refusals.inherited(self._pid, os.getpid()))
+        # Kept for good: greenlets of the parent that wait in there would be ended, and run their finally blocks here.
+        _inherited.append(self._ledger)
+        _inherited.append(self._news)
+        _inherited.append(list(self._connector.connections))
+        closed = self._ledger.closed
+        self._connector.abandon()
+        self._begin()
+        self._ledger.closed = closed
 
     # --- leases call (checkout.Lender) -----------------------------------------------------------------
 
     def rejoin(self, lease: Lease) -> None:
-        self._carry_out(self._ledger.rejoin(lease, monotonic()))
+        self._carry_out(self._ledger.rejoin(lease, self._loop.clock()))
 
     def leave(self, lease: Lease) -> None:
         self._ledger.leave(lease)
 
     def take_back(self, connection: Connection, errored: bool) -> None:
         slot: Slot = connection.slot
-        if errored and self.terms.refork_after_error:
-            connection.retire = connection.retire or "a call raised"
+        why = slot.asked
         if not connection.is_sound:
-            connection.retire = connection.retire or "an interruption"
-        if connection.retire or connection.end_checkout():
-            self._carry_out(self._ledger.returned(slot, monotonic(), bool(connection.retire)))
+            why = "interrupted"
+        elif not why and errored and self.terms.refork_after_error:
+            why = "a call raised"
+        if why or connection.end_checkout():
+            self._carry_out(self._ledger.returned(slot, self._loop.clock(), why))
+            if self._stop_sweep is None:
+                self._stop_sweep = self._loop.timer(SWEEP, self._sweep)
         else:
-            self._ledger.settling(slot)
+            self._carry_out(self._ledger.settling(slot, self._loop.clock()))
 
     def set_alarm(self, lease: Lease, seconds: float) -> Callable[[], None]:
-        timer = self._hub.loop.timer(seconds)
-        timer.start(lease.overdue, update=True)
-
-        def stop() -> None:
-            timer.stop()
-            timer.close()
-
+        stop: Callable[[], None] = self._loop.timer(seconds, lease.overdue)
         return stop
 
     def drop_later(self, lease: Lease) -> None:
-        self._from_anywhere(lease.release)
+        if self._loop is not None:  # none in a forked child that has not used the client
+            self._loop.from_anywhere(lease.release)
+
+    def enter(self, lease: Lease) -> None:
+        if self._loop is not None:
+            lease.entered_by = self._loop.greenlet_ref()
+
+    def never(self, lease: Lease) -> Error | None:
+        return self._never(self._loop.greenlet())
+
+    def _never(self, greenlet: Any) -> Error | None:
+        if nesting.waits_for_itself(self._ledger, greenlet):
+            return refusals.nested(self._where, self._ledger.max_workers)
+        return None
+
+    def wrong_thread(self) -> Error:
+        who = f"client {self.terms.name!r}" if self.terms.name else "the client"
+        return WrongThread(
+            f"{who} at {self._connector.address} belongs to thread {self.thread}, which was the first to use it, "
+            f"and this is thread {thread_ident()}: give each thread a client of its own"
+        )
 
     def overdue(self, lease: Lease, call: Call) -> Error:
-        ledger, now = self._ledger, monotonic()
-        client = f" for client {self.terms.name!r}" if self.terms.name else ""
-        if ledger.backoff.failures:
-            since = f", for {now - ledger.failing_since:.1f} s by now" if ledger.failing_since is not None else ""
-            reason = f"{self._trouble}{since}"
-        else:
-            reason = (
-                f"{ledger.count(BUSY)} of at most {ledger.max_workers} workers are busy, "
-                f"{len(self._connecting)} starting, {ledger.ahead(lease)} callers ahead in line; "
-                "raise max_workers or the timeout, or make shorter calls"
-            )
-        return AcquireTimeout(
-            f"{call.method} was not sent: no worker{client} at {self._address} within {call.timeout or 0:g} s: {reason}"
-        )
+        self.counters.acquire_timeouts += 1
+        return refusals.overdue(f"{call.method} was not sent", self._where, call.timeout, self._reason(lease))
 
     # --- connections call (connection.Owner) -----------------------------------------------------------
 
@@ -167,189 +308,288 @@ class Pool:
         connection.slot.holder.give_back()
 
     def interrupted(self) -> None:
-        if not self._audit_due:
+        if not self._audit_due and self._loop is not None:
             self._audit_due = True
-            self._hub.loop.run_callback(self._audit)
+            self._loop.soon(self._audit)
 
     def settled(self, connection: Connection) -> None:
-        self._carry_out(self._ledger.returned(connection.slot, monotonic(), bool(connection.retire)))
+        self._carry_out(self._ledger.returned(connection.slot, self._loop.clock()))
+
+    def asked(self, connection: Connection, why: str) -> None:
+        self._carry_out(self._ledger.asked(connection.slot, why, self._loop.clock()))
 
     def lost(self, connection: Connection, error: Error, unsent: list[Call]) -> None:
-        self._connections.discard(connection)
-        holder = connection.slot.holder
+        self._connector.forget(connection)
+        if isinstance(error, CallTimeout):
+            self.counters.call_timeouts += 1
+        elif isinstance(error, WorkerDied):
+            exited = f"exit {error.exitcode}" if error.exitcode is not None else "connection lost"
+            count(self.counters.deaths, error.signal or exited)
+        elif connection.slot.state != CONNECTING:
+            count(self.counters.retirements, _CUT_OFF.get(type(error), "interrupted"))
+        slot: Slot = connection.slot
+        holder = slot.holder
+        if holder is not None and holder.is_over:
+            holder = None  # it is just giving the worker back
+        if not slot.checkouts:
+            self._trouble, self._unreachable = str(error), False
         if holder is not None and connection.untouched and isinstance(error, WorkerDied):
+            if slot.checkouts == 1:
+                self._trouble, self._unreachable = str(error), False
+                self._ledger.stillborn(self._loop.clock(), random.random())
             holder.stand_again(unsent)
         elif holder is not None:
             holder.fail(error)
-        self._carry_out(self._ledger.lost(connection.slot, monotonic(), random.random()))
+        self._carry_out(self._ledger.lost(slot, self._loop.clock(), random.random()))
+        self._end_server()
+        self._tell()
+
+    # --- the connector calls (connector.Applicant) -----------------------------------------------------
+
+    def reached(self) -> None:
+        if self._unreachable:
+            self._unreachable = False
+            self._ledger.reached()
+            self._trouble = "the server is there by now, and a worker is starting"
+
+    def arrived(self, slot: Slot, connection: Connection) -> None:
+        self._carry_out(self._ledger.connected(slot, self._loop.clock(), random.random()))
+        self._tell()
+
+    def failed(self, slot: Slot, reason: str, unreachable: bool) -> None:
+        self._trouble, self._unreachable = reason, unreachable
+        self._carry_out(self._ledger.failed(slot, self._loop.clock(), random.random(), for_all=False))
+
+    def setup_failed(self, slot: Slot, hi: Hi) -> None:
+        self._trouble, self._unreachable = f"its setup has raised {hi.text}", False
+        self._setup_error = self._rebuild(hi)
+        for action in self._ledger.failed(slot, self._loop.clock(), random.random(), for_all=True):
+            if isinstance(action, Fail) and action.why == SETUP_FAILED:
+                action.waiter.fail(self._rebuild(hi))  # each has its own, with its own traceback
+            else:
+                self._carry_out([action])
+        self._carry_out([])
+        self._tell()
 
     # --- acting ----------------------------------------------------------------------------------------
 
-    def _audit(self) -> None:
-        """After an interruption: give up what is not in the state that the books say, and book the rest anew."""
-        self._audit_due = False
-        self._carry_out(self._ledger.repair(self._is_sound, monotonic()))
-        booked = {slot.worker for slot in self._ledger.slots}
-        for connection in self._connections - booked:
-            if connection.slot not in self._connecting:
-                self._close(connection.slot)
-
-    def _is_sound(self, slot: Slot) -> bool:
-        connection = slot.worker
-        if slot.state == CONNECTING:
-            return slot in self._connecting
-        if connection is None or not connection.is_sound:
-            return False
-        if slot.state == BUSY:
-            return slot.holder is not None and slot.holder.holds(connection)
-        return slot.holder is None and connection.state == ("settling" if slot.state == SETTLING else "idle")
-
     def _carry_out(self, actions: list[Action]) -> None:
-        for action in actions:
-            if isinstance(action, Give):
-                slot, lease = action.slot, action.waiter
-                if not lease.accept(slot.worker):
-                    self._carry_out(self._ledger.refused(slot))
-            elif isinstance(action, Connect):
-                self._start_connecting(action.slot)
-            elif isinstance(action, Close):
-                self._close(action.slot)
-            elif isinstance(action, Fail):
-                action.waiter.fail(self._refusal())
-            else:
-                self._set_wake(action.at)
-
-    def _start_connecting(self, slot: Slot) -> None:
-        def ended(_: object) -> None:
-            self._connecting.pop(slot, None)
-            if slot.state == CONNECTING or not greenlet.successful():
-                self.interrupted()  # the greenlet was, at whatever line
-
-        greenlet = gevent.spawn(self._connect, slot)
-        self._connecting[slot] = greenlet
-        greenlet.link(ended)
-
-    def _connect(self, slot: Slot) -> None:
-        """Runs in a greenlet of its own, so that a waiter who gives up does not end the attempt."""
-        assert self._address is not None
-        connection = None
         try:
-            sock = connect(self._address, CONNECT_TIMEOUT)
-            connection = Connection(sock, self._address, self, self._encoder, self.terms.limit_message, self.terms.name)
-            if self._unreachable:
-                self._unreachable = False
-                self._ledger.reached()
-                self._trouble = "the server is there by now, and a worker is starting"
-            connection.slot = slot
-            slot.worker = connection
-            self._connections.add(connection)
-            hi = connection.greet(self.terms.setup_timeout)
-        except Error as error:  # some of which are OSErrors, too
-            self._connect_failed(slot, str(error))
-        except OSError as error:
-            self._unreachable = True
-            self._connect_failed(slot, f"the server is unreachable ({(error.strerror or str(error)).lower()})")
+            for action in actions:  # which grow meanwhile: many may refuse a worker in turn
+                if isinstance(action, Give):
+                    slot, lease = action.slot, action.waiter
+                    if not lease.accept(slot.worker):
+                        actions += self._ledger.refused(slot, self._loop.clock())
+                    elif lease.entered_by is not None and not slot.worker.pending:
+                        self._look_for_nesting(lease.entrant)
+                elif isinstance(action, Connect):
+                    self._connector.start(action.slot, self)
+                elif isinstance(action, Close):
+                    self._close(action.slot)
+                elif isinstance(action, Fail):
+                    action.waiter.fail(self._refusal(action))
+                elif isinstance(action, Leaked):
+                    self._report_leak(action.slot)
+                else:
+                    self._loop.spawn(self._on_reconnect_failed)
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
-            if connection is not None:
-                connection.close(ClientClosed("the client was closed while it connected"))
-            self._connect_failed(slot, "interrupted")
+            self._to_be_told += [action for action in actions if isinstance(action, Fail)]
+            self.interrupted()
             raise
-        else:
-            self._connecting.pop(slot, None)
-            if hi.exc is not None or hi.text:
-                connection.close(ClientClosed("setup failed"))
-                self._setup_failure = hi
-                self._trouble = f"its setup has raised {hi.text}"
-                self._carry_out(self._ledger.failed(slot, monotonic(), random.random(), for_all=True))
-                self._setup_failure = None
-                return
-            self._carry_out(self._ledger.connected(slot, monotonic()))
+        if self._ledger.wake_at < self._wake_at:
+            self._set_wake()
 
-    def _connect_failed(self, slot: Slot, reason: str) -> None:
-        self._connecting.pop(slot, None)
-        if self._server is not None:
-            reason = self._server.obituary() or reason
-        self._trouble = reason
-        self._carry_out(self._ledger.failed(slot, monotonic(), random.random(), for_all=False))
+    def _look_for_nesting(self, entrant: Any) -> None:
+        """A greenlet got a worker before it called it: perhaps it waits in an inner checkout, now in vain."""
+        waiter = nesting.waiter_of(self._ledger, entrant)
+        never = self._never(entrant) if waiter is not None else None
+        if waiter is not None and never is not None:
+            waiter.fail(never)
+
+    def _decide(self, decision: Callable[[float], list[Action]]) -> None:
+        try:
+            self._carry_out(decision(self._loop.clock() if self._loop is not None else 0.0))
+        except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
+            self.interrupted()
+            raise
+
+    def _shut(self) -> None:
+        """The client is closed: nothing is to be done any more but by lent workers."""
+        self._cancel_wake()
+        self._cancel_sweep()
+        self._connector.stop()
+        self._end_server()
+        self._tell()
 
     def _close(self, slot: Slot) -> None:
         if slot.worker is not None:
             slot.worker.close(ClientClosed("the worker was retired"))
-            self._connections.discard(slot.worker)
+            self._connector.forget(slot.worker)
         holder, slot.holder = slot.holder, None
         if holder is not None and not holder.is_over:  # only after an interruption
             if holder.wants:
                 self.rejoin(holder)
             else:
                 holder.fail(Cancelled("an interruption came while the pool handed over this checkout's worker"))
-        self._stop_server()
+        self._end_server()
+        self._tell()
 
-    def _stop_server(self) -> None:
+    def _end_server(self) -> None:
         """End the private server once the client is closed and no worker is lent any more."""
-        server = self._server
-        if server is not None and self._ledger.closed and not self._ledger.slots:
-            self._server = None
-            server.let_go()
-            gevent.spawn(_reap, server)
+        if self._ledger.closed and not self._ledger.slots:
+            self._connector.stop_server()
 
-    def _refusal(self) -> Error:
-        if self._setup_failure is not None:
-            hi = self._setup_failure
-            client = f", for client {self.terms.name!r}" if self.terms.name else ""
-            where = f"worker {hi.pid} of {hi.name or 'the server'} at {self._address}{client}"
-            return failure.rebuild(
-                hi.exc,
-                hi.text,
-                mixin=SetupError,
-                raises=self.terms.raises,
-                note=f"setup raised this in {where}",
-            )
-        return _closed()
+    def _refusal(self, fail: Fail[Lease]) -> Error:
+        terms = self.terms
+        if fail.why == FULL:
+            return refusals.full(self._where, terms.max_waiting or 0, fail.pressure)
+        if fail.why == SHED:
+            return refusals.shed(self._where, terms.shed_target or 0.0, terms.shed_interval, fail.pressure)
+        return refusals.closed()
 
-    def _prepare(self) -> None:
-        self._hub = gevent.get_hub()
-        if self._address is None and self._spawn is not None:
-            self._server = self._spawn()
-            self._address = self._server.address
+    def _rebuild(self, hi: Hi) -> Error:
+        client = f", for client {self.terms.name!r}" if self.terms.name else ""
+        where = f"worker {hi.pid} of {hi.name or 'the server'} at {self._connector.address}{client}"
+        note = f"setup raised this in {where}"
+        return failure.rebuild(hi.exc, hi.text, mixin=SetupError, raises=self.terms.raises, note=note)
 
-    def _check_open(self) -> None:
+    @property
+    def _where(self) -> str:
+        client = f" for client {self.terms.name!r}" if self.terms.name else ""
+        return f"{client} at {self._connector.address}"
+
+    def _reason(self, lease: Lease | None) -> str:
+        """Why there is no worker for this lease, or for nobody."""
+        ledger = self._ledger
+        there = len(ledger.slots) - ledger.count(CONNECTING)
+        if ledger.backoff.failures and there < ledger.max_workers:
+            return refusals.trouble(self._trouble, self._unreachable, ledger.failing_since, self._loop.clock())
+        ahead = ledger.ahead(lease) if lease is not None else ledger.waiting
+        busy, settling = ledger.count(BUSY), ledger.count(SETTLING)
+        return refusals.crowd(busy, settling, ledger.max_workers, self._connector.attempts, ahead)
+
+    def _report_leak(self, slot: Slot) -> None:
+        holder: Lease = slot.holder
+        stack = "".join(traceback.format_list(holder.made_at[::-1])) if holder.made_at is not None else ""
+        text = "a checkout of %r%s was held for %.3g s (leak_after); end it, or use it in a with block. Made at:\n%s"
+        # In a greenlet of its own: logging may block, and this is the hub.
+        self._loop.spawn(log.warning, text, slot.worker, self._where, self.terms.leak_after, stack)
+
+    # --- the books -------------------------------------------------------------------------------------
+
+    def _audit(self) -> None:
+        """After an interruption: give up what is not in the state that the books say, and book the rest anew."""
+        self._audit_due = False
+        if self._loop is None:
+            return  # it was due in the process from which this one was forked
+        to_be_told, self._to_be_told = self._to_be_told, []
+        for fail in to_be_told:  # some of whom have heard it already
+            fail.waiter.fail(self._refusal(fail))
+        self._carry_out(self._ledger.repair(self._is_sound, self._loop.clock()))
+        booked = {slot.worker for slot in self._ledger.slots}
+        for connection in self._connector.connections - booked:
+            if not self._connector.is_trying(connection.slot):
+                self._close(connection.slot)
         if self._ledger.closed:
-            raise _closed()
+            self._shut()
 
-    def _set_wake(self, at: float) -> None:
-        if at >= self._wake_at:
-            return
-        self._stop_wake()
-        self._wake_at = at
-        self._wake = self._hub.loop.timer(max(0.0, at - monotonic()))
-        self._wake.start(self._on_wake, update=True)
+    def _is_sound(self, slot: Slot) -> bool:
+        connection = slot.worker
+        if slot.state == CONNECTING:
+            return self._connector.is_trying(slot)
+        if connection is None or not connection.is_sound:
+            return False
+        if slot.state == BUSY:
+            return slot.holder is not None and slot.holder.holds(connection)
+        return slot.holder is None and connection.state == ("settling" if slot.state == SETTLING else "idle")
+
+    # --- time, threads and forks -----------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        """The client is used: see whether it may be, and prepare at its first use."""
+        if self._ledger.closed:
+            raise refusals.closed()
+        if self._loop is None:
+            self._connector.prepare()
+            self._loop = self._make_loop()
+            self.thread = thread_ident()
+            self._pid = os.getpid()
+            _pools.add(self)
+        elif thread_ident() != self.thread:
+            raise self.wrong_thread()
+
+    def _wait_until(self, condition: Callable[[], bool], timeout: float | None, now: float) -> bool:
+        deadline = math.inf if timeout is None else now + timeout
+        while not condition():
+            left = deadline - self._loop.clock()
+            if left <= 0:
+                return False
+            self._news = self._news or Event()
+            self._news.clear()
+            # Not the event's own time-out, which would wake this greenlet in a forked child, too.
+            stop = self._loop.timer(left, self._tell) if left < math.inf else _nothing
+            try:
+                self._news.wait()
+            finally:
+                stop()
+        return True
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
+
+    def _sweep(self) -> None:
+        """Let the workers that nobody has wanted for a moment know that their checkout is over."""
+        self._cancel_sweep()
+        for slot in list(self._ledger.slots):
+            if slot.state == IDLE:
+                slot.worker.tell_done()
+
+    def _cancel_sweep(self) -> None:
+        stop, self._stop_sweep = self._stop_sweep, None
+        if stop is not None:
+            stop()
+
+    def _set_wake(self) -> None:
+        self._cancel_wake()
+        self._wake_at = self._ledger.wake_at
+        self._stop_wake = self._loop.timer(self._wake_at - self._loop.clock(), self._on_wake)
 
     def _on_wake(self) -> None:
-        self._stop_wake()
-        self._carry_out(self._ledger.tick(monotonic()))
+        self._cancel_wake()
+        self._carry_out(self._ledger.tick(self._loop.clock()))
 
-    def _stop_wake(self) -> None:
-        if self._wake is not None:
-            self._wake.stop()
-            self._wake.close()
-            self._wake = None
-        self._wake_at = math.inf
-
-    def _from_anywhere(self, function: Callable[[], None]) -> None:
-        # At the very end of the interpreter the loop may be gone, and then so is what there was to do.
-        with suppress(Exception):
-            self._hub.loop.run_callback_threadsafe(function)
+    def _cancel_wake(self) -> None:
+        stop, self._stop_wake, self._wake_at = self._stop_wake, None, math.inf
+        if stop is not None:
+            stop()
 
 
-def _reap(server: SpawnedServer) -> None:
-    """Runs in a greenlet of its own until the server has ended, so that it leaves no zombie."""
-    deadline = monotonic() + SERVER_END
-    while not server.obituary():
-        gevent.sleep(0.005)
-        if monotonic() > deadline:
-            server.kill()
-            deadline = math.inf
+def _callers_stack() -> traceback.StackSummary:
+    """Where the program is, innermost frame first, without the client's own frames."""
+    frame = sys._getframe(3)  # of whoever called the client, or of a method of client.remote
+    if frame.f_globals.get("__name__") == "gtask.client.client" and frame.f_back is not None:
+        frame = frame.f_back
+    return traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
 
 
-def _closed() -> ClientClosed:
-    return ClientClosed("the client is closed: make a new one with gtask.Client(...)")
+_CUT_OFF = {ClientClosed: "close", ProtocolError: "protocol error"}
+"""Why a worker was closed amid a checkout, by its error; else it was cancelled, or its caller interrupted."""
+
+
+def _nothing() -> None:
+    pass
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+"""Those that have been used in this process."""
+
+_inherited: list[Any] = []
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

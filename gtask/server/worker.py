@@ -189,7 +189,7 @@ class _Worker:
     def _raised(self, do: Do, error: BaseException) -> None:
         kind = type(error)  # isinstance would ask the error itself, too
         if issubclass(kind, MemoryError) or not issubclass(kind, (Exception, Interrupted)):
-            self._say(Bye(f"a call raised {failure.text(error)}"[:SHORT]))
+            self._say(Bye(f"a call raised {kind.__name__}"[:SHORT]))
         self._exchange.failed(do)
         text = failure.text(error)
         try:
@@ -205,7 +205,7 @@ class _Worker:
             self._run(HOOKS, self._interface.checkout_done)
         except BaseException as error:  # the calls of the checkout have been answered; what is left may be unclean
             log.exception("checkout_done failed in worker %d; it asks to be retired", os.getpid())
-            self._say(Bye(f"checkout_done raised {failure.text(error)}"))
+            self._say(Bye(f"checkout_done raised {type(error).__name__}"[:SHORT]))
         self._say(Done())
 
     def _say(self, message: Message) -> None:

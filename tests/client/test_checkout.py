@@ -3,6 +3,8 @@
 import types
 
 from gtask.client.checkout import Lease
+from gtask.client.counters import Counters
+from gtask.client.loop import thread_ident
 from gtask.errors import WorkerDied
 
 
@@ -13,6 +15,8 @@ class Pool:
 
     def __init__(self):
         self.rejoined = []
+        self.counters = Counters()
+        self.thread = thread_ident()
 
     def encode(self, args, kwargs, epoch):
         return b""
@@ -22,6 +26,15 @@ class Pool:
 
     def leave(self, lease):
         pass
+
+    def enter(self, lease):
+        raise AssertionError("there is no with block")
+
+    def never(self, lease):
+        raise AssertionError("nobody blocks")
+
+    def wrong_thread(self):
+        raise AssertionError("there is one thread")
 
     def interrupted(self):
         raise AssertionError("nothing was interrupted")

@@ -9,7 +9,7 @@ import pytest
 
 import gtask
 from gtask import errors
-from gtask.client.config import ClientConfig, check_timeout
+from gtask.client.config import ClientConfig, check_size, check_timeout
 from gtask.wire.codec import DEFAULT_LIMIT
 
 
@@ -22,6 +22,16 @@ def test_defaults():
         min_workers=2,
         max_workers=20,
         max_checkouts=None,
+        max_lifetime=None,
+        max_idle=600.0,
+        lifo=True,
+        max_waiting=None,
+        shed_target=None,
+        shed_interval=1.0,
+        max_connecting=8,
+        reconnect_timeout=300.0,
+        on_reconnect_failed=None,
+        leak_after=None,
         max_queue=10_000,
         refork_after_error=True,
         raises=None,
@@ -35,7 +45,10 @@ def test_defaults():
         {"timeout": None}, {"timeout": 0.001}, {"timeout": 5}, {"timeout": math.inf}, {"min_workers": 0},
         {"min_workers": 3, "max_workers": 3}, {"min_workers": 0, "max_workers": 1}, {"max_checkouts": 1},
         {"max_queue": 1}, {"limit_message": 1024}, {"raises": []}, {"raises": [KeyError, errors]},
-        {"raises": {OSError}},
+        {"raises": {OSError}}, {"max_lifetime": 0.5}, {"max_idle": None}, {"max_idle": math.inf}, {"lifo": False},
+        {"max_waiting": 0}, {"shed_target": 0.01, "shed_interval": 1}, {"max_connecting": 1},
+        {"reconnect_timeout": 0.1}, {"reconnect_timeout": math.inf}, {"on_reconnect_failed": print},
+        {"leak_after": 5},
     ],
     ids=repr,
 )  # fmt: skip
@@ -53,7 +66,13 @@ def test_what_makes_sense_is_accepted(options):
         ("min_workers", 1.5), ("min_workers", "2"), ("min_workers", None), ("max_workers", 0), ("max_workers", 2.0),
         ("max_checkouts", 0), ("max_checkouts", "1"), ("max_queue", 0), ("max_queue", None), ("limit_message", 1023),
         ("limit_message", "64M"), ("raises", ["KeyError"]), ("raises", [KeyError()]), ("raises", KeyError),
-        ("raises", 5),
+        ("raises", 5), ("lifo", "fifo"), ("lifo", None), ("lifo", 1), ("max_waiting", -1), ("max_waiting", 1.5),
+        ("max_waiting", "none"), ("max_connecting", 0), ("max_connecting", None), ("max_connecting", 1.0),
+        ("on_reconnect_failed", 5), ("on_reconnect_failed", "print"),
+        *[(name, value)
+          for name in ("max_lifetime", "max_idle", "shed_target", "leak_after", "shed_interval", "reconnect_timeout")
+          for value in (0, -1.5, math.nan, "5", [1])],
+        ("shed_interval", None), ("reconnect_timeout", None),
     ],
     ids=repr,
 )  # fmt: skip
@@ -61,14 +80,47 @@ def test_what_makes_no_sense_is_refused_by_name(option, value):
     """A ValueError or TypeError that shows the option with its value and says what to write."""
     with pytest.raises((ValueError, TypeError)) as caught:
         ClientConfig(**{option: value})
-    assert str(caught.value).startswith(f"{option}=")
+    assert str(caught.value).startswith(f"{option}={value!r}: ")
     assert any(word in str(caught.value) for word in ("write", "list"))
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("max_lifetime", 0, "a number of seconds over 0, or None for no limit"),
+        ("max_idle", 0, "a number of seconds over 0, or None for no limit"),
+        ("shed_target", 0, "a number of seconds over 0, or None for no limit"),
+        ("leak_after", 0, "a number of seconds over 0, or None for no limit"),
+        ("shed_interval", 0, "a number of seconds over 0"),
+        ("reconnect_timeout", 0, "a number of seconds over 0"),
+        ("max_waiting", -1, "a number of at least 0"),
+        ("max_waiting", 0.5, "a whole number"),
+        ("max_connecting", 0, "a number of at least 1"),
+        ("lifo", "fifo", "True or False"),
+        ("on_reconnect_failed", 5, "a function that takes the client, or None"),
+    ],
+)
+def test_the_error_says_what_is_allowed(option, value, allowed):
+    """After the option and its value; and None is offered only where it is allowed."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        ClientConfig(**{option: value})
+    assert str(caught.value) == f"{option}={value!r}: write {allowed}"
+
+
 def test_more_in_stock_than_allowed():
-    """min_workers over max_workers is refused with both."""
+    """min_workers over max_workers is refused with both; a resize, in the same way."""
     with pytest.raises(ValueError, match="min_workers=5 is more than max_workers=4"):
         ClientConfig(min_workers=5, max_workers=4)
+    with pytest.raises(ValueError, match="min_workers=5 is more than max_workers=4"):
+        check_size(5, 4)
+
+
+@pytest.mark.parametrize(("sizes", "option"), [((-1, 4), "min_workers=-1"), ((0, 0), "max_workers=0")])
+def test_the_sizes_of_a_resize(sizes, option):
+    """They are checked like the client's."""
+    check_size(0, 1)
+    with pytest.raises(ValueError, match=option):
+        check_size(*sizes)
 
 
 def test_the_timeout_of_one_checkout():
@@ -77,6 +129,8 @@ def test_the_timeout_of_one_checkout():
     check_timeout(0.5)
     with pytest.raises(ValueError, match="timeout=-1"):
         check_timeout(-1)
+    with pytest.raises(ValueError, match="patience=-1"):
+        check_timeout(-1, "patience")
 
 
 def test_it_is_frozen():
@@ -90,6 +144,9 @@ def test_the_client_refuses_them_when_it_is_made():
     """Not at its first use; and a client that was refused can be collected."""
     with pytest.raises(ValueError, match="max_workers=0"):
         gtask.Client("unix:/nowhere/x.sock", max_workers=0)
+    for options in ({"lifo": 0}, {"max_waiting": -1}, {"shed_target": 0}, {"leak_after": "1"}):
+        with pytest.raises((ValueError, TypeError), match=next(iter(options))):
+            gtask.Client("unix:/nowhere/x.sock", **options)
     for address in ("nowhere", "spawn:"):
         with pytest.raises(ValueError, match="write"):
             gtask.Client(address)

@@ -33,7 +33,7 @@ def test_a_waiter_is_killed_in_the_tick_of_its_hand_off(faulty, connect, tmp_pat
     assert type(waiter.get()) is gevent.GreenletExit
     assert following.get() == "the next one's"
     assert client.call("echo", "a third one's") == "a third one's"
-    assert "0 of 1 workers busy (at most 1), 0 waiting" in repr(client)
+    assert "0 of 1 workers busy, 1 idle, 0 waiting" in repr(client)
 
 
 def test_a_caller_is_killed_while_its_worker_connects(faulty, connect, tmp_path):

@@ -26,7 +26,7 @@ def assert_usable(client, workers=1):
         assert checkout.echo(number) == number
     for checkout in checkouts:
         checkout.release()
-    assert f"0 of {workers} workers busy" in repr(client)
+    testing.wait_until(lambda: (client.stats().busy, client.stats().idle) == (0, workers), what="idle workers")
 
 
 def wait_for_log(server_log, pattern):
@@ -52,7 +52,7 @@ def test_an_idle_worker_is_killed(faulty, connect, server_log):
         pid = client.call("pid")
         kill(pid, server)
         if heard:
-            testing.wait_until(lambda: "of 0 workers" in repr(client))
+            testing.wait_until(lambda: "0 idle" in repr(client))
         assert client.call("pid") != pid
         wait_for_log(server_log, rf"worker {pid} was ended by SIGKILL waiting for its client after [\d.e-]+ s\n")
         assert_usable(client)
@@ -313,7 +313,7 @@ def test_setup_raises(faulty, connect, tmp_path):
     client.call("pid")  # so that the server is there
     (worker,) = children(server.pid)
     kill(worker, server)
-    testing.wait_until(lambda: "of 0 workers" in repr(client))
+    testing.wait_until(lambda: "0 idle" in repr(client))
     (tmp_path / "broken").touch()
     (tmp_path / "ran").unlink()
     started = monotonic()

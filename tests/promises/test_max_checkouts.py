@@ -1,6 +1,7 @@
 """The point of this test is to ensure that max_checkouts replaces a worker after it was lent so many times.
 
-Whatever leaks in the application's code leaks no further.
+Or up to a tenth less, so that workers which began together do not all end together. Whatever leaks in the
+application's code leaks no further.
 """
 
 import os
@@ -42,3 +43,33 @@ def test_by_default_there_is_no_limit(serve, connect):
     """50 checkouts, one worker."""
     client = connect(serve(SOURCE), max_workers=1)
     assert len({client.call("pid") for _ in range(50)}) == 1
+
+
+COUNTING = """
+    import os
+
+    calls = 0
+
+    def count():
+        global calls
+        calls += 1
+        return [os.getpid(), calls]
+"""
+
+
+def test_workers_differ_by_a_tenth(serve, connect):
+    """Of twelve workers none is lent more than 50 times or less than 45, and not all are lent equally often."""
+    client = connect(serve(COUNTING), max_workers=1, max_checkouts=50)
+    most = {}
+    while len(most) < 13:
+        pid, calls = client.call("count")
+        most[pid] = calls
+    ended = list(most.values())[:12]  # the last one is still there
+    assert 45 <= min(ended) < max(ended) <= 50
+    assert client.stats().retirements == {"max_checkouts": 12}
+
+
+def test_few_checkouts_are_kept_to_exactly(serve, connect):
+    """A tenth of nine is no whole checkout."""
+    client = connect(serve(COUNTING), max_workers=1, max_checkouts=9)
+    assert [client.call("count")[1] for _ in range(90)] == list(range(1, 10)) * 10

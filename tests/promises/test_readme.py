@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import pickle
 import re
 import shlex
 import subprocess
@@ -118,7 +119,7 @@ def test_commands_and_links_lead_somewhere():
     assert commands == {"bin/demo", "bin/test"}
     assert {name for name in commands if not os.access(ROOT / name, os.X_OK)} == set()
     links = re.findall(r"`[^`<]+\s<([^>]+)>`_", README)
-    assert len(links) == 8
+    assert len(links) == 10
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
@@ -142,9 +143,19 @@ def test_names_and_numbers_are_those_of_the_code():
 def plain(text, address="unix:/run/reports.sock"):
     """A message without what differs each time: process ids, times, sizes, and where the server is."""
     text = " ".join(text.replace(str(address), "unix:/run/reports.sock").split())
-    for varies in (r"(?<=worker )\d+", r"[\d.e-]+(?= s after)", r"(?<=after )[\d.]+(?= s (in|\())"):
+    for varies in (
+        r"(?<=worker )\d+",
+        r"(?<=process )\d+",
+        r"(?<=process, )\d+",
+        r"(?<=thread )\d+",
+        r"[\d.e-]+(?= s after)",
+        r"(?<=after )[\d.]+(?= s (in|\())",
+        r"(?<=used )\d+(?= MiB)",
+        r"(?<=the first for )[\d.e-]+(?= s by now)",
+        r"(?<=unreachable since )[\d.]+(?= s:)",
+    ):
         text = re.sub(varies, "N", text)
-    return re.sub(r"(?<=used )\d+(?= MiB)|(?<=, for )[\d.]+(?= s by now)", "N", text)
+    return text
 
 
 @pytest.fixture
@@ -158,7 +169,7 @@ def tells(serve, connect):
         server = serve(source, "--name", "reports", *arguments)
         client = connect(server, **{"name": "web", "max_workers": 1, **options})
         with contextlib.suppress(gtask.SetupError):
-            client.checkout(timeout=30).call("total", "january")  # the server is there
+            connect(server, timeout=30).call("total", "january")  # the server is there
         with pytest.raises((gtask.Error, gtask.RemoteError)) as caught:
             function(client)
         error = caught.value
@@ -223,16 +234,22 @@ def test_acquire_timeout(tells, connect, tmp_path):
     """Without a worker in time the message tells whether all are busy or there is no server."""
 
     def one_too_many(client):
-        with client.checkout() as checkout:
-            checkout.total("january")
+        held = client.checkout()
+        held.total("january")
+        try:
             client.call("total", "january")
+        finally:
+            held.release()
 
     tells("AcquireTimeout", one_too_many, timeout=1)
     nobody = f"unix:{tmp_path}/nobody.sock"
+    client = connect(nobody, name="web", min_workers=2, timeout=1)
     with pytest.raises(gtask.AcquireTimeout) as caught:
-        connect(nobody, name="web", timeout=1).call("total", "january")
-    shown = f"gtask.AcquireTimeout: {caught.value}"
-    assert plain(shown, nobody) == plain(MESSAGES["AcquireTimeout-unreachable"])
+        client.call("total", "january")
+    assert plain(f"gtask.AcquireTimeout: {caught.value}", nobody) == plain(MESSAGES["AcquireTimeout-unreachable"])
+    with pytest.raises(gtask.AcquireTimeout) as caught:
+        client.open(wait=True, timeout=1)
+    assert plain(f"gtask.AcquireTimeout: {caught.value}", nobody) == plain(MESSAGES["AcquireTimeout-open"])
 
 
 def test_worker_died(tells):
@@ -317,10 +334,83 @@ def test_errors_of_the_caller(tells):
     tells("ClientClosed", after_close)
 
 
+def test_checkout_within_a_checkout(tells):
+    """Who holds the only worker in a with block, and wants another, is told at once."""
+
+    def nested(client):
+        with client.checkout() as first:
+            first.total("january")
+            client.call("total", "january")
+
+    tells("NestedCheckout", nested)
+
+
+def test_long_line(tells):
+    """One too many in line, and one that has waited too long."""
+
+    def one_too_many(client):
+        with client.checkout() as checkout:
+            checkout.total("january")
+            waiting = client.checkout()
+            try:
+                client.checkout()
+            finally:
+                waiting.release()
+
+    def shed(client):
+        with client.checkout() as checkout:
+            checkout.total("january")
+            client.checkout().total.submit("january").get()
+
+    tells("Overloaded-max_waiting", one_too_many, max_waiting=1)
+    tells("Overloaded-shed", shed, shed_target=0.5, shed_interval=1)
+
+
+def test_checkout_that_outlives_its_client(tells):
+    """close(timeout) ends what does not end by itself."""
+
+    def cut_off(client):
+        checkout = client.checkout()
+        checkout.total("january")
+        result = checkout.render.submit("march")
+        client.close(timeout=0.5)
+        result.get()
+
+    tells("ClientClosed-cut-off", cut_off)
+
+
+def test_wrong_process_and_wrong_thread(tells):
+    """A checkout does not survive a fork in the child, and a client is of use in its own thread alone."""
+
+    def forked(client):
+        with client.checkout() as checkout:
+            checkout.total("january")
+            reading, writing = os.pipe()
+            pid = os.fork()
+            if not pid:
+                try:
+                    checkout.total("january")
+                except BaseException as error:
+                    os.write(writing, pickle.dumps(error))
+                finally:
+                    os._exit(0)
+            os.close(writing)
+            os.waitpid(pid, 0)
+            with open(reading, "rb") as pipe:
+                raise pickle.load(pipe)
+
+    def in_a_thread(client):
+        client.call("total", "january")
+        gevent.get_hub().threadpool.apply(client.call, ("total", "january"))
+
+    tells("ClientClosed-inherited", forked)
+    tells("WrongThread", in_a_thread)
+
+
 def test_every_message_is_produced():
     """No message of docs/failures.rst is without its test."""
     source = Path(__file__).read_text(encoding="utf-8")
-    tested = set(re.findall(r'tells\(\s*"([\w-]+)"', source)) | {"AcquireTimeout-unreachable"}
+    tested = set(re.findall(r'(?:tells\(\s*|MESSAGES\[)"([\w-]+)"', source))
     assert tested == set(MESSAGES)
 
 
@@ -363,6 +453,7 @@ def test_numbers_of_the_ladder():
     assert f"``hung_worker_timeout`` ({server.hung_worker_timeout:g} seconds;" in text
     assert f"``setup_timeout`` ({client.setup_timeout:g} seconds)" in text
     assert f"``max_queue`` ({client.max_queue:,})" in text
+    assert f"``reconnect_timeout`` ({client.reconnect_timeout:g} seconds)" in text
 
 
 def test_interrupted_export(serve, connect, tmp_path):

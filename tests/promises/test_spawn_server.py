@@ -134,7 +134,7 @@ def test_an_application_that_fails_to_load(connect, tmp_path, capfd):
     (tmp_path / "broken.py").write_text("raise ImportError('no licence')\n")
     with gtask.spawn_server("broken") as server:
         wait_until_gone(server.pid)
-        with pytest.raises(gtask.AcquireTimeout, match="the server is unreachable"):
+        with pytest.raises(gtask.AcquireTimeout, match="server unreachable"):
             connect(server.address, timeout=0.3).call("anything")
         assert "ended with status 1" in repr(server)
     assert "ImportError: no licence" in capfd.readouterr().err

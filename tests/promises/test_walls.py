@@ -26,6 +26,7 @@ ARROWS = {
     "errors": "",
     "address": "",
     "spawn": "address",
+    "stats": "",
     "testing": "address spawn",
     #
     "wire": "",
@@ -38,14 +39,19 @@ ARROWS = {
     #
     "client": "",
     "client.backoff": "",
-    "client.ledger": "client.backoff",
     "client.config": "wire.codec",
+    "client.counters": "stats",
+    "client.ledger": "client.backoff client.config client.counters",
+    "client.loop": "",
+    "client.refusals": "errors client.ledger",
     "client.verdicts": "errors wire.failure wire.messages",
     "client.connection": "errors address wire.codec wire.exchange wire.lastwords wire.messages client.verdicts",
-    "client.checkout": "errors wire.failure wire.messages client.connection",
-    "client.pool": "errors address spawn wire.codec wire.failure wire.messages "
-    "client.checkout client.config client.connection client.ledger",
-    "client.client": "address spawn wire.codec client.checkout client.config client.pool",
+    "client.checkout": "errors wire.failure wire.messages client.connection client.counters client.loop",
+    "client.connector": "errors address spawn wire.codec wire.messages client.config client.connection client.ledger",
+    "client.nesting": "client.checkout client.ledger",
+    "client.pool": "errors address stats wire.failure wire.messages client.checkout client.config client.connection "
+    "client.counters client.ledger client.loop client.nesting client.refusals",
+    "client.client": "address spawn stats wire.codec client.checkout client.config client.connector client.pool",
     #
     "server": "",
     "server.children": "",
@@ -66,7 +72,7 @@ ARROWS = {
 
 HOMES = {
     "msgpack": "wire.codec",
-    "gevent": "client.connection client.pool testing",
+    "gevent": "client.connection client.connector client.loop testing",
     "socket": "address server.listener server.master server.replies server.worker",
     "select": "server.master server.process",
     "fork": "server.master server.embed",
@@ -88,6 +94,7 @@ PURE = {
     # module: what of ACTORS it may load
     "errors": "",
     "address": "socket select",  # for the constants
+    "stats": "",
     "wire.messages": "",
     "wire.codec": "msgpack",
     "wire.exchange": "",
@@ -95,7 +102,9 @@ PURE = {
     "wire.failure": "",
     "wire.lastwords": "msgpack",
     "client.backoff": "",
-    "client.ledger": "",
+    "client.counters": "",
+    "client.ledger": "msgpack",  # by way of the config
+    "client.refusals": "msgpack",
     "client.verdicts": "",
     "client.config": "msgpack",  # the limit is the codec's
     "server.children": "signal",  # for the numbers

@@ -1,0 +1,179 @@
+"""Opens connections, each in a greenlet of its own, so that a waiter who gives up does not end the attempt.
+
+It tells the pool how each attempt ended. For a private server it starts that server first, and ends it at the end.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Protocol
+
+import gevent
+
+from gtask import address as addresses
+from gtask.client.config import ClientConfig
+from gtask.client.connection import Connection, Owner, connect
+from gtask.client.ledger import Slot
+from gtask.errors import ClientClosed, Error
+from gtask.spawn import SpawnedServer
+from gtask.wire.codec import Encoder
+from gtask.wire.messages import Hi
+
+__all__ = ["Connector"]
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for a TCP connection to be made. Waiters have their own time-outs; this ends the attempt."""
+
+SERVER_END = 10.0
+"""Seconds that a private server gets to end before it is killed."""
+
+
+class Applicant(Owner, Protocol):
+    """Who wants connections, and hears how the attempts ended."""
+
+    def reached(self) -> None:
+        """The server is there, though the worker is not yet ready."""
+
+    def arrived(self, slot: Slot, connection: Connection) -> None:
+        """The worker has greeted."""
+
+    def failed(self, slot: Slot, reason: str, unreachable: bool) -> None:
+        """There is no worker; perhaps no server either."""
+
+    def setup_failed(self, slot: Slot, hi: Hi) -> None:
+        """There is a worker, whose setup has raised."""
+
+
+class Connector:
+    """Opens the connections of one pool.
+
+    Args:
+        address: where the server is; None for a private server, which is started at the first attempt.
+        config: the client's options.
+        spawn: starts the private server.
+
+    Attributes:
+        connections: all that it has opened and that were not :meth:`forget`-ten.
+    """
+
+    def __init__(
+        self,
+        address: addresses.Address | None,
+        config: ClientConfig,
+        spawn: Callable[[], SpawnedServer] | None = None,
+    ) -> None:
+        self.address = address
+        self.connections: set[Connection] = set()
+        self._config = config
+        self._spawn = spawn
+        self._server: SpawnedServer | None = None
+        self._encoder = Encoder(config.limit_message)
+        self.encode: Callable[[tuple[Any, ...], dict[str, Any], int], bytes] = self._encoder.encode_do
+        self._attempts: dict[Slot, Any] = {}
+
+    def prepare(self) -> None:
+        """Start the private server, if that is wanted; never blocks."""
+        if self._server is None and self._spawn is not None:
+            self._server = self._spawn()
+            self.address = self._server.address
+
+    def start(self, slot: Slot, pool: Applicant) -> None:
+        """Begin an attempt for this slot. Never blocks; the pool is told how it ended."""
+
+        def ended(_: object) -> None:
+            self._attempts.pop(slot, None)
+            if slot.state == "connecting" or not greenlet.successful():
+                pool.interrupted()  # the greenlet was, at whatever line
+
+        greenlet = gevent.spawn(self._attempt, slot, pool)
+        self._attempts[slot] = greenlet
+        greenlet.link(ended)
+
+    @property
+    def attempts(self) -> int:
+        """How many are under way."""
+        return len(self._attempts)
+
+    def is_trying(self, slot: Slot) -> bool:
+        """Whether an attempt for this slot is under way."""
+        return slot in self._attempts
+
+    def forget(self, connection: Connection) -> None:
+        """A connection was closed."""
+        self.connections.discard(connection)
+
+    def stop(self) -> None:
+        """End all attempts."""
+        for greenlet in list(self._attempts.values()):
+            greenlet.kill(block=False)
+        self._attempts.clear()
+
+    def stop_server(self) -> None:
+        """End the private server, if there is one. Never blocks."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.let_go()
+            gevent.spawn(_reap, server)
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's copies of the sockets and forget all; say nothing to anybody."""
+        self.stop()
+        for connection in self.connections:
+            connection.abandon()
+        self.connections = set()
+        if self._server is not None:
+            self._server.abandon()
+            self._server = self.address = None
+
+    def _attempt(self, slot: Slot, pool: Applicant) -> None:
+        assert self.address is not None
+        config, connection = self._config, None
+        try:
+            sock = connect(self.address, CONNECT_TIMEOUT)
+            connection = Connection(sock, self.address, pool, self._encoder, config.limit_message, config.name)
+            connection.slot = slot
+            slot.worker = connection
+            self.connections.add(connection)
+            pool.reached()
+            hi = connection.greet(config.setup_timeout)
+        except Error as error:  # some of which are OSErrors, too
+            self._failed(slot, pool, str(error))
+        except OSError as error:
+            full = error.errno == errno.EAGAIN  # so says a unix socket, and waits for nobody
+            reason = "its backlog is full" if full else (error.strerror or str(error)).lower()
+            ours = error.errno in (errno.EMFILE, errno.ENFILE)  # for want of descriptors here, whatever is there
+            self._failed(slot, pool, f"{reason} at {self.address}", unreachable=not ours)
+        except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
+            if connection is not None:
+                self._give_up(connection, "the client was closed while it connected")
+            self._failed(slot, pool, "interrupted")
+            raise
+        else:
+            if self._attempts.pop(slot, None) is None:
+                self._give_up(connection, "nobody wants it any more")
+            elif hi.exc is not None or hi.text:
+                self._give_up(connection, "setup failed")
+                pool.setup_failed(slot, hi)
+            else:
+                pool.arrived(slot, connection)
+
+    def _give_up(self, connection: Connection, why: str) -> None:
+        connection.close(ClientClosed(why))
+        self.connections.discard(connection)
+
+    def _failed(self, slot: Slot, pool: Applicant, reason: str, unreachable: bool = False) -> None:
+        if self._attempts.pop(slot, None) is not None:  # or it was stopped, and nobody wants to know
+            obituary = self._server.obituary() if self._server is not None else ""
+            pool.failed(slot, obituary or reason, unreachable and not obituary)
+
+
+def _reap(server: SpawnedServer) -> None:
+    """Runs in a greenlet of its own until the server has ended, so that it leaves no zombie."""
+    deadline = monotonic() + SERVER_END
+    while not server.obituary():
+        gevent.sleep(0.005)
+        if monotonic() > deadline:
+            server.kill()
+            deadline = float("inf")

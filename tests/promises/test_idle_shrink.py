@@ -1,0 +1,146 @@
+"""The point of this test is to ensure that workers which nobody needs end, one per max_idle, down to min_workers.
+
+Needed are as many as were in use at the busiest moment of the last max_idle seconds: the others were idle all the time.
+"""
+
+import time
+
+import gevent
+import pytest
+
+from gtask import testing
+
+SOURCE = """
+    import os
+
+    def pid():
+        return os.getpid()
+"""
+
+
+def lend(client, number):
+    """So many checkouts, each with its worker, and their pids."""
+    checkouts = [client.checkout() for _ in range(number)]
+    return checkouts, [checkout.pid() for checkout in checkouts]
+
+
+def burst(client, number):
+    """So many workers are in use at once for a moment; their pids."""
+    checkouts, pids = lend(client, number)
+    for checkout in checkouts:
+        checkout.release()
+    return pids
+
+
+def ended(client):
+    return client.stats().retirements.get("max_idle", 0)
+
+
+def test_one_after_the_other_ends_down_to_the_minimum(serve, connect):
+    """Of five, three: never two in the same moment, and each of them takes at least max_idle."""
+    client = connect(serve(SOURCE), min_workers=2, max_workers=5, max_idle=0.1)
+    checkouts, pids = lend(client, 5)
+    begun = time.monotonic()
+    for checkout in checkouts:
+        checkout.release()
+    seen = [5]
+
+    def look():
+        idle = client.stats().idle
+        if idle != seen[-1]:
+            seen.append(idle)
+        return idle <= 2
+
+    testing.wait_until(look, timeout=30, what="the end of three")
+    assert seen == [5, 4, 3, 2]
+    assert time.monotonic() - begun >= 3 * 0.1
+    assert client.stats().retirements == {"max_idle": 3}
+    # Those that were used last are the ones that stay.
+    assert sorted(burst(client, 2)) == sorted(pids[3:])
+
+
+def test_with_no_minimum_all_end(serve, connect):
+    """And later ones come when they are needed, and end again."""
+    client = connect(serve(SOURCE), max_idle=0.05)
+    pids = burst(client, 2)
+    testing.wait_until(lambda: client.stats().idle == 0, what="the end of both")
+    assert client.call("pid") not in pids
+    testing.wait_until(lambda: client.stats().idle == 0, what="the end of the new one")
+    assert client.stats().retirements == {"max_idle": 3}
+
+
+def test_the_minimum_stays_for_good(serve, connect):
+    """Nothing ends and nothing is replaced, however long they are idle: here for ten times max_idle."""
+    client = connect(serve(SOURCE), min_workers=2, max_idle=0.02)
+    client.open(wait=True)
+    pids = burst(client, 2)
+    gevent.sleep(0.2)
+    assert client.stats().retirements == {}
+    assert sorted(burst(client, 2)) == sorted(pids)
+    assert client.stats().connects == 2
+
+
+def test_lent_workers_do_not_end(serve, connect):
+    """Held for many times max_idle; only the idle one beside them ends."""
+    client = connect(serve(SOURCE), max_idle=0.03)
+    checkouts, pids = lend(client, 3)
+    checkouts[2].release()
+    testing.wait_until(lambda: ended(client) == 1, what="the end of the idle one")
+    gevent.sleep(0.15)
+    assert [checkout.pid() for checkout in checkouts[:2]] == pids[:2]
+    stats = client.stats()
+    assert (stats.busy, stats.idle, stats.retirements) == (2, 0, {"max_idle": 1})
+
+
+@pytest.mark.parametrize("lifo", [True, False])
+def test_those_that_a_burst_needs_stay(serve, connect, lifo):
+    """Two are in use now and then, all are idle most of the time: of four, two end, and these two serve on."""
+    client = connect(serve(SOURCE), max_idle=0.1, lifo=lifo)
+    burst(client, 4)
+
+    def go_on(wanted):
+        burst(client, 2)
+        gevent.sleep(0.01)
+        return wanted()
+
+    testing.wait_until(lambda: go_on(lambda: ended(client) == 2), timeout=30, what="the end of two")
+    until = time.monotonic() + 0.5  # five more times max_idle
+    pids = set()
+    while time.monotonic() < until:
+        pids.update(burst(client, 2))
+        gevent.sleep(0.01)
+    assert ended(client) == 2
+    assert len(pids) == 2
+    assert client.stats().connects == 4
+    testing.wait_until(lambda: client.stats().idle == 0, timeout=30, what="the end of the others, now unused")
+
+
+def test_by_choice_all_stay(serve, connect):
+    """With max_idle=None there is no alarm at all, so nothing can end them."""
+    client = connect(serve(SOURCE), max_idle=None)
+    burst(client, 3)
+    gevent.sleep(0.1)
+    stats = client.stats()
+    assert (stats.idle, stats.retirements) == (3, {})
+
+
+def test_a_lower_minimum_counts_from_then_on(serve, connect):
+    """What resize makes superfluous ends in the same way."""
+    client = connect(serve(SOURCE), min_workers=3, max_workers=3, max_idle=0.05)
+    client.open(wait=True)
+    gevent.sleep(0.1)
+    assert client.stats().idle == 3
+    client.resize(1, 3)
+    testing.wait_until(lambda: client.stats().idle == 1, what="the end of two")
+    assert client.stats().retirements == {"max_idle": 2}
+
+
+def test_a_higher_minimum_counts_at_once(serve, connect):
+    """What was superfluous when the time began to run is kept, if it is not superfluous when that is over."""
+    client = connect(serve(SOURCE), min_workers=2, max_idle=0.1)
+    burst(client, 4)
+    testing.wait_until(lambda: ended(client) == 1, what="the end of the first")
+    client.resize(3, 20)
+    gevent.sleep(0.3)
+    stats = client.stats()
+    assert (stats.idle, stats.retirements, stats.connects) == (3, {"max_idle": 1}, 4)
