@@ -168,6 +168,7 @@ class Connection:
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
         error: why the connection is closed, or None while it is open.
+        untouched: whether nothing has been sent since it was lent.
     """
 
     __slots__ = (
@@ -321,10 +322,6 @@ class Connection:
     def tell_when_drained(self) -> None:
         """Call the owner's ``drained`` once the last reply that is owed has come."""
         self._tell_drained = True
-
-    def lend(self) -> None:
-        """It is lent from now on: until something is sent, its loss does no harm."""
-        self.untouched = True
 
     @property
     def is_sound(self) -> bool:

@@ -99,7 +99,7 @@ class Connect:
     slot: Slot
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)  # not frozen, which would make its making three times as long, for each checkout
 class Give(Generic[W]):
     """Offer this slot's worker to the waiter; report ``refused`` if it does not take it."""
 
@@ -270,7 +270,7 @@ class Ledger(Generic[W]):
         if terms.max_checkouts is not None:
             slot.most_checkouts = terms.max_checkouts - math.floor(terms.max_checkouts * part)
         self._begin_period(now)
-        return [*self._offer(slot, now), *self._grow(now)]
+        return [*self._back(slot, now), *self._grow(now)]
 
     def reached(self) -> None:
         """The server is there, though the worker is not yet ready."""
@@ -427,12 +427,7 @@ class Ledger(Generic[W]):
     def _back(self, slot: Slot, now: float, why: str = "") -> list[Action]:
         if slot.state not in (BUSY, SETTLING):
             return []
-        if why:
-            return [self._drop(slot, why), *self._grow(now)]
-        return self._offer(slot, now)
-
-    def _offer(self, slot: Slot, now: float) -> list[Action]:
-        why = self._unfit(slot, now)
+        why = why or self._unfit(slot, now)
         if why:
             return [self._drop(slot, why), *self._grow(now)]
         if self._line:

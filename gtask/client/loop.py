@@ -5,15 +5,16 @@ A loop belongs to the OS thread in which it was made, as gevent's hub does.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
+from weakref import ref
 
 import gevent
 import gevent.event
 import gevent.monkey
+from gevent import getcurrent
 
 __all__ = ["Event", "Loop", "thread_ident"]
 
@@ -60,9 +61,9 @@ class Loop:
     @staticmethod
     def greenlet() -> Any:
         """The greenlet that runs."""
-        return gevent.getcurrent()
+        return getcurrent()
 
     @staticmethod
     def greenlet_ref() -> Any:
         """A weak reference to it."""
-        return weakref.ref(gevent.getcurrent())
+        return ref(getcurrent())

@@ -54,7 +54,7 @@ def test_the_server_comes_back(serve, connect, tmp_path, left):
                 worker.pid()
         first.stop()
         assert os.path.exists(f"{tmp_path}/back.sock")
-    testing.wait_until(lambda: "0 of 20 workers busy, 0 idle" in repr(client), what="the client's notice of its server's end")
+    testing.wait_until(lambda: client.stats().idle == 0, what="the client's notice of its server's end")
     waiting = gevent.spawn(client.call, "pid")
     gevent.sleep(0)
     serve(SOURCE, address=address)
