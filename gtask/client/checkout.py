@@ -214,7 +214,7 @@ class Lease:
         if self._stop_alarm is not None:
             self._disarm()
         self.connection = connection
-        connection.untouched = True  # until something is sent, its loss does no harm
+        connection.lend()
         while self._queue and self.connection is not None:
             call = self._queue[0]
             connection.send(call)

@@ -323,6 +323,10 @@ class Connection:
         """Call the owner's ``drained`` once the last reply that is owed has come."""
         self._tell_drained = True
 
+    def lend(self) -> None:
+        """It is lent from now on: until something is sent, its loss does no harm."""
+        self.untouched = True
+
     @property
     def is_sound(self) -> bool:
         """Whether it is open, and no interruption has left it half way through some change."""
