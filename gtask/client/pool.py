@@ -244,10 +244,11 @@ class Pool:
         _inherited.append(self._ledger)
         _inherited.append(self._news)
         _inherited.append(list(self._connector.connections))
-        closed = self._ledger.closed
+        parents = self._ledger
         self._connector.abandon()
         self._begin()
-        self._ledger.closed = closed
+        mine = self._ledger
+        mine.closed, mine.min_workers, mine.max_workers = parents.closed, parents.min_workers, parents.max_workers
 
     # --- leases call (checkout.Lender) -----------------------------------------------------------------
 
@@ -266,7 +267,7 @@ class Pool:
             why = "a call raised"
         if why or connection.end_checkout():
             self._carry_out(self._ledger.returned(slot, self._loop.clock(), why))
-            if self._stop_sweep is None:
+            if self._stop_sweep is None and not self._ledger.closed:
                 self._stop_sweep = self._loop.timer(SWEEP, self._sweep)
         else:
             self._carry_out(self._ledger.settling(slot, self._loop.clock()))

@@ -6,10 +6,12 @@ who wait are served in the order of their places, nobody waits while a worker is
 are not too many of them, and each answer belongs to its call. In the end everybody is served.
 """
 
+import contextlib
 import os
 import random
 import re
 import signal
+import weakref
 from collections import Counter
 
 import gevent
@@ -52,7 +54,7 @@ HOOK = """
     def checkout_done():
         time.sleep(0.002)
 """
-STEPS = 800
+STEPS = 500
 BRIEF = 0.3
 
 
@@ -62,7 +64,8 @@ class History:
     def __init__(self, chance, client, server, restart, marker):
         self.chance, self.client, self.server, self.restart, self.marker = chance, client, server, restart, marker
         self.checkouts = []  # in the order of their places, each with its time-out
-        self.served = set()  # seen with a worker: should it be lost unused, they are the first in line once more
+        self.served = weakref.WeakSet()  # seen with a worker: if that is lost unused, they are the first in line again
+        self.leases = []
         self.calls = []  # each with its token
         self.tokens = 0
         self.ceiling = client.stats().max_workers
@@ -83,12 +86,14 @@ class History:
         if len(self.checkouts) < 12:
             # A call that hangs is given up soon; the others must not be, however busy this machine is.
             timeout = self.chance.choice([BRIEF, 60, 60, 60])
-            self.checkouts.append((self.client.checkout(timeout=timeout), timeout))
+            checkout = self.client.checkout(timeout=timeout)
+            self.checkouts.append((checkout, timeout))
+            self.leases.append(checkout._lease)  # which are there also when the checkout was forgotten
 
     def submit(self):
         """Somebody calls, without waiting."""
         checkout, timeout = self.some()
-        method = self.chance.choice(["echo", "echo", "echo", "echo", "slow", "slow", "fail", "die", "hang"])
+        method = self.chance.choice([*["echo", "slow"] * 5, "fail", "die", "hang"])
         self.tokens += 1
         try:
             call = getattr(checkout, "echo" if method == "hang" and timeout > BRIEF else method).submit(self.tokens)
@@ -133,12 +138,14 @@ class History:
         """A worker is killed that somebody has."""
         lent = self.workers()
         if lent:
-            os.kill(self.chance.choice(list(lent.values())), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has died already, and nobody has noticed
+                os.kill(self.chance.choice(list(lent.values())), signal.SIGKILL)
 
     def turn(self):
         gevent.sleep(0)
 
     def wait(self):
+        """Some milliseconds, in which workers do what they do."""
         gevent.sleep(0.004)
 
     def drain(self):
@@ -163,8 +170,8 @@ class History:
             self.server.stop()
             self.server = self.restart()
 
-    OFTEN = (come, come, submit, submit, submit, call, release, release, release, turn, wait, wait, go)
-    NOW_AND_THEN = (kill_caller, cancel, kill_worker, heal_setup)
+    OFTEN = (come, come, submit, submit, submit, call, release, release, turn, wait, wait, wait, wait, go, heal_setup)
+    NOW_AND_THEN = (kill_caller, cancel, kill_worker)
     SELDOM = (drain, resize, break_setup, kill_server)
 
     def step(self):
@@ -180,6 +187,7 @@ class History:
         stats, lent = self.client.stats(), self.workers()
         assert len(set(lent.values())) == len(lent), "a worker has two owners"
         assert not (stats.idle and stats.waiting), "somebody waits while a worker is idle"
+        assert stats.waiting == sum(lease.wants for lease in self.leases), "somebody's place was lost, or was kept"
         total = stats.idle + stats.busy + stats.settling + stats.connecting
         assert total <= self.ceiling
         self.ceiling = max(stats.max_workers, min(self.ceiling, total))
@@ -189,6 +197,9 @@ class History:
                 self.served.add(checkout)
                 assert not waits, "somebody was served before another who had come earlier"
             waits = waits or (checkout not in self.served and "in line" in repr(checkout))
+        over = [entry for entry in self.checkouts if re.search("Checkout (released|ended)", repr(entry[0]))]
+        for entry in over[:-2]:  # two are kept, to be used after their end
+            self.checkouts.remove(entry)
 
     def look_at_outcomes(self):
         """Every call has one, and a value is that of its own call."""
@@ -209,6 +220,7 @@ def test_random_histories(serve, connect, tmp_path, hook, lifo):
     print(f"the seed is {seed}")  # shown if it fails
     server = serve(SOURCE + hook)
     client = connect(server, min_workers=1, max_workers=3, max_checkouts=10, lifo=lifo)
+    client.open(wait=True)
     history = History(
         random.Random(seed), client, server, lambda: serve(SOURCE + hook, address=server.address), tmp_path / "broken"
     )
@@ -219,8 +231,8 @@ def test_random_histories(serve, connect, tmp_path, hook, lifo):
         checkout.release()
     testing.wait_until(lambda: all(call.ready() for call, _ in history.calls), 20, "the outcome of every call")
     history.look_at_outcomes()
-    executed = Counter((tmp_path / "executed").read_text().split())
-    assert max(executed.values()) == 1, "a call was executed twice"
+    executed = Counter((tmp_path / "executed").read_text().split() if (tmp_path / "executed").exists() else [])
+    assert not [token for token, times in executed.items() if times > 1], "a call was executed twice"
 
     def is_quiet():
         stats = client.stats()
