@@ -7,6 +7,7 @@ that process has, and looks whether its parent is still the same in case a sibli
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ __all__ = ["SpawnedServer", "private_address", "spawn_server", "tidy_up"]
 PRIVATE = "gtask-"
 """How the directory of a private socket is named."""
 
-_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(%r); from gtask.server.cli import main; sys.exit(main())"
+_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(%r); from gtask.server.application import main; main()"
 
 
 class SpawnedServer:
@@ -32,12 +33,13 @@ class SpawnedServer:
         pid: its process id.
     """
 
-    def __init__(self, target: str, address: addresses.Address, arguments: list[str]) -> None:
+    def __init__(self, target: str, address: addresses.Address, arguments: list[str], private: bool = False) -> None:
         self.address = address
         reading, self._keep_alive = os.pipe()
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        command = [sys.executable, "-c", _BOOT % os.pathsep, path, target, "--listen", str(address)]
-        command += ["--parent", str(os.getpid()), "--parent-pipe", str(reading), *arguments]
+        orders = {"parent": os.getpid(), "pipe": reading, "private": private}
+        command = [sys.executable, "-c", _BOOT % os.pathsep, path, json.dumps(orders)]
+        command += [target, "--listen", str(address), *arguments]
         try:
             self._process = subprocess.Popen(command, pass_fds=(reading,))
         except BaseException:
@@ -83,7 +85,7 @@ class SpawnedServer:
         """
         self.let_go()
         if self._process.poll() is None:
-            self._process.terminate()  # a child that was forked meanwhile may hold the pipe, too
+            self._process.send_signal(signal.SIGQUIT)  # a child that was forked meanwhile may hold the pipe, too
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -114,7 +116,7 @@ def spawn_server(target: str, address: str | addresses.Address | None = None, *,
     """
     arguments = ["--name", name] if name else []
     if address is None:
-        return SpawnedServer(target, private_address(), [*arguments, "--private"])
+        return SpawnedServer(target, private_address(), arguments, private=True)
     return SpawnedServer(target, addresses.parse(address), arguments)
 
 
@@ -135,7 +137,8 @@ def tidy_up(address: addresses.Address) -> None:
     if isinstance(address, addresses.UnixAddress):
         directory, name = os.path.split(address.path)
         if name == "socket" and os.path.basename(directory).startswith(PRIVATE):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(address.path)
+            for path in (address.path, f"{address.path}.lock"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
             with contextlib.suppress(OSError):
                 os.rmdir(directory)

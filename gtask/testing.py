@@ -49,9 +49,9 @@ def running_server(
         address: where it listens; by default a private unix socket.
         arguments: more arguments of gtask-server.
     """
-    if address is None:
-        address, arguments = private_address(), (*arguments, "--private")
-    server = SpawnedServer(target, addresses.parse(address), list(arguments))
+    private = address is None
+    where = private_address() if address is None else addresses.parse(address)
+    server = SpawnedServer(target, where, list(arguments), private)
     try:
         yield server
     finally:

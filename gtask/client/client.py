@@ -14,7 +14,7 @@ from gtask.client.connector import Connector
 from gtask.client.pool import Pool
 from gtask.spawn import spawn_server
 from gtask.stats import ClientStats
-from gtask.wire.codec import DEFAULT_LIMIT
+from gtask.wire.messages import DEFAULT_LIMIT
 
 __all__ = ["Client", "Remote"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from gtask.wire.codec import DEFAULT_LIMIT
+from gtask.wire.messages import DEFAULT_LIMIT
 
 __all__ = ["ClientConfig"]
 

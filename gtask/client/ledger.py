@@ -50,6 +50,9 @@ JITTER = 0.1
 """The part of max_lifetime and max_checkouts by which workers differ, so that those that began together do not all end
 together."""
 
+FORGET = 60.0
+"""Seconds after which an outage is no longer the same, if nobody has wanted a worker meanwhile."""
+
 PATIENCE = 0.05
 """Seconds for which a settling worker is expected back, before a waiter has another one connected instead."""
 
@@ -201,6 +204,8 @@ class Ledger(Generic[W]):
         self._line[waiter] = now
         if len(self._line) == 1:
             self._begin_interval(now)
+            if not self._connecting and now > self._not_before + FORGET:
+                self.failing_since = self._out_since = None
         return self._grow(now)
 
     def rejoin(self, waiter: W, now: float) -> list[Action]:
@@ -218,7 +223,6 @@ class Ledger(Generic[W]):
     def leave(self, waiter: W) -> None:
         """A place in line is given up. Somebody who is not in line may leave, too."""
         self._line.pop(waiter, None)
-        self._look_for_want()
 
     def drain(self, now: float) -> list[Action]:
         """Retire every worker: idle ones now, the others as they come back."""
@@ -299,7 +303,6 @@ class Ledger(Generic[W]):
             pressure = self._pressure(now)
             actions += [Fail(waiter, SETUP_FAILED, pressure) for waiter in self._line]
             self._line.clear()
-        self._look_for_want()
         return actions + self._grow(now)
 
     def refused(self, slot: Slot, now: float) -> list[Action]:
@@ -526,11 +529,6 @@ class Ledger(Generic[W]):
     def _back_off(self, now: float, chance: float) -> None:
         if now >= self._not_before:  # or else it failed together with the one before
             self._not_before = now + self.backoff.failed(chance)
-
-    def _look_for_want(self) -> None:
-        """When nobody wants a worker any more, nobody tries, and so nothing fails."""
-        if not self._line and self.is_ready:
-            self.failing_since = self._out_since = None
 
     def _begin_period(self, now: float) -> None:
         """There are more than min_workers: see how many of them are needed."""

@@ -43,12 +43,18 @@ class View(NamedTuple):
     Attributes:
         since: when the worker began what it does, on the monotonic clock.
         phase: IDLE, SETUP, CALL or HOOKS.
-        method: the method of the call, cut at 47 bytes.
+        method: the method of the call, cut at 42 bytes.
+        lent: whether it is in a checkout, as far as it knows.
+        calls: how many calls it has run.
+        busy: for how many seconds it had done something else than wait for its client, when it began what it does.
     """
 
     since: float
     phase: int
     method: str
+    lent: bool = False
+    calls: int = 0
+    busy: float = 0.0
 
 
 @dataclass(slots=True)
@@ -133,6 +139,10 @@ class Children:
     def __len__(self) -> int:
         return len(self._living)
 
+    def living(self) -> list[tuple[int, float, str, View]]:
+        """Each worker: its process id, when it was forked, its rung of the ladder, and what it does."""
+        return [(child.pid, child.since, child.rung, child.look()) for child in self._living.values()]
+
     def forked(self, pid: int, now: float, look: Callable[[], View]) -> None:
         """A worker was forked."""
         self._living[pid] = Child(pid, now, look)
@@ -148,6 +158,10 @@ class Children:
             return self._climb(child, view, now)
         self._let_leave(child, now)
         return []
+
+    def to_retire(self) -> dict[int, bool]:
+        """The server drains: whom to ask to leave, and whether it is in a checkout, to be asked after it."""
+        return {pid: child.look().lent for pid, child in self._living.items() if not child.rung}
 
     def stop(self, now: float) -> list[Signal]:
         """The server stops."""

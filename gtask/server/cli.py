@@ -1,24 +1,25 @@
-"""``gtask-server``: from the command line to a running server."""
+"""``gtask-server``: from the command line to a daemon. It loads no application: that is the masters' part."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import logging
+import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-import gtask
-from gtask.server import process
-from gtask.server.embed import Server
-from gtask.server.listener import AddressUnavailable
-from gtask.wire.codec import DEFAULT_LIMIT
+from gtask.server import logs, options, process, systemd
+from gtask.server.config import SIGNALS, ServerConfig
+from gtask.server.keeper import Keeper
+from gtask.server.listener import AddressUnavailable, Listener, listen
+from gtask.server.pidfile import PidFile
 
 __all__ = ["main"]
 
-USAGE_ERROR, CANNOT_SERVE = 2, 1
+CANNOT_SERVE, USAGE_ERROR = 1, 2
+
+MASTER = "from gtask.server.application import main; main()"
+COMPLETION = "from gtask.server.completion import main; sys.exit(main())"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,126 +31,79 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit status: 0 after an orderly stop, 1 if it cannot serve, 2 for wrong arguments.
     """
-    inherited = process.open_descriptors()
-    options = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
-    )
-    parent = None
-    if options.parent_pipe is not None:
-        os.set_inheritable(options.parent_pipe, False)
-        os.setpgid(0, 0)  # a Ctrl-C at the terminal is for the program, which then stops its server
-        parent = process.Parent(options.parent, options.parent_pipe, forked=False)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    process.open_standard_streams()
     try:
-        server = Server(
-            options.listen,
-            load(options.target),
-            name=options.name or options.target,
-            socket_mode=options.socket_mode,
-            limit_message=options.limit_message,
-            hung_worker_timeout=options.hung_worker_timeout or None,
-            stop_timeout=options.stop_timeout,
-            private=options.private,
-        )
-        server.run(keep=process.open_descriptors() - inherited, parent=parent)
-    except (AddressUnavailable, LoadError, TypeError, ValueError) as error:
+        activated = [Listener.inherited(descriptor) for descriptor in systemd.inherited_sockets()]
+        asked = options.parse(arguments, os.environ, [listener.address for listener in activated])
+    except options.Completion as wanted:
+        os.execv(sys.executable, _program(COMPLETION, [str(wanted)]))
+    except AddressUnavailable as error:
         print(f"gtask-server: {error}", file=sys.stderr)
         return CANNOT_SERVE
-    return 0
-
-
-class LoadError(Exception):
-    """The application cannot be loaded; the message says why."""
-
-
-def load(target: str) -> Any:
-    """Import what is to be served.
-
-    Args:
-        target: ``module`` or ``module:attribute``; the working directory is searched first.
-
-    Raises:
-        LoadError: there is no such module or attribute. What the module itself raises is passed on.
-    """
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    name, _, attribute = target.partition(":")
+    except options.BadOptions as error:
+        print(f"gtask-server: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    if asked.check:
+        orders = {"sockets": _sockets(activated)}
+        for listener in activated:
+            os.set_inheritable(listener.fileno(), True)
+        os.execv(sys.executable, _program(MASTER, [json.dumps(orders), *arguments]))
+    config = asked.config
+    # From here on there is something to tidy up: signals wait until the keeper heeds them, and at its end again.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and something that it imports is not
-        raise LoadError(f"there is no module {name!r} in {os.getcwd()} or along the Python path") from error
-    if not attribute:
-        return module
+        if config.log_file:
+            process.reopen(config.log_file, config.user, config.group)
+        logs.setup(config.log_level, config.log_json)
+        owner = process.identity(config.user, config.group)
+        pid_file = PidFile(config.pid)
+        try:
+            listeners = listen(config, activated)
+            if config.user or config.group:
+                for listener in listeners:
+                    listener.give_to(*owner)
+        except BaseException:  # whatever it was, the file is not for a server that does not run
+            pid_file.remove()
+            raise
+        return _keep(config, listeners, pid_file, arguments)
+    except (AddressUnavailable, ValueError) as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"{error.filename or config.log_file}: {error.strerror}"
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    logs.complain(reason)
+    return CANNOT_SERVE
+
+
+def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, arguments: list[str]) -> int:
+    ready = process.daemonize(keep_stderr=bool(config.log_file)) if config.daemon else lambda: None
+    pid_file.write()
+
+    def command(ready_pipe: int, keep_alive: int, reloads: int) -> list[str]:
+        orders = {
+            "parent": os.getpid(),
+            "pipe": keep_alive,
+            "kept": True,
+            "ready": ready_pipe,
+            "reloads": reloads,
+            "sockets": _sockets(listeners),
+            "log_json": config.log_json,
+        }
+        return _program(MASTER, [json.dumps(orders), *arguments])
+
     try:
-        return vars(module)[attribute]
-    except KeyError:
-        raise LoadError(f"the module {name!r} has no {attribute!r}") from None
+        return Keeper(config, listeners, command, ready).run()
+    finally:
+        pid_file.remove()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gtask-server",
-        description="Serve the functions of a Python module to gtask clients, each connection by a worker process.",
-        epilog="TERM, INT and QUIT stop it.",
-    )
-    parser.add_argument(
-        "target",
-        metavar="MODULE[:ATTRIBUTE]",
-        help="the module whose public functions are served, or the callable, mapping, class, object or "
-        "gtask.Interface in it",
-    )
-    parser.add_argument(
-        "--listen",
-        metavar="ADDRESS",
-        action="append",
-        required=True,
-        help="unix:/path/to/the.sock or tcp://host:port; may be given several times",
-    )
-    parser.add_argument("--name", default="", help="for messages and process titles (default: the target)")
-    parser.add_argument(
-        "--socket-mode",
-        type=_octal,
-        default=0o600,
-        metavar="MODE",
-        help="permissions of a unix socket (default: 600)",
-    )
-    parser.add_argument(
-        "--limit-message",
-        type=int,
-        default=DEFAULT_LIMIT,
-        metavar="BYTES",
-        help="bytes that a message may have (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--hung-worker-timeout",
-        type=float,
-        default=300.0,
-        metavar="SECONDS",
-        help="how long a call, setup or a hook may take, whatever its client says; 0: no limit (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--stop-timeout",
-        type=float,
-        default=5.0,
-        metavar="SECONDS",
-        help="how long a worker may take for its hooks when its client is gone or the server stops "
-        "(default: %(default)g)",
-    )
-    parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: %(default)s"
-    )
-    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--parent-pipe", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--private", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--version", action="version", version=f"gtask {gtask.__version__}")
-    return parser
+def _sockets(listeners: list[Listener]) -> list[tuple[int, str]]:
+    return [(listener.fileno(), str(listener.address)) for listener in listeners]
 
 
-def _octal(text: str) -> int:
-    return int(text, 8)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _program(boot: str, arguments: list[str]) -> list[str]:
+    """The command that runs another part of gtask in a fresh interpreter with the same Python path."""
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    start = f"import sys; sys.path[:] = sys.argv.pop(1).split({os.pathsep!r}); {boot}"
+    return [sys.executable, "-c", start, path, *arguments]

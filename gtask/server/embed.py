@@ -17,7 +17,7 @@ from gtask import address as addresses
 from gtask.server import process
 from gtask.server.config import ServerConfig
 from gtask.server.interface import Interface
-from gtask.server.listener import Listener
+from gtask.server.listener import Listener, listen
 from gtask.server.master import Master
 from gtask.spawn import private_address, tidy_up
 
@@ -41,7 +41,14 @@ class Server:
         limit_message: bytes that a message may have; default 64 MiB.
         hung_worker_timeout: seconds that a call, setup or a hook may take; default 300, None for no limit.
         stop_timeout: seconds that a worker gets for its hooks when its client is gone or the server stops; default 5.
+        graceful_timeout: seconds that checkouts get to end when SIGTERM has come; default 30.
         greeting_timeout: seconds that a connected peer may stay silent; default 10.
+        max_workers: how many workers there may be, while further connections wait; default None, for no limit.
+        max_memory: bytes over which a worker asks to be replaced after its checkout; default None, for no limit.
+        allow_uid: users who alone may connect to a unix socket; default (), for all whom the permissions let.
+        insecure: whether it may listen on TCP where other machines can connect; default False.
+        nice: how much workers yield to other processes, 0 to 19; default 0.
+        freeze: whether what is loaded before the first fork is exempt from garbage collection; default True.
 
     Raises:
         TypeError: the interface offers nothing.
@@ -66,7 +73,7 @@ class Server:
         )
 
     def run(self, *, keep: Collection[int] | None = None, parent: process.Parent | None = None) -> None:
-        """Listen and serve until SIGTERM, SIGINT or SIGQUIT; call it in the main thread.
+        """Listen and serve until SIGTERM (which drains), SIGINT or SIGQUIT (at once); call it in the main thread.
 
         Args:
             keep: descriptors of this process that the workers may use; by default all that are open now.
@@ -76,22 +83,7 @@ class Server:
             AddressUnavailable: it cannot listen.
         """
         kept = process.open_descriptors() if keep is None else set(keep)
-        self.serve(self.listen(), kept, parent)
-
-    def listen(self) -> list[Listener]:
-        """The first half of :meth:`run`: bind all addresses, or none."""
-        listeners: list[Listener] = []
-        try:
-            listeners.extend(Listener(address, self.config) for address in self.config.addresses)
-        except BaseException:  # all or none, whatever has gone wrong
-            for listener in listeners:
-                listener.close()
-            raise
-        return listeners
-
-    def serve(self, listeners: list[Listener], keep: Collection[int], parent: process.Parent | None) -> None:
-        """The second half of :meth:`run`."""
-        Master(self.config, self.interface, listeners, keep, parent).run()
+        Master(self.config, self.interface, listen(self.config), kept, parent).run()
 
 
 class ForkedServer:
@@ -122,7 +114,7 @@ class ForkedServer:
         close(self._keep_alive)
         self._keep_alive = -1
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)  # a child that was forked meanwhile may hold the pipe, too
+            os.kill(self.pid, signal.SIGQUIT)  # a child that was forked meanwhile may hold the pipe, too
         deadline = time.monotonic() + timeout
         while _is_running(self.pid):
             if time.monotonic() > deadline:
@@ -157,7 +149,7 @@ def fork_server(interface: Any, address: str | addresses.Address | None = None, 
     _check_forkable()
     private = address is None
     server = Server(private_address() if address is None else address, interface, private=private, **options)
-    listeners = server.listen()
+    listeners = listen(server.config)
     reading, writing = os.pipe()
     parent = process.Parent(os.getpid(), reading, forked=threading.current_thread() is threading.main_thread())
     process.flush()
@@ -177,7 +169,7 @@ def _serve_in_child(server: Server, listeners: list[Listener], parent: process.P
         process.reset_signals()
         own = {parent.pipe, *(listener.fileno() for listener in listeners)}
         process.replace_inherited(own)
-        server.serve(listeners, process.open_descriptors() - own, parent)
+        Master(server.config, server.interface, listeners, process.open_descriptors() - own, parent).run()
         status = 0
     except BaseException:
         log.exception("the server %s failed", server.config.name)

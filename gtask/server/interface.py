@@ -67,6 +67,21 @@ class Interface:
         """The names that can be called; empty for a callable, which gets to see any."""
         return sorted(self._methods)
 
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """What can be called, by name: those of the class itself where workers are yet to make the instance. A callable
+        has itself, under the name ``()``."""
+        if self._function is not None:
+            return {"()": self._function}
+        return {
+            name: getattr(self._make, name) if isinstance(function, _OfInstance) else function
+            for name, function in sorted(self._methods.items())
+        }
+
+    @property
+    def hooks(self) -> list[str]:
+        """The names of those that there are."""
+        return [name for name, hook in self._hooks.items() if hook is not None]
+
     @property
     def has_checkout_done(self) -> bool:
         return self._hooks["checkout_done"] is not None

@@ -1,17 +1,31 @@
-"""The listening sockets: bind, take over a stale path, unlink what is ours."""
+"""The listening sockets: bind, take over a stale path, inherit, unlink what is ours.
+
+A unix path is guarded by a lock file beside it, ``<path>.lock``, held as long as its server lives. It holds the inode
+of the socket, too: whoever gets the lock knows which socket was its predecessor's, and may replace it even though a
+master that has lost its daemon still drains there. The socket is bound under another name and then renamed, so that
+there is no moment at which a client finds nothing.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import select
 import socket
 import stat
+import struct
+from collections.abc import Collection
 
+from gtask import address as addresses
 from gtask.address import Address, TcpAddress, UnixAddress
-from gtask.server.config import ServerConfig
+from gtask.server.config import OpenSocket, ServerConfig
 
-__all__ = ["AddressUnavailable", "Listener"]
+__all__ = ["AddressUnavailable", "Listener", "listen"]
+
+LOCK, NEW = ".lock", "~"
+"""What the names of the lock file, and of a socket that is about to get the path, have behind the path."""
 
 
 class AddressUnavailable(Exception):
@@ -21,27 +35,97 @@ class AddressUnavailable(Exception):
 class Listener:
     """One listening socket, non-blocking.
 
+    Args:
+        address: where it is to listen.
+        config: the server's options.
+
     Attributes:
         address: where it listens; a TCP port 0 has become the port that was chosen.
+
+    Raises:
+        AddressUnavailable: it cannot listen there.
     """
 
+    address: Address
+
     def __init__(self, address: Address, config: ServerConfig) -> None:
-        self.socket = _bind_tcp(address) if isinstance(address, TcpAddress) else _bind_unix(address, config.socket_mode)
         self.address = address
-        self._private = config.private
+        self._path = _path_of(address)
+        self._config = config
+        self._lock = -1
         self._inode: tuple[int, int] | None = None
+        self._is_ours = True
         if isinstance(address, TcpAddress):
+            self.socket = _bind_tcp(address, config)
             self.address = TcpAddress(address.host, self.socket.getsockname()[1])
-        elif not address.abstract:
-            self._inode = _inode(address.path)
-        self.socket.listen(config.backlog)
+        elif address.abstract:
+            self.socket = _bind_unix(address, config)
+        else:
+            self._lock = _lock(address)
+            try:
+                self.socket = _replace(address, config, self._lock)
+            except BaseException:  # whatever it was, the next one may try
+                os.close(self._lock)
+                raise
+            self._inode = _inode(self._path)
         self.socket.setblocking(False)
+
+    @classmethod
+    def inherited(cls, descriptor: int, address: str = "") -> Listener:
+        """A socket that listens already, and whose path is not this process's to remove; then call :meth:`configure`.
+
+        Args:
+            address: where it listens; by default what the kernel says, which does not know of a renamed path.
+
+        Raises:
+            AddressUnavailable: it is no listening socket.
+        """
+        self = cls.__new__(cls)
+        try:
+            self.socket = socket.socket(fileno=descriptor)
+            listens = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError as error:
+            raise AddressUnavailable(f"descriptor {descriptor} is no socket: {error.strerror or error}") from error
+        if not listens:
+            self.socket.detach()
+            raise AddressUnavailable(f"descriptor {descriptor} is a socket that does not listen")
+        self.address = addresses.parse(address) if address else _address_of(self.socket)
+        self._path = _path_of(self.address)
+        self._lock, self._inode, self._is_ours = -1, None, False
+        if self._path:
+            with contextlib.suppress(OSError):
+                self._inode = _inode(self._path)
+        self.socket.setblocking(False)
+        return self
+
+    def configure(self, config: ServerConfig) -> None:
+        """These are the server's options."""
+        self._config = config
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Let this user own the socket's file."""
+        if self._is_ours and self._path:
+            os.chown(self._path, uid, gid)
 
     def fileno(self) -> int:
         return self.socket.fileno()
 
+    @property
+    def was_replaced(self) -> bool:
+        """Whether another socket has its path by now."""
+        if self._inode is None:
+            return False
+        try:
+            return _inode(self._path) != self._inode
+        except OSError:
+            return True
+
     def accept(self) -> socket.socket | None:
-        """The next connection, blocking; None if there is none (any more)."""
+        """The next connection, blocking; None if there is none (any more), or its user may not connect.
+
+        Raises:
+            OSError: the process or the machine has too many open files.
+        """
         try:
             connection, _ = self.socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -52,74 +136,185 @@ class Listener:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection
 
+    @property
+    def has_more(self) -> bool:
+        """Whether a connection waits to be accepted."""
+        return bool(select.select([self.socket], [], [], 0)[0])
+
+    def refuses(self, connection: socket.socket) -> str:
+        """Why this connection is not to be served, or ""."""
+        allowed = self._config.allow_uid
+        if not allowed or isinstance(self.address, TcpAddress):
+            return ""
+        pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return "" if uid in allowed else f"process {pid} of user {uid} may not connect to {self.address} (allow_uid)"
+
     def let_go(self) -> None:
-        """Close this process's descriptor; another process goes on listening."""
+        """Close this process's descriptors; another process goes on listening."""
         self.socket.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def close(self) -> None:
-        """Stop listening and remove the socket's file, if it still is this one's."""
+        """Stop listening, and remove the files that are this one's: the socket, and the lock beside it."""
         self.socket.close()
-        if isinstance(self.address, UnixAddress) and self._inode is not None:
+        if self._lock >= 0:
             with contextlib.suppress(OSError):
-                if _inode(self.address.path) == self._inode:
-                    os.unlink(self.address.path)
-                if self._private:
-                    os.rmdir(os.path.dirname(self.address.path))
+                if _inode(self._path) == self._inode:
+                    os.unlink(self._path)
+            with contextlib.suppress(OSError):
+                if _inode(f"{self._path}{LOCK}") == _identity(os.fstat(self._lock)):
+                    os.unlink(f"{self._path}{LOCK}")
+            if self._config.private:
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.path.dirname(self._path))
+            os.close(self._lock)
+            self._lock = -1
 
 
-def _inode(path: str) -> tuple[int, int]:
-    status = os.lstat(path)
+def listen(config: ServerConfig, activated: Collection[Listener] = ()) -> list[Listener]:
+    """Listen at all addresses of the configuration, or at none.
+
+    Args:
+        activated: sockets that the service manager has handed over; the configuration has their addresses, too.
+
+    Raises:
+        AddressUnavailable: there is one at which nobody can listen.
+    """
+    listeners = list(activated)
+    for listener in activated:
+        listener.configure(config)
+    there = {listener.address for listener in activated}
+    try:
+        for address in config.addresses:
+            if isinstance(address, OpenSocket):
+                listeners.append(Listener.inherited(address.descriptor))
+                listeners[-1].configure(config)
+            elif address not in there:
+                listeners.append(Listener(address, config))
+    except BaseException:  # all or none, whatever has gone wrong
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def _path_of(address: Address) -> str:
+    """The absolute path of the socket's file, for the working directory may change; "" if there is none."""
+    return os.path.abspath(address.path) if isinstance(address, UnixAddress) and not address.abstract else ""
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
     return (status.st_dev, status.st_ino)
 
 
-def _bind_tcp(address: TcpAddress) -> socket.socket:
+def _inode(path: str) -> tuple[int, int]:
+    return _identity(os.lstat(path))
+
+
+def _address_of(sock: socket.socket) -> Address:
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
+        return UnixAddress("@" + text[1:] if text.startswith("\0") else text)
+    return TcpAddress(name[0], name[1])
+
+
+def _bind_tcp(address: TcpAddress, config: ServerConfig) -> socket.socket:
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address.sockaddr)
+        sock.listen(config.backlog)
     except OSError as error:
         sock.close()
         raise AddressUnavailable(f"cannot listen at {address}: {error.strerror or error}") from error
     return sock
 
 
-def _bind_unix(address: UnixAddress, mode: int) -> socket.socket:
+def _bind_unix(address: UnixAddress, config: ServerConfig, path: str = "") -> socket.socket:
+    """Bind and listen, under another path if one is given."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o777 & ~mode)  # so that there is no moment at which others could connect
+    umask = os.umask(0o777 & ~config.socket_mode)  # so that there is no moment at which others could connect
     try:
-        try:
-            sock.bind(address.sockaddr)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or address.abstract:
-                raise
-            _remove_stale(address)
-            sock.bind(address.sockaddr)
-        if not address.abstract:
-            os.chmod(address.path, mode)
+        sock.bind(path or address.sockaddr)
+        if path:
+            os.chmod(path, config.socket_mode)
+        sock.listen(config.backlog)
     except OSError as error:
         sock.close()
-        raise AddressUnavailable(f"cannot listen at {address}: {error.strerror or error}") from error
-    except AddressUnavailable:
-        sock.close()
-        raise
+        hint = ": another server does. Stop it, or choose another name" if error.errno == errno.EADDRINUSE else ""
+        raise AddressUnavailable(f"cannot listen at {address}{hint or f': {error.strerror or error}'}") from error
     finally:
         os.umask(umask)
     return sock
 
 
-def _remove_stale(address: UnixAddress) -> None:
-    """Unlink the socket that a dead server left; refuse a living server's and what is no socket."""
-    if not stat.S_ISSOCK(os.lstat(address.path).st_mode):
-        raise AddressUnavailable(
-            f"cannot listen at {address}: there is a file that is no socket. Choose another path, or remove it"
-        )
+def _lock(address: UnixAddress) -> int:
+    """The descriptor of the lock file, locked."""
+    path = f"{address.path}{LOCK}"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise AddressUnavailable(f"cannot listen at {address}: {error.strerror or error} ({error.filename})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise _occupied(address) from None
+    with contextlib.suppress(FileNotFoundError):
+        if _inode(path) == _identity(os.fstat(descriptor)):
+            return descriptor
+    os.close(descriptor)  # its owner has removed it just before
+    return _lock(address)
+
+
+def _replace(address: UnixAddress, config: ServerConfig, lock: int) -> socket.socket:
+    """Listen at this path, in place of a socket that a dead server has left there; the lock is held."""
+    predecessor = os.pread(lock, 100, 0)
+    try:
+        status = os.lstat(address.path)
+        if not stat.S_ISSOCK(status.st_mode):
+            raise AddressUnavailable(
+                f"cannot listen at {address}: there is a file that is no socket. Choose another path, or remove it"
+            )
+        if predecessor != _record(status) and _is_alive(address):
+            raise _occupied(address)
+    except FileNotFoundError:
+        pass
+    temporary = f"{address.path}{NEW}"  # whoever has the lock has this name, too
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(temporary).st_mode):  # else binding will fail
+            os.unlink(temporary)
+    sock = _bind_unix(address, config, temporary)
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, _record(os.lstat(temporary)), 0)
+        os.rename(temporary, address.path)
+    except OSError as error:
+        sock.close()
+        os.unlink(temporary)
+        raise AddressUnavailable(f"cannot listen at {address}: {error.strerror or error}") from error
+    return sock
+
+
+def _record(status: os.stat_result) -> bytes:
+    # The time, too, because the number of an inode is soon used again. Nothing that is done to a socket changes it.
+    return b"%d %d %d\n" % (status.st_dev, status.st_ino, status.st_mtime_ns)
+
+
+def _occupied(address: UnixAddress) -> AddressUnavailable:
+    return AddressUnavailable(f"cannot listen at {address}: another server does. Stop it, or choose another path")
+
+
+def _is_alive(address: UnixAddress) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(address.sockaddr)
         except ConnectionRefusedError:
-            os.unlink(address.path)
-            return
+            return False
         except BlockingIOError:
             pass  # its backlog is full, so it lives
-    raise AddressUnavailable(f"cannot listen at {address}: another server does. Stop it, or choose another path")
+    return True

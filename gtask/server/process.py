@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import grp
 import os
+import pwd
 import select
 import signal
 import stat
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from posix import fork
 
 try:
     from setproctitle import setproctitle
@@ -22,16 +25,28 @@ except ImportError:  # the extra "setproctitle" is not installed
 
 __all__ = [
     "Parent",
+    "become",
     "close_descriptors",
+    "daemonize",
     "flush",
+    "how_it_ended",
+    "identity",
     "open_descriptors",
+    "open_standard_streams",
+    "reopen",
     "replace_inherited",
     "reset_signals",
+    "resident_memory",
     "setproctitle",
+    "signals_as_bytes",
+    "spawn",
     "substitutes",
+    "to_null",
 ]
 
 PR_SET_PDEATHSIG = 1
+_ONLY_ROOT = "user={!r}, group={!r}: only root may become another user; leave them out"
+UNBLOCKABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}
 
 
 def substitutes() -> list[str]:
@@ -48,15 +63,136 @@ def substitutes() -> list[str]:
     return lacking
 
 
-def reset_signals() -> None:
-    """Forget the parent's signal handlers, wake-up descriptor and mask."""
+def reset_signals(unblock: bool = True) -> None:
+    """Forget the parent's signal handlers, wake-up descriptor and, unless it is done later, mask."""
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
         # SIGPIPE stays ignored, as in any Python program; handlers of libraries written in C stay, too.
         if callable(signal.getsignal(number)) and number != signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if unblock:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+@contextlib.contextmanager
+def signals_as_bytes(numbers: Collection[int]) -> Iterator[int]:
+    """Let these signals become bytes in a pipe, for a loop to read; yields the reading end."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield reading
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(reading)
+        os.close(writing)
+
+
+def spawn(command: list[str], passed: Collection[int]) -> int:
+    """Start another program in a process group of its own, with these descriptors; gives its process id.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    for descriptor in passed:
+        os.set_inheritable(descriptor, True)
+    try:
+        return os.posix_spawn(
+            command[0], command, os.environ, setpgroup=0, setsigmask=(), setsigdef=signal.valid_signals() - UNBLOCKABLE
+        )
+    finally:
+        for descriptor in passed:
+            os.set_inheritable(descriptor, False)
+
+
+def daemonize(keep_stderr: bool) -> Callable[[], None]:
+    """Go on in the background. The process that was started waits, and exits with status 0 once the function that is
+    given back has been called, or with 1 if this process ends before.
+
+    Args:
+        keep_stderr: whether stderr is kept for good; otherwise it is until that function is called.
+    """
+    reading, writing = os.pipe()
+    if fork():
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a Ctrl-C ends the waiting
+        os.close(writing)
+        os._exit(0 if os.read(reading, 1) else 1)
+    os.close(reading)
+    os.setsid()
+    if fork():
+        os._exit(0)
+    to_null(0, 1)
+
+    def tell() -> None:
+        os.write(writing, b".")
+        os.close(writing)
+        if not keep_stderr:
+            to_null(2)
+
+    return tell
+
+
+def to_null(*descriptors: int) -> None:
+    """Let these lead nowhere."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in descriptors:
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+def identity(user: str, group: str) -> tuple[int, int]:
+    """The ids of a user and a group, by name or number; "" for those of this process, or the user's own group.
+
+    Raises:
+        ValueError: there is no such user or group, or this process may not become them.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if user:
+        try:
+            entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+        except KeyError:
+            raise ValueError(f"user={user!r}: there is no such user") from None
+        uid, gid = entry.pw_uid, entry.pw_gid
+    if group:
+        try:
+            gid = (grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)).gr_gid
+        except KeyError:
+            raise ValueError(f"group={group!r}: there is no such group") from None
+    if os.geteuid() and (uid, gid) != (os.geteuid(), os.getegid()):
+        raise ValueError(_ONLY_ROOT.format(user, group))
+    return uid, gid
+
+
+def become(user: str, group: str) -> None:
+    """Run as this user and group from now on.
+
+    Raises:
+        ValueError: they do not exist, or this process may not become them.
+    """
+    uid, gid = identity(user, group)
+    try:
+        if os.geteuid() == 0:
+            os.initgroups(pwd.getpwuid(uid).pw_name, gid)
+        os.setgid(gid)
+        os.setuid(uid)
+    except PermissionError:
+        raise ValueError(_ONLY_ROOT.format(user, group)) from None
+
+
+def how_it_ended(status: int) -> str:
+    """A child's end, in words, from its status as ``os.waitpid`` gives it."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"  # a real-time signal has no name
 
 
 def open_descriptors() -> set[int]:
@@ -64,6 +200,15 @@ def open_descriptors() -> set[int]:
     directory = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
     # The listing's own descriptor is in the listing, and closed again.
     return {int(name) for name in os.listdir(directory) if _is_open(int(name))}
+
+
+def open_standard_streams() -> None:
+    """Let descriptors 0, 1 and 2 lead nowhere if they are closed, or a socket or a lock would get their numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    if sys.stderr is None:  # whoever opens a log file later replaces the descriptor
+        sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
 def close_descriptors(keep: Collection[int]) -> None:
@@ -110,6 +255,33 @@ class Parent:
     @property
     def is_gone(self) -> bool:
         return os.getppid() != self.pid
+
+
+def reopen(path: str, user: str = "", group: str = "") -> None:
+    """Let stderr go to the end of this file, which is made if it is not there.
+
+    Args:
+        user, group: whose it is to be, so that they can do the same; "" for nobody's in particular.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        if user or group:
+            os.fchown(descriptor, *identity(user, group))
+        os.dup2(descriptor, 2)
+    finally:
+        os.close(descriptor)
+
+
+def resident_memory(pid: int | str = "self") -> int:
+    """Bytes of memory that a process really uses; 0 where that is not known."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def flush() -> None:

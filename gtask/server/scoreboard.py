@@ -15,12 +15,12 @@ from gtask.server.children import IDLE, View
 
 __all__ = ["Slot"]
 
-_ENTRY = struct.Struct("=dB47s")
+_ENTRY = struct.Struct("=dBBId42s")
 _TARGET = struct.Struct("=d")
-_TARGET_PLACE = 56
+_TARGET_PLACE = 64
 _HELD = struct.Struct("=I")
-_HELD_PLACE = 64
-_REPLIES_PLACE = 68
+_HELD_PLACE = 72
+_REPLIES_PLACE = 76
 
 MEMORY = 32 * 1024
 HOLDS = MEMORY - _REPLIES_PLACE
@@ -31,23 +31,40 @@ STACKS_LIMIT = 64 * 1024
 
 
 class Slot:
-    """One worker's line of the scoreboard, and a file where faulthandler leaves its stacks; made before the fork."""
+    """One worker's line of the scoreboard, and a file where faulthandler leaves its stacks; made before the fork.
 
-    __slots__ = ("_held", "_memory", "stacks")
+    Attributes:
+        calls: how many calls it has run; ``lent``, whether it is in a checkout. In the worker they are set, and written
+            down with what it begins or ends next.
+        stacks: the file's descriptor.
+    """
+
+    __slots__ = ("_busy", "_held", "_memory", "_since", "calls", "lent", "stacks")
 
     def __init__(self, now: float) -> None:
         self._memory = mmap.mmap(-1, MEMORY)
         self._held = 0
+        self._busy = 0.0
+        self._since = 0.0  # 0 while it waits for its client
+        self.calls = 0
+        self.lent = False
         self.stacks = _memory_file()
-        _ENTRY.pack_into(self._memory, 0, now, IDLE, b"")
+        self.end(now)
 
     def begin(self, now: float, phase: int, method: str = "") -> None:
         """In the worker: it begins something."""
-        _ENTRY.pack_into(self._memory, 0, now, phase, method.encode("utf-8", "replace"))
+        if self._since:
+            self._busy += now - self._since
+        self._since = now
+        name = method.encode("utf-8", "replace")
+        _ENTRY.pack_into(self._memory, 0, now, phase, self.lent, self.calls, self._busy, name)
 
     def end(self, now: float) -> None:
         """In the worker: it waits for its client."""
-        _ENTRY.pack_into(self._memory, 0, now, IDLE, b"")
+        if self._since:
+            self._busy += now - self._since
+            self._since = 0.0
+        _ENTRY.pack_into(self._memory, 0, now, IDLE, self.lent, self.calls, self._busy, b"")
 
     def aim(self, since: float) -> None:
         """In the master, before SIGALRM: interrupt only what began then, and nothing that has begun meanwhile."""
@@ -59,8 +76,8 @@ class Slot:
 
     def view(self) -> View:
         """In the master: what the worker does."""
-        since, phase, method = _ENTRY.unpack_from(self._memory)
-        return View(since, phase, method.rstrip(b"\0").decode("utf-8", "replace"))
+        since, phase, lent, calls, busy, method = _ENTRY.unpack_from(self._memory)
+        return View(since, phase, method.rstrip(b"\0").decode("utf-8", "replace"), bool(lent), calls, busy)
 
     def hold(self, reply: bytes) -> bool:
         """In the worker: keep a reply back, to be sent with the next, by the worker or else by the master.

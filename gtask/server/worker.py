@@ -37,7 +37,7 @@ SHORT = 200
 """Characters of an error's text that fit into any message."""
 
 
-def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot: Slot) -> NoReturn:
+def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot: Slot, about: Interface) -> NoReturn:
     """Serve one connection in this freshly forked process, then end the process.
 
     Args:
@@ -45,12 +45,17 @@ def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot:
         interface: what to call; its setup has not run.
         config: the server's options.
         slot: this worker's line of the scoreboard.
+        about: what to call instead if the client asks about the server.
     """
     status = 1
     try:
         faulthandler.enable(slot.stacks)
-        worker = _Worker(sock, interface, config, slot)
+        worker = _Worker(sock, interface, config, slot, about)
         signal.signal(signal.SIGALRM, worker.on_alarm)
+        signal.signal(signal.SIGTERM, worker.on_term)
+        if config.log_file:
+            signal.signal(signal.SIGUSR1, worker.on_usr1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what the master has sent meanwhile was held back
         if worker.greet():
             worker.run()
         status = 0
@@ -72,16 +77,23 @@ def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot:
 
 
 class _Worker:
-    def __init__(self, sock: socket.socket, interface: Interface, config: ServerConfig, slot: Slot) -> None:
+    def __init__(
+        self, sock: socket.socket, interface: Interface, config: ServerConfig, slot: Slot, about: Interface
+    ) -> None:
+        self._pid = os.getpid()
         self._socket = sock
         self._interface = interface
+        self._about = about
+        self._counts = 1  # how much a call adds to the number of calls
         self._config = config
         self._slot = slot
         self._exchange = Exchange()
         self._encode = Encoder(config.limit_message).encode
         self._decoder = Decoder(config.limit_message)
         self._replies = Replies(sock, slot, self.on_alarm)
-        self._in_checkout = False
+        self._asks = ""  # why it wants to be retired
+        self._has_asked = False
+        self._waits = False  # for the client's next word
         self._early: list[Message] = []
         # What SIGALRM may interrupt: the time at which it began, or 0 for nothing.
         self._interruptible = 0.0
@@ -98,13 +110,34 @@ class _Worker:
             self._interruption = Interrupted("the caller has given up, or the call took longer than the server allows")
             raise self._interruption
 
+    def on_term(self, number: int, frame: object) -> None:
+        """The handler of SIGTERM: ask to be retired, as soon as no reply is half written.
+
+        A process that the application has forked has this handler, too; that one is to end.
+        """
+        if os.getpid() != self._pid:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        self._asks = self._asks or "the server drains"
+        if self._waits and self._exchange.state == "idle":
+            self._ask()
+
+    def on_usr1(self, number: int, frame: object) -> None:
+        """The handler of SIGUSR1: open the log file anew; if that cannot be, its master says so."""
+        with contextlib.suppress(OSError):
+            process.reopen(self._config.log_file)
+
     def greet(self) -> bool:
         """Hear the client's greeting, run setup, answer; False if there is nobody to serve, or no way to."""
         # A peer that says nothing, or little by little, must not keep a worker.
         self._early = self._receive(monotonic() + self._config.greeting_timeout)
         if not self._early:
             return False
-        self._exchange.client_says(self._early.pop(0))
+        hello = self._early.pop(0)
+        self._exchange.client_says(hello)
+        if isinstance(hello, Hi) and hello.about:
+            self._interface, self._counts = self._about, 0
         hi = Hi(name=self._config.name, pid=os.getpid(), done=self._interface.has_checkout_done)
         try:
             self._run(SETUP, self._interface.setup)
@@ -116,6 +149,8 @@ class _Worker:
         except EncodeError:  # over a small limit_message
             hi.text, hi.exc = hi.text[:SHORT], None
             self._say(hi)
+        if self._asks and not hi.text:
+            self._ask()
         return not hi.text
 
     def run(self) -> None:
@@ -132,12 +167,14 @@ class _Worker:
                 self._slot.end(monotonic())
                 messages = self._receive()
                 if not messages:
+                    if self._asks:  # its master has let nothing more come
+                        self._ask()
                     return
         finally:
             with contextlib.suppress(OSError):  # the client may be gone; the hooks run all the same
                 self._replies.flush()
             try:
-                if self._in_checkout:
+                if self._slot.lent:
                     self._run(HOOKS, self._interface.checkout_done)
             finally:
                 self._run(HOOKS, self._interface.teardown)
@@ -154,19 +191,24 @@ class _Worker:
     def _hear(self, message: Message) -> None:
         self._exchange.client_says(message)
         if type(message) is Do:
-            self._in_checkout = True
+            self._slot.lent = True
             if self._exchange.must_skip(message):
                 self._say(Sk())
             else:
                 self._execute(message)
+            if self._asks or self._config.max_memory is not None:
+                self._look_for_reasons()
         elif type(message) is Done:
-            self._in_checkout = False
+            self._slot.lent = False
             self._end_checkout()
+            if self._asks:
+                self._ask()
 
     def _execute(self, do: Do) -> None:
         args = do.args
         method = args[0] if args and type(args[0]) is str else "()"
         started = monotonic()
+        self._slot.calls += self._counts
         self._replies.before(method, started)
         self._slot.begin(started, CALL, method)
         error: BaseException | None = None
@@ -189,13 +231,27 @@ class _Worker:
     def _raised(self, do: Do, error: BaseException) -> None:
         kind = type(error)  # isinstance would ask the error itself, too
         if issubclass(kind, MemoryError) or not issubclass(kind, (Exception, Interrupted)):
-            self._say(Bye(f"a call raised {kind.__name__}"[:SHORT]))
+            self._asks = self._asks or f"a call raised {kind.__name__}"
+            self._ask()
         self._exchange.failed(do)
         text = failure.text(error)
         try:
             self._say(Er(text, failure.describe(_without_our_frames(error))))
         except EncodeError:  # over a small limit_message
             self._say(Er(text[:SHORT]))
+
+    def _look_for_reasons(self) -> None:
+        """After a call: is it too large, or has it been told to ask?"""
+        limit = self._config.max_memory
+        if limit is not None and not self._asks and process.resident_memory() > limit:
+            self._asks = f"more than {limit // (1 << 20)} MiB of memory"
+        if self._asks:
+            self._ask()
+
+    def _ask(self) -> None:
+        if not self._has_asked:
+            self._has_asked = True
+            self._say(Bye(self._asks[:SHORT]))
 
     def _end_checkout(self) -> None:
         if not self._interface.has_checkout_done:
@@ -205,7 +261,8 @@ class _Worker:
             self._run(HOOKS, self._interface.checkout_done)
         except BaseException as error:  # the calls of the checkout have been answered; what is left may be unclean
             log.exception("checkout_done failed in worker %d; it asks to be retired", os.getpid())
-            self._say(Bye(f"checkout_done raised {type(error).__name__}"[:SHORT]))
+            self._asks = self._asks or f"checkout_done raised {type(error).__name__}"
+            self._ask()
         self._say(Done())
 
     def _say(self, message: Message) -> None:
@@ -219,7 +276,9 @@ class _Worker:
         while True:
             if deadline is not None:
                 self._socket.settimeout(max(1e-3, deadline - monotonic()))
+            self._waits = True
             count = self._socket.recv_into(decoder.space)
+            self._waits = False
             if not count:
                 return []
             messages = decoder.received(count)

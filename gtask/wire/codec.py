@@ -18,12 +18,9 @@ from typing import Any
 import msgpack
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire.messages import Do, Message, Ok, from_plain, plain_do, to_plain
+from gtask.wire.messages import DEFAULT_LIMIT, Do, Message, Ok, from_plain, plain_do, to_plain
 
-__all__ = ["DEFAULT_LIMIT", "LENGTH", "Decoder", "Encoder", "decode_body"]
-
-DEFAULT_LIMIT = 64 * 1024 * 1024
-"""Bytes that a frame may have, its length prefix not counted."""
+__all__ = ["LENGTH", "Decoder", "Encoder", "decode_body"]
 
 CHUNK = 64 * 1024
 """Bytes that one read can take."""

@@ -8,8 +8,8 @@ the stream; and a frame that such a trailer could have completed is withheld unt
 from __future__ import annotations
 
 from gtask.errors import ProtocolError
-from gtask.wire.codec import DEFAULT_LIMIT, LENGTH, Decoder, Encoder, decode_body
-from gtask.wire.messages import Message, Rip
+from gtask.wire.codec import LENGTH, Decoder, Encoder, decode_body
+from gtask.wire.messages import DEFAULT_LIMIT, Message, Rip
 
 __all__ = ["ReplyDecoder", "last_words"]
 

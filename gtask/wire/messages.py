@@ -14,6 +14,7 @@ from typing import Any
 from gtask.errors import ProtocolError
 
 __all__ = [
+    "DEFAULT_LIMIT",
     "VERSION",
     "Bye",
     "Do",
@@ -28,6 +29,9 @@ __all__ = [
     "plain_do",
     "to_plain",
 ]
+
+DEFAULT_LIMIT = 64 * 1024 * 1024
+"""Bytes that a frame may have, its length prefix not counted."""
 
 VERSION = 1
 """The version of the protocol, told in both greetings."""
@@ -49,6 +53,8 @@ class Hi:
     """Worker: setup failed with this exception (section "exceptions" of the protocol)."""
     text: str = ""
     """Worker: the same for a peer that cannot rebuild it."""
+    about: bool = False
+    """Client: it asks about the server, and does not want the application."""
 
 
 @dataclass(slots=True)
@@ -165,7 +171,7 @@ def _item(plain: Plain, kind: type) -> Any:
 
 def _write_hi(hi: Hi) -> Plain:
     meta: Meta = {"v": hi.version}
-    for key, value in (("name", hi.name), ("pid", hi.pid), ("done", hi.done), ("text", hi.text)):
+    for key, value in (("name", hi.name), ("pid", hi.pid), ("done", hi.done), ("text", hi.text), ("about", hi.about)):
         if value:
             meta[key] = value
     if hi.exc is not None:
@@ -184,6 +190,7 @@ def _read_hi(plain: Plain, meta: Meta) -> Hi:
         _typed(meta, "done", bool, False),
         _typed(meta, "exc", dict, None),
         _typed(meta, "text", str, ""),
+        _typed(meta, "about", bool, False),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import gtask
 from gtask import errors
 from gtask.client.config import ClientConfig, check_size, check_timeout
-from gtask.wire.codec import DEFAULT_LIMIT
+from gtask.wire.messages import DEFAULT_LIMIT
 
 
 def test_defaults():

@@ -13,8 +13,9 @@ import pytest
 from gtask.server import process
 
 PROGRAM = """
-    import ctypes, gevent, logging, os, select, signal, subprocess, sys, tempfile, traceback
+    import ctypes, gevent, logging, os, select, signal, subprocess, sys, sysconfig, tempfile, traceback
 
+    sysconfig.get_paths()  # while it still finds what this system has
     del select.POLLRDHUP, os.memfd_create, os.waitid
     ctypes.CDLL = None  # there is no prctl to ask for
     sys.platform = "darwin"

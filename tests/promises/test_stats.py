@@ -215,9 +215,9 @@ def test_deaths_by_cause(address, connect):
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(gtask.WorkerDied):
             sleep.get()
-    os.kill(client.call("pid"), signal.SIGTERM)
+    os.kill(client.call("pid"), signal.SIGUSR2)
     testing.wait_until(lambda: gauges(client) == {}, what="an empty pool")
-    assert client.stats().deaths == {"exit 7": 2, "exit 8": 1, "SIGKILL": 1, "SIGTERM": 1}
+    assert client.stats().deaths == {"exit 7": 2, "exit 8": 1, "SIGKILL": 1, "SIGUSR2": 1}
     assert client.stats().retirements == {}
 
 

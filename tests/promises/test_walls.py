@@ -39,7 +39,7 @@ ARROWS = {
     #
     "client": "",
     "client.backoff": "",
-    "client.config": "wire.codec",
+    "client.config": "wire.messages",
     "client.counters": "stats",
     "client.ledger": "client.backoff client.config client.counters",
     "client.loop": "",
@@ -51,37 +51,59 @@ ARROWS = {
     "client.nesting": "client.checkout client.ledger",
     "client.pool": "errors address stats wire.failure wire.messages client.checkout client.config client.connection "
     "client.counters client.ledger client.loop client.nesting client.refusals",
-    "client.client": "address spawn stats wire.codec client.checkout client.config client.connector client.pool",
+    "client.client": "address spawn stats wire.messages client.checkout client.config client.connector client.pool",
     #
     "server": "",
     "server.children": "",
     "server.interface": "",
     "server.process": "",
-    "server.config": "address wire.codec",
+    "server.succession": "",
+    "server.systemd": "",
+    "server.pidfile": "",
+    "server.logs": "",
+    "server.watch": "",
+    "server.config": "address wire.messages",
+    "server.options": "gtask address server.config",
+    "server.completion": "server.options",
     "server.listener": "address server.config",
     "server.scoreboard": "server.children",
     "server.replies": "server.scoreboard",
+    "server.status": "server.children server.interface",
     "server.worker": "errors wire.codec wire.exchange wire.failure wire.messages "
     "server.children server.config server.interface server.process server.replies server.scoreboard",
     "server.master": "wire.lastwords wire.messages server.children server.config server.interface server.listener "
-    "server.process server.scoreboard server.worker",
+    "server.process server.scoreboard server.status server.watch server.worker",
+    "server.application": "address server.config server.interface server.listener server.logs server.master "
+    "server.options server.process server.watch",
     "server.embed": "address spawn server.config server.interface server.listener server.master server.process",
-    "server.cli": "gtask wire.codec server.embed server.listener server.process",
+    "server.keeper": "server.config server.listener server.process server.succession server.systemd",
+    "server.cli": "server.config server.keeper server.listener server.logs server.options server.pidfile "
+    "server.process server.systemd",
+    #
+    "tool": "",
+    "tool.tables": "",
+    "tool.conversation": "errors address wire.codec wire.exchange wire.failure wire.lastwords wire.messages",
+    "tool.top": "address errors tool.conversation tool.tables",
+    "tool.cli": "gtask address errors tool.conversation tool.tables tool.top",
 }
-"""The arrows. ``client`` never reaches ``server`` nor the other way round, and nothing imports ``testing``."""
+"""The arrows. ``client`` never reaches ``server`` nor the other way round, ``tool`` neither of them, and nothing
+imports ``testing``. The keeper (``server.cli``) reaches neither the master nor what the application needs."""
 
 HOMES = {
     "msgpack": "wire.codec",
     "gevent": "client.connection client.connector client.loop testing",
-    "socket": "address server.listener server.master server.replies server.worker",
-    "select": "server.master server.process",
-    "fork": "server.master server.embed",
+    "socket": "address server.listener server.master server.replies server.systemd server.worker tool.conversation",
+    "select": "server.keeper server.listener server.master server.process tool.conversation tool.top",
+    "fork": "server.master server.embed server.process",
     "subprocess": "spawn",
     "ctypes": "server.process",
     "threading": "server.embed",
     "random": "client.pool",
-    "importlib": "gtask server.cli",
+    "importlib": "gtask server.application",
+    "runpy": "server.options",
     "setproctitle": "server.process",
+    "shtab": "server.completion",
+    "rich": "tool.top",
 }
 """The one home, or the few, of what is dangerous: libraries, forking, chance, and importing by name."""
 
@@ -103,12 +125,14 @@ PURE = {
     "wire.lastwords": "msgpack",
     "client.backoff": "",
     "client.counters": "",
-    "client.ledger": "msgpack",  # by way of the config
-    "client.refusals": "msgpack",
+    "client.ledger": "",
+    "client.refusals": "",
     "client.verdicts": "",
-    "client.config": "msgpack",  # the limit is the codec's
+    "client.config": "",
     "server.children": "signal",  # for the numbers
     "server.interface": "",
+    "server.succession": "",
+    "tool.tables": "",
 }
 """What decides and does not act, and can be tested without a socket, a process or a clock."""
 
@@ -338,7 +362,7 @@ def test_every_module_says_what_is_public():
     """In its ``__all__``; and no module imports the private names of another."""
     for name, tree in SOURCES.items():
         listed = [node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "__all__"]
-        assert listed or name in {"wire", "client", "server"}, name
+        assert listed or name in {"wire", "client", "server", "tool"}, name
         for node in listed:
             public = ast.literal_eval(node.value)
             assert not [each for each in public if each.startswith("_")], name

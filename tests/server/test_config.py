@@ -8,7 +8,7 @@ import math
 import pytest
 
 from gtask.address import parse
-from gtask.server.config import ServerConfig
+from gtask.server.config import OpenSocket, ServerConfig
 
 HERE = (parse("unix:/tmp/x.sock"),)
 
@@ -19,6 +19,10 @@ def test_defaults():
     assert config.socket_mode == 0o600
     assert config.limit_message == 64 * 1024 * 1024
     assert not config.private
+    assert not config.insecure
+    assert (config.hung_worker_timeout, config.stop_timeout, config.graceful_timeout) == (300, 5, 30)
+    assert (config.max_workers, config.max_memory, config.umask) == (None, None, None)
+    assert (config.nice, config.freeze, config.log_level) == (0, True, "info")
 
 
 def test_it_needs_an_address():
@@ -32,6 +36,11 @@ def test_it_needs_an_address():
     [
         {"backlog": 1}, {"limit_message": 1024}, {"stop_timeout": 0.1}, {"stop_timeout": math.inf},
         {"greeting_timeout": 0.1}, {"socket_mode": 0}, {"socket_mode": 0o777}, {"private": True},
+        {"graceful_timeout": 0.1}, {"graceful_timeout": math.inf}, {"hung_worker_timeout": None},
+        {"hung_worker_timeout": math.inf}, {"max_workers": 1}, {"max_workers": None}, {"max_memory": 1 << 20},
+        {"max_memory": None}, {"nice": 0}, {"nice": 19}, {"umask": 0}, {"umask": 0o777}, {"umask": None},
+        {"log_level": "debug"}, {"log_level": "info"}, {"log_level": "warning"}, {"log_level": "error"},
+        {"allow_uid": (0, 1000)}, {"env": {"A": "1"}}, {"pythonpath": ("a", "b")},
     ],
     ids=repr,
 )  # fmt: skip
@@ -46,7 +55,10 @@ def test_what_makes_sense_is_accepted(options):
     [
         ("backlog", 0), ("backlog", -1), ("limit_message", 1023), ("stop_timeout", 0), ("stop_timeout", -1),
         ("stop_timeout", math.nan), ("greeting_timeout", 0), ("greeting_timeout", math.nan), ("socket_mode", -1),
-        ("socket_mode", 0o1000), ("socket_mode", 0o4600),
+        ("socket_mode", 0o1000), ("socket_mode", 0o4600), ("graceful_timeout", 0), ("graceful_timeout", math.nan),
+        ("hung_worker_timeout", 0), ("hung_worker_timeout", -1), ("hung_worker_timeout", math.nan), ("max_workers", 0),
+        ("max_memory", (1 << 20) - 1), ("nice", -1), ("nice", 20), ("umask", -1), ("umask", 0o1000),
+        ("log_level", "loud"), ("log_level", "INFO"),
     ],
     ids=repr,
 )  # fmt: skip
@@ -54,7 +66,32 @@ def test_what_makes_no_sense_is_refused_by_name(option, value):
     """A ValueError that shows the option with its value and says what to write."""
     with pytest.raises(ValueError, match=rf"^{option}=.*: write ") as caught:
         ServerConfig(HERE, **{option: value})
-    assert (oct(value) if option == "socket_mode" else repr(value)) in str(caught.value)
+    assert (oct(value) if option in ("socket_mode", "umask") else repr(value)) in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "127.1", "localhost", "[::1]"])
+def test_only_this_machine_may_connect(host):
+    """TCP is for the loopback interface."""
+    assert ServerConfig((parse(f"tcp://{host}:80"),))
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "[::]", "10.0.0.1", "example.org", "127.example.org", "127.0.0.1.example.org", "localhost.org"]
+)
+def test_other_machines_may_connect_only_if_that_is_said(host):
+    """Anything else is refused, whatever it looks like, with what to write; unless it is said to be insecure."""
+    where = (parse(f"tcp://{host}:80"),)
+    with pytest.raises(ValueError, match=r"^tcp://.*: other machines could connect.*--insecure"):
+        ServerConfig(where)
+    with pytest.raises(ValueError, match="other machines"):
+        ServerConfig((*HERE, *where))
+    assert ServerConfig(where, insecure=True).addresses == where
+
+
+def test_an_open_socket_has_no_address_yet():
+    """It is shown as it is written."""
+    config = ServerConfig((OpenSocket(3),))
+    assert str(config.addresses[0]) == "fd:3"
 
 
 def test_it_is_frozen():

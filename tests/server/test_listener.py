@@ -10,8 +10,9 @@ import stat
 import pytest
 
 from gtask.address import TcpAddress, UnixAddress, parse
-from gtask.server.config import ServerConfig
+from gtask.server.config import OpenSocket, ServerConfig
 from gtask.server.listener import AddressUnavailable, Listener
+from gtask.server.listener import listen as listen_at_all
 
 
 @pytest.fixture
@@ -173,6 +174,116 @@ def test_a_refused_listener_leaves_no_descriptor(listen, tmp_path, address):
     assert greets(first)
 
 
+# --- the lock beside the path ----------------------------------------------------------------------------
+
+
+def left_behind(listener):
+    """What a server leaves that was killed while another process, a master of its, still listens: that one's socket."""
+    orphan = socket.socket(fileno=os.dup(listener.fileno()))
+    listener.let_go()
+    return orphan
+
+
+def test_the_lock_is_for_its_user_alone_and_no_link(listen, tmp_path):
+    """It is made beside the socket; a link there leads nobody elsewhere."""
+    listen(f"unix:{tmp_path}/sock")
+    assert mode(tmp_path / "sock.lock") == 0o600
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "other.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(AddressUnavailable, match=r"other\.lock"):
+        listen(f"unix:{tmp_path}/other")
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_the_lock_alone_refuses_a_second_server(listen, tmp_path):
+    """Also where the socket itself is gone, or no longer answers."""
+    first = listen(f"unix:{tmp_path}/sock")
+    os.unlink(tmp_path / "sock")
+    with pytest.raises(AddressUnavailable, match="another server does"):
+        listen(f"unix:{tmp_path}/sock")
+    assert not (tmp_path / "sock").exists()
+    first.close()
+    assert greets(listen(f"unix:{tmp_path}/sock"))
+
+
+def test_a_lock_that_nobody_holds_means_nothing(listen, tmp_path):
+    """A killed server has left it; with garbage in it, even."""
+    (tmp_path / "sock.lock").write_text("garbage\n" * 100)
+    listener = listen(f"unix:{tmp_path}/sock")
+    assert greets(listener)
+    listener.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_socket_of_an_orphaned_master_is_taken_over(listen, tmp_path):
+    """It answers still, but its server is dead; nobody who connects meanwhile finds nothing, or another's door."""
+    orphan = left_behind(listen(f"unix:{tmp_path}/sock"))
+    with orphan, socket.socket(socket.AF_UNIX) as early:
+        early.connect(f"{tmp_path}/sock")
+        second = listen(f"unix:{tmp_path}/sock")
+        assert greets(second)
+        orphan.accept()[0].close()  # who came early waits at the old one
+        orphan.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            orphan.accept()
+
+
+def test_the_path_is_never_empty_while_it_is_taken_over(listen, tmp_path, monkeypatch):
+    """The new socket listens already when it gets the path, in one step."""
+    moments = []
+    real_rename = os.rename
+
+    def rename(old, new):
+        inode = os.lstat(new).st_ino
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(old)
+        real_rename(old, new)
+        moments.append(inode != os.lstat(new).st_ino)
+
+    with left_behind(listen(f"unix:{tmp_path}/sock")):
+        monkeypatch.setattr(os, "rename", rename)
+        listen(f"unix:{tmp_path}/sock")
+    assert moments == [True]
+
+
+def test_a_socket_that_the_lock_does_not_know_is_not_taken_over(listen, tmp_path):
+    """Another program's, alive, at the path of a server that was killed; even if it got the same inode's number."""
+    with left_behind(listen(f"unix:{tmp_path}/sock")) as theirs:
+        status = os.lstat(tmp_path / "sock")
+        os.utime(tmp_path / "sock", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+        with pytest.raises(AddressUnavailable, match="another server does"):
+            listen(f"unix:{tmp_path}/sock")
+        assert os.lstat(tmp_path / "sock").st_ino == status.st_ino
+        theirs.accept()[0].close()  # the question whether anybody is there
+
+
+def test_a_change_of_owner_or_mode_does_not_hide_an_orphan(listen, tmp_path):
+    """An operator may have opened the socket to others."""
+    with left_behind(listen(f"unix:{tmp_path}/sock")):
+        os.chmod(tmp_path / "sock", 0o666)
+        os.chown(tmp_path / "sock", os.getuid(), os.getgid())
+        assert greets(listen(f"unix:{tmp_path}/sock"))
+
+
+def test_half_a_takeover_is_no_obstacle(listen, tmp_path):
+    """A server that was killed between bind and rename has left its socket under the other name."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(f"{tmp_path}/sock~")
+    listener = listen(f"unix:{tmp_path}/sock")
+    assert greets(listener)
+    assert sorted(os.listdir(tmp_path)) == ["sock", "sock.lock"]
+
+
+def test_a_file_under_that_other_name_is_kept(listen, tmp_path):
+    """It is somebody's backup copy, and no socket: refused."""
+    (tmp_path / "sock~").write_text("precious")
+    with pytest.raises(AddressUnavailable, match="cannot listen at"):
+        listen(f"unix:{tmp_path}/sock")
+    assert (tmp_path / "sock~").read_text() == "precious"
+    (tmp_path / "sock~").unlink()
+    assert greets(listen(f"unix:{tmp_path}/sock"))
+
+
 # --- what is left behind ---------------------------------------------------------------------------------
 
 
@@ -191,12 +302,14 @@ def test_closing_removes_only_its_own(listen, tmp_path, successor):
     old = listen(f"unix:{path}")
     os.rename(path, tmp_path / "aside")  # so that the inode's number is not used again
     if successor == "socket":
+        os.rename(tmp_path / "sock.lock", tmp_path / "lock")  # somebody has cleaned up thoroughly
         new = listen(f"unix:{path}")
     else:
         path.write_text("precious")
     old.close()
     assert path.exists()
     if successor == "socket":
+        assert (tmp_path / "sock.lock").exists()
         assert greets(new)
 
 
@@ -236,6 +349,137 @@ def test_a_directory_with_other_things_stays(listen, tmp_path):
     (tmp_path / "public").mkdir()
     listen(f"unix:{tmp_path}/public/sock").close()
     assert (tmp_path / "public").is_dir()
+
+
+def test_a_changed_working_directory_changes_nothing(listen, tmp_path, monkeypatch):
+    """A relative path is the one that it was."""
+    monkeypatch.chdir(tmp_path)
+    listener = listen("unix:sock")
+    inherited = Listener.inherited(os.dup(listener.fileno()), "unix:sock")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert not inherited.was_replaced
+    inherited.close()
+    listener.close()
+    assert os.listdir(tmp_path) == ["elsewhere"]
+
+
+# --- sockets that are open already -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """A listening socket that somebody else has opened."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(f"{tmp_path}/theirs")
+        sock.listen()
+        yield sock
+
+
+def test_an_inherited_socket_knows_its_address(theirs, tmp_path):
+    """The kernel says it; its path is neither removed nor given away when it is closed."""
+    listener = Listener.inherited(os.dup(theirs.fileno()))
+    listener.configure(ServerConfig((listener.address,)))
+    assert listener.address == UnixAddress(f"{tmp_path}/theirs")
+    assert greets(listener)
+    listener.give_to(12345, 12345)
+    assert os.lstat(tmp_path / "theirs").st_uid == os.geteuid()
+    listener.close()
+    assert (tmp_path / "theirs").exists()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
+def test_an_inherited_tcp_socket(family):
+    """Its address, with the port."""
+    try:
+        sock = socket.create_server(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0), family=family)
+    except OSError:
+        pytest.skip("this machine has no such addresses")
+    with sock:
+        listener = Listener.inherited(os.dup(sock.fileno()))
+        assert listener.address == TcpAddress(*sock.getsockname()[:2])
+        assert parse(str(listener.address)) == listener.address
+        listener.close()
+
+
+def test_an_inherited_abstract_socket():
+    """Its name begins with the at sign."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(f"\0gtask-test-inherited-{os.getpid()}")
+        sock.listen()
+        listener = Listener.inherited(os.dup(sock.fileno()))
+        assert listener.address == UnixAddress(f"@gtask-test-inherited-{os.getpid()}")
+        listener.close()
+
+
+def test_it_is_noticed_when_an_inherited_socket_was_replaced(listen, tmp_path):
+    """By which an orphaned master knows that a new server has its place; also when the path is just gone."""
+    first = listen(f"unix:{tmp_path}/sock")
+    orphan = Listener.inherited(os.dup(first.fileno()), f"unix:{tmp_path}/sock")
+    assert not orphan.was_replaced
+    first.let_go()
+    second = listen(f"unix:{tmp_path}/sock")
+    assert orphan.was_replaced
+    second.close()
+    assert orphan.was_replaced
+    orphan.close()
+
+
+def test_open_sockets_and_activated_ones_are_listened_at(theirs, tmp_path):
+    """``fd:N`` among the addresses; and one that systemd has handed over is not bound again."""
+    activated = Listener.inherited(os.dup(theirs.fileno()))
+    with socket.create_server(("127.0.0.1", 0)) as tcp:
+        number = os.dup(tcp.fileno())
+        config = ServerConfig((activated.address, OpenSocket(number), UnixAddress(f"{tmp_path}/own")))
+        listeners = listen_at_all(config, [activated])
+        assert [listener.fileno() for listener in listeners[:2]] == [activated.fileno(), number]
+        assert all(map(greets, listeners))
+        for listener in listeners:
+            listener.close()
+    assert sorted(os.listdir(tmp_path)) == ["theirs"]
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "does not listen"])
+def test_what_is_no_listening_socket_is_refused(tmp_path, kind):
+    """With its number; and then none of the addresses is kept."""
+    sock = socket.socket(socket.AF_UNIX)
+    if kind == "file":
+        number = os.open(tmp_path / "file", os.O_CREAT)
+    elif kind == "pipe":
+        number, other = os.pipe()
+        os.close(other)
+    else:
+        number = os.dup(sock.fileno())
+    sock.close()
+    config = ServerConfig((UnixAddress(f"{tmp_path}/own"), OpenSocket(number)))
+    with pytest.raises(AddressUnavailable, match=f"descriptor {number} is "):
+        listen_at_all(config)
+    os.close(number)
+    assert not os.path.exists(tmp_path / "own")
+    assert not os.path.exists(tmp_path / "own.lock")
+
+
+# --- who may connect -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["unix:{}/sock", "unix:@gtask-test-uid-{}", "tcp://127.0.0.1:0"])
+@pytest.mark.parametrize(
+    ("allowed", "welcome"), [((), True), ((os.geteuid(),), True), ((os.geteuid() + 1,), False), ((-1,), False)]
+)
+def test_only_listed_users_may_connect_to_a_unix_socket(listen, tmp_path, address, allowed, welcome):
+    """If there is a list. TCP does not tell who it is, so there everybody may who can."""
+    listener = listen(address.format(tmp_path if "@" not in address else os.getpid()), allow_uid=allowed)
+    unix = isinstance(listener.address, UnixAddress)
+    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as client:
+        client.connect(listener.address.sockaddr)
+        with listener.accept() as connection:
+            refusal = listener.refuses(connection)
+    if welcome or not unix:
+        assert refusal == ""
+    else:
+        assert refusal == (
+            f"process {os.getpid()} of user {os.geteuid()} may not connect to {listener.address} (allow_uid)"
+        )
 
 
 # --- the kinds of address --------------------------------------------------------------------------------

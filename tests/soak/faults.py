@@ -9,20 +9,24 @@ import signal
 
 import gevent
 
+from tests.soak.daemon import Daemon
 from tests.soak.record import Record
 
-__all__ = ["INJECTORS", "workers_of"]
+__all__ = ["INJECTORS"]
 
 KILL_EVERY = 0.05
 
 
-def kill_workers(server: int, record: Record, seed: int) -> None:
+RELOAD_EVERY = 1.0
+
+
+def kill_workers(server: Daemon, record: Record, seed: int) -> None:
     """Kill -9 a random worker every 50 ms, whatever it does; runs in a greenlet until that is killed."""
     decide = random.Random(f"{seed}/killer")
     while True:
         gevent.sleep(KILL_EVERY)
         chance = decide.random()
-        workers = workers_of(server)
+        workers = server.workers
         if workers:
             pid = workers[int(chance * len(workers))]
             record.kill(pid)
@@ -30,11 +34,13 @@ def kill_workers(server: int, record: Record, seed: int) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-INJECTORS = [kill_workers]
-"""Each runs in a greenlet beside the load. Reloads join them when the daemon can reload."""
+def reload(server: Daemon, record: Record, seed: int) -> None:
+    """Have the server reload every second; runs in a greenlet until that is killed."""
+    while True:
+        gevent.sleep(RELOAD_EVERY)
+        record.reload()
+        os.kill(server.pid, signal.SIGHUP)
 
 
-def workers_of(server: int) -> list[int]:
-    """The children of this process, zombies included."""
-    with open(f"/proc/{server}/task/{server}/children") as file:
-        return sorted(map(int, file.read().split()))
+INJECTORS = [kill_workers, reload]
+"""Each runs in a greenlet beside the load."""

@@ -12,7 +12,7 @@ import gevent
 
 import gtask
 from gtask import testing
-from tests.soak.faults import workers_of
+from tests.soak.daemon import Daemon
 
 __all__ = ["Footprint", "differences", "memory"]
 
@@ -39,7 +39,7 @@ class Footprint:
     greenlets: int
 
     @classmethod
-    def of_all_workers(cls, client: gtask.Client, count: int, server: int, name: str) -> Footprint:
+    def of_all_workers(cls, client: gtask.Client, count: int, server: Daemon, name: str) -> Footprint:
         """Take so many checkouts at once, each with a call that is answered, and count."""
         checkouts = [client.checkout(timeout=BACK_TO_NORMAL if name != "before" else 20) for _ in range(count)]
         results = [checkout.work.submit(f"{name}-{i}.0", b"", 0) for i, checkout in enumerate(checkouts)]
@@ -49,8 +49,8 @@ class Footprint:
         footprint = cls(
             slots=sum(result.successful() for result in results),
             pool=repr(client),
-            workers=len(workers_of(server)),
-            server_descriptors=len(os.listdir(f"/proc/{server}/fd")),
+            workers=len(server.workers),
+            server_descriptors=server.descriptors,
             client_descriptors=len(left.descriptors),
             greenlets=len(left.greenlets),
         )

@@ -73,6 +73,9 @@ class Record:
         self.faults["kills"] += 1
         self._write("kill", pid, monotonic())
 
+    def reload(self) -> None:
+        self.faults["reloads"] += 1
+
     def end(self) -> None:
         """Nothing more is waited for."""
         for token in list(self.under_way):

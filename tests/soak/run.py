@@ -18,6 +18,7 @@ import gtask
 from gtask import testing
 from tests.soak import application
 from tests.soak.check import check
+from tests.soak.daemon import Daemon, running_daemon
 from tests.soak.faults import INJECTORS
 from tests.soak.footprint import Footprint, differences, memory
 from tests.soak.load import Load
@@ -68,20 +69,20 @@ def soak(logs: Path, seconds: float, greenlets: int, seed: int, has_hook: bool) 
     gevent.get_hub()  # its own descriptors are not the soak's
     at_first = testing.Leftovers()
     # The server logs each worker's death as a warning, and here they die by the thousand.
-    with testing.running_server(target, None, "--log-level", "error") as server, (logs / "client").open("w") as file:
+    with running_daemon(target, "--log-level", "error") as server, (logs / "client").open("w") as file:
         record = Record(file)
         with gtask.Client(server.address, name="soak", max_workers=WORKERS) as client:
-            before = Footprint.of_all_workers(client, WORKERS, server.pid, "before")
-            violations += under_load(client, server.pid, record, seconds, greenlets, seed)
+            before = Footprint.of_all_workers(client, WORKERS, server, "before")
+            violations += under_load(client, server, record, seconds, greenlets, seed)
             violations += differences(
-                lambda number: before.changes(Footprint.of_all_workers(client, WORKERS, server.pid, f"after{number}"))
+                lambda number: before.changes(Footprint.of_all_workers(client, WORKERS, server, f"after{number}"))
             )
         record.end()
     return violations + differences(lambda _: [f"{left} is left behind" for left in at_first.since()])
 
 
 def under_load(
-    client: gtask.Client, server: int, record: Record, seconds: float, greenlets: int, seed: int
+    client: gtask.Client, server: Daemon, record: Record, seconds: float, greenlets: int, seed: int
 ) -> list[str]:
     """Run the callers and, beside them, what befalls the server; returns what is wrong about the memory."""
     progress = Progress(record)

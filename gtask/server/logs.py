@@ -1,0 +1,60 @@
+"""The server's log: one line per event on stderr, as text or JSON. A broken stderr stops nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import traceback
+
+__all__ = ["complain", "setup"]
+
+TEXT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
+
+
+def setup(level: str, as_json: bool) -> None:
+    """Log from now on to stderr.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+        as_json: each line is a JSON object with time, level, pid, logger, message and, if there is one, exception.
+    """
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(_Json() if as_json else logging.Formatter(TEXT))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def complain(text: str, error: BaseException | None = None) -> None:
+    """Say why this process cannot serve: as whoever has typed the command expects it, or as the log is written.
+
+    Args:
+        error: whose traceback says more; then the text is for the log alone.
+    """
+    if any(isinstance(handler.formatter, _Json) for handler in logging.getLogger().handlers):
+        logging.getLogger("gtask.server").error("%s", text, exc_info=error)
+    elif error is not None:
+        traceback.print_exception(error)
+    else:
+        print(f"gtask-server: {text}", file=sys.stderr)
+
+
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Whoever read stderr is gone: nobody can be told."""
+
+
+class _Json(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "pid": record.process,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)

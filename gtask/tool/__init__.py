@@ -1,0 +1,1 @@
+"""The command ``gtask``: look at servers and call them from a shell."""

@@ -1,0 +1,35 @@
+"""The point of this test is to ensure that a process which the application forks in a worker ends by SIGTERM as
+anywhere, so that multiprocessing can end its own.
+"""
+
+from __future__ import annotations
+
+SOURCE = """
+    import os, signal, time
+
+    def fork_and_end():
+        pid = os.fork()
+        if not pid:
+            try:
+                open(DIR + "/forked", "w").close()
+                time.sleep(60)
+            finally:
+                os._exit(1)
+        while not os.path.exists(DIR + "/forked"):
+            time.sleep(0.001)
+        os.kill(pid, signal.SIGTERM)
+        return os.waitpid(pid, 0)[1]
+
+    def pid():
+        return os.getpid()
+"""
+
+
+def test_a_forked_process_ends_and_the_worker_does_not(serve, connect):
+    """The child is ended by the signal; the worker serves on, and is not asked to retire."""
+    client = connect(serve(SOURCE), min_workers=1, max_workers=1)
+    with client.checkout() as checkout:
+        pid = checkout.pid()
+        assert checkout.fork_and_end() == 15
+        assert checkout.pid() == pid
+    assert client.call("pid") == pid
