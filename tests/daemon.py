@@ -17,6 +17,9 @@ from gtask import testing
 ROOT = Path(gtask.__file__).parents[1]
 COMMAND = [sys.executable, str(ROOT / "bin" / "gtask-server")]
 
+FOREIGN = {"PYTHONUNBUFFERED", "GTASK_SERVER_ARGS", "NOTIFY_SOCKET"}
+"""Variables of the environment that an operator may not have: they change what a daemon does."""
+
 APPLICATION = """
 import os
 import signal
@@ -61,7 +64,8 @@ class Daemon:
         self.address = f"unix:{directory}/server.sock"
         self._log = directory / "log"
         self._begin = self._log.stat().st_size if self._log.exists() else 0
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+        environment.update({"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"})
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
                 [*command, "application", "--listen", "unix:server.sock", *arguments],

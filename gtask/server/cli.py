@@ -96,6 +96,7 @@ def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, ar
         return Keeper(config, listeners, command, ready).run()
     finally:
         pid_file.remove()
+        process.forget_unwritten()
 
 
 def _sockets(listeners: list[Listener]) -> list[tuple[int, str]]:

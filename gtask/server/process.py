@@ -29,6 +29,7 @@ __all__ = [
     "close_descriptors",
     "daemonize",
     "flush",
+    "forget_unwritten",
     "how_it_ended",
     "identity",
     "open_descriptors",
@@ -289,6 +290,14 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
+
+
+def forget_unwritten() -> None:
+    """Drop what stderr does not take, before this process ends: Python would make an exit status of it."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        to_null(2)
 
 
 def _is_open(descriptor: int) -> bool:

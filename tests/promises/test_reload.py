@@ -7,16 +7,20 @@ sockets, and the old one drains. If it does not get ready, nothing has happened,
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import gevent
+import gevent.socket
 import pytest
 
 import gtask
 from gtask import testing
+from gtask.wire.codec import Decoder, Encoder
+from gtask.wire.messages import Bye, Do, Hi, Ok
 from tests.daemon import APPLICATION, ROOT, children, daemons, is_gone, write
 
 
@@ -264,6 +268,40 @@ def test_a_reload_during_a_reload_is_not_lost(start, connect, tmp_path, when):
     testing.wait_until(lambda: connect(daemon).call("version") == 3, 20, "the last version")
 
 
+def test_a_checkout_that_begins_as_the_server_drains(start, tmp_path):
+    """A worker that is asked to be retired, while a request is under way to it, serves the whole checkout."""
+    daemon = start()
+    old = daemon.master
+    with gevent.socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(f"{tmp_path}/server.sock")
+        encode, decoder = Encoder().encode, Decoder()
+        sock.sendall(encode(Hi()))
+        heard = []
+
+        def hear(kind):
+            while not any(isinstance(message, kind) for message in heard):
+                count = sock.recv_into(decoder.space)
+                assert count, f"hung up after {heard}"
+                heard.extend(decoder.received(count))
+            found = next(message for message in heard if isinstance(message, kind))
+            heard.remove(found)
+            return found
+
+        pid = hear(Hi).pid
+        daemon.send(signal.SIGHUP)
+        hear(Bye)  # it crosses the first request
+        os.kill(old, signal.SIGSTOP)  # so that time, which passes, changes nothing
+        for _ in range(3):
+            sock.sendall(encode(Do(("pid",))))
+            assert hear(Ok).value == pid
+        os.kill(old, signal.SIGCONT)
+        daemon.wait_for(" serves", 2)
+        sock.sendall(encode(Do(("master",))))
+        assert hear(Ok).value == old
+    testing.wait_until(lambda: is_gone(pid) and is_gone(old), 20, "the end of the old master and its worker")
+
+
 def test_a_client_that_does_not_listen(start, tmp_path):
     """A program that is stopped, and holds a worker that it does not use, does not keep the old master for long."""
     write(tmp_path, APPLICATION + "\ndef checkout_done():\n    pass\n")
@@ -275,11 +313,12 @@ print(client.call("pid"), flush=True)
 signal.pause()  # the hub does not run any more
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
-        pid = int(process.stdout.readline())
-        old = daemon.master
-        daemon.reload()
-        testing.wait_until(lambda: is_gone(pid) and is_gone(old), 20, "the end of the old master and its worker")
-        process.kill()
+        try:
+            pid, old = int(process.stdout.readline()), daemon.master
+            daemon.reload()
+            testing.wait_until(lambda: is_gone(pid) and is_gone(old), 20, "the end of the old master and its worker")
+        finally:
+            process.kill()
 
 
 def test_a_keeper_does_not_grow(start):
