@@ -156,11 +156,13 @@ def processes(directory):
 
 
 def children(pid):
-    """The child processes of a process, zombies too."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+    """The child processes of a process, zombies too. (The kernel's own list misses some while they come and go.)"""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(pid):
+                found.append(int(entry.name))
+    return found
 
 
 def is_gone(pid):

@@ -216,14 +216,14 @@ class Succession:
             # With status 1 it has said itself why.
             told = how == "exited with status 1"
             return [] if told else [Say(f"the master {pid} {how} before it was ready", warning=True)]
-        return self._replace(pid, how, now, 0.0)
+        return self._replace(pid, how, now, 0.0, at_once=again)
 
-    def _replace(self, pid: int, how: str, now: float, served: float) -> list[Action]:
+    def _replace(self, pid: int, how: str, now: float, served: float, at_once: bool = False) -> list[Action]:
         if self.pids(STARTING) or self._starting_now:
             return [Say(f"master {pid} {how}; another is on its way already", warning=True)]
         self._short_lives = self._short_lives + 1 if served < SHORT_LIFE else 0
         doublings = min(self._short_lives - 2, 10)  # beyond that it is the longest pause anyway
-        pause = min(LONGEST_PAUSE, 0.5 * 2.0**doublings) if self._short_lives > 1 else 0.0
+        pause = min(LONGEST_PAUSE, 0.5 * 2.0**doublings) if self._short_lives > 1 and not at_once else 0.0
         actions: list[Action] = [Say(f"master {pid} {how}; another is started in {pause:g} s", warning=True)]
         if pause:
             self._start_at = now + pause

@@ -67,7 +67,7 @@ def test_it_runs_after_each_checkout(serve, connect, tmp_path):
 
 def test_it_runs_before_the_worker_is_lent_again(serve, connect, tmp_path):
     """While the hook runs, the next in line waits; with room for another worker it gets that one."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(serve(SOURCE, "--stop-timeout", "0.3"), max_workers=1)
     with client.checkout() as worker:
         pid = worker.pid()
         os.mkfifo(tmp_path / "gate")
@@ -82,7 +82,7 @@ def test_it_runs_before_the_worker_is_lent_again(serve, connect, tmp_path):
 
 def test_one_that_hangs_does_not_keep_others_waiting(serve, connect, tmp_path):
     """Another worker serves the next checkout."""
-    client = connect(serve(SOURCE), max_workers=2)
+    client = connect(serve(SOURCE, "--stop-timeout", "0.3"), max_workers=2)
     with client.checkout() as worker:
         pid = worker.pid()
         os.mkfifo(tmp_path / "gate")

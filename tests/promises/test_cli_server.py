@@ -79,7 +79,7 @@ def start(directory, nothing_is_left_behind):
 
     yield start
     for server in servers:
-        server.process.kill()
+        server.process.send_signal(signal.SIGQUIT)
         server.process.communicate()
 
 

@@ -220,6 +220,17 @@ def test_a_reload_does_not_wait_for_a_pause():
     assert succession.tick(due) == []
 
 
+def test_a_reload_asked_for_during_a_try_does_not_wait_for_a_pause():
+    """When that fails, the next try follows at once: what was broken may have been mended meanwhile."""
+    succession = serving()
+    succession.exited(11, KILLED, 100.1)
+    succession.started(12, 100.1)
+    assert succession.reload() == []
+    assert Start() in succession.exited(12, BROKEN, 100.2)
+    succession.started(13, 100.2)
+    assert Start() not in succession.exited(13, BROKEN, 100.3)  # nobody has asked meanwhile
+
+
 def test_a_master_that_dies_during_a_reload_is_not_replaced_twice():
     """The new one is on its way; if that fails, too, another is started."""
     succession = serving()
