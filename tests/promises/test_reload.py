@@ -165,7 +165,7 @@ def test_a_broken_configuration_changes_nothing(start, connect, tmp_path, config
     assert connect(daemon).call("master") == master
 
 
-def test_reloads_under_load(start, connect):
+def test_reloads_under_load(unmeasured, start, connect):
     """Row 49: 25 reloads while clients call: not one error, not one answer from another's worker."""
     daemon = start()
     pool = connect(daemon, max_workers=4, timeout=30)
@@ -221,7 +221,7 @@ def test_workers_that_were_forked_just_before(start, connect):
     assert "was ended by" not in daemon.log
 
 
-def test_no_connect_waits_for_an_import(start, tmp_path):
+def test_no_connect_waits_for_an_import(unmeasured, start, tmp_path):
     """While an application is loaded that takes 3 s to import, the longest wait for a new worker is under 100 ms.
 
     The best of three reloads counts: this machine has other things to do.

@@ -127,7 +127,7 @@ def teardown():
     assert nothing_left(tmp_path)
 
 
-def test_with_idle_workers_it_is_gone_in_a_moment(start, connect, tmp_path):
+def test_with_idle_workers_it_is_gone_in_a_moment(unmeasured, start, connect, tmp_path):
     """From SIGTERM to completely gone: less than 100 ms, measured as the best of three on a busy machine."""
     times = []
     for _ in range(3):
