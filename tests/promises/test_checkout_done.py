@@ -56,6 +56,7 @@ def test_it_runs_after_each_checkout(serve, connect, tmp_path):
         worker.note("b")
     client.call("note", "c")
     wait_for(tmp_path, ["a", "b", "done", "c", "done"])
+    testing.wait_until(lambda: client.stats().idle == 1, what="an idle worker")  # or else it would never be lent
     with client.checkout():
         pass
     wait_for(tmp_path, ["a", "b", "done", "c", "done", "done"])
