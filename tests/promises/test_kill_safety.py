@@ -205,7 +205,9 @@ SCENARIOS = [call, large, queue, waiting, connecting]
 @pytest.fixture
 def client(serve, connect, monkeypatch):
     monkeypatch.setattr(gevent.get_hub(), "exception_stream", None)  # thousands of KeyboardInterrupts are no news
-    client = connect(serve(SOURCE), max_workers=MAX_WORKERS, min_workers=0, timeout=0.5)
+    server = serve(SOURCE)
+    connect(server).call("echo", "the server is there")  # however long it takes to start
+    client = connect(server, max_workers=MAX_WORKERS, min_workers=0, timeout=0.5)
     check(client)
     return client
 
