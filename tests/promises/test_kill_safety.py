@@ -206,7 +206,8 @@ SCENARIOS = [call, large, queue, waiting, connecting]
 def client(serve, connect, monkeypatch):
     monkeypatch.setattr(gevent.get_hub(), "exception_stream", None)  # thousands of KeyboardInterrupts are no news
     server = serve(SOURCE)
-    connect(server).call("echo", "the server is there")  # however long it takes to start
+    with connect(server) as other:  # closed again, so that nothing strikes it
+        other.call("echo", "the server is there")  # however long it takes to start
     client = connect(server, max_workers=MAX_WORKERS, min_workers=0, timeout=0.5)
     check(client)
     return client
