@@ -42,7 +42,7 @@ class SpawnedServer:
         command += [target, "--listen", str(address), *arguments]
         try:
             self._process = subprocess.Popen(command, pass_fds=(reading,))
-        except BaseException:
+        except BaseException:  # whatever it was, there is no server
             self.let_go()
             tidy_up(address)
             raise

@@ -12,23 +12,21 @@ import os
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import gevent
-import gevent.monkey
-from gevent import socket as gevent_socket
-from gevent.event import AsyncResult
 from gevent.hub import Waiter
 
-from gtask.address import Address, TcpAddress, UnixAddress
+from gtask.address import Address
 from gtask.client import verdicts
+from gtask.client.calls import Call
 from gtask.errors import Cancelled, ClientClosed, Error, ProtocolError
 from gtask.wire.codec import Encoder
 from gtask.wire.exchange import Exchange
 from gtask.wire.lastwords import ReplyDecoder
 from gtask.wire.messages import Bye, Do, Done, Er, Hi, Message, Ok, Rip, Sk
 
-__all__ = ["BlockingCall", "Call", "Connection", "Result"]
+__all__ = ["Connection", "Owner"]
 
 READ, WRITE = 1, 2
 SHUT_WR = 1
@@ -45,97 +43,6 @@ SETTLE = 0.05
 BUSY_WITH, BURST = 8, 16
 """A request that finds fewer than so many unanswered ones before it is sent at once. Others are gathered until
 there are so many of them, or until the hub's next turn."""
-
-Outcome = Ok | Er | Sk | Error
-"""How a call ended: with the worker's reply, or with the error that ended its connection."""
-
-
-if TYPE_CHECKING:
-    _AsyncResult = AsyncResult[Any]
-else:
-    _AsyncResult = AsyncResult  # generic for type checkers only
-
-
-class Result(_AsyncResult):
-    """What ``submit`` returns: gevent's AsyncResult (``get``, ``ready``, ``rawlink``, ``gevent.wait``).
-
-    Its ``get`` keeps the worker's frames, where AsyncResult raises without a traceback.
-    """
-
-    __slots__ = ("_worker_frames",)
-
-    def fail(self, error: Error) -> None:
-        """Set the exception, with its traceback."""
-        self._worker_frames = error.__traceback__
-        self.set_exception(error)
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """The value, as soon as it is there; or raises what the call raised, or gevent.Timeout."""
-        try:
-            return super().get(block, timeout)
-        except Error as error:
-            if error is self.exception:
-                raise error.with_traceback(self._worker_frames)  # noqa: B904  # the same error, with its own cause
-            raise
-
-
-class Call:
-    """One request, and whoever waits for its outcome: see :class:`BlockingCall` and what ``submit`` makes.
-
-    Args:
-        method: its name, for messages.
-        frame: the encoded request.
-        timeout: seconds that it may take from when it is at the head of its queue; None for no limit.
-    """
-
-    __slots__ = ("deadline", "frame", "method", "sent_at", "timeout")
-
-    sent_at: float
-
-    def __init__(self, method: str, frame: bytes, timeout: float | None) -> None:
-        self.method = method
-        self.frame = frame
-        self.timeout = timeout
-        self.deadline = 0.0  # not at the head yet
-
-    def deliver(self, outcome: Outcome) -> None:
-        """Take the outcome; called once, in the hub."""
-        raise NotImplementedError
-
-    @property
-    def greenlet(self) -> Any:
-        """The greenlet that is blocked in it, if one is."""
-        return None
-
-    def post(self, outcome: Outcome) -> None:
-        """Deliver the outcome from outside the hub: at its next turn."""
-        gevent.get_hub().loop.run_callback(self.deliver, outcome)
-
-    def reach_head(self, now: float) -> float:
-        """Start the call's clock unless it runs already; returns its deadline (infinite for none)."""
-        if not self.deadline:
-            self.deadline = math.inf if self.timeout is None else now + self.timeout
-        return self.deadline
-
-
-class BlockingCall(Call):
-    """A call whose greenlet waits."""
-
-    __slots__ = ("_waiter", "deliver")
-
-    def __init__(self, method: str, frame: bytes, timeout: float | None) -> None:
-        Call.__init__(self, method, frame, timeout)
-        self._waiter: Waiter[Outcome] = Waiter()
-        self.deliver = self._waiter.switch  # type: ignore[assignment]  # saves a frame in the hot path
-
-    @property
-    def greenlet(self) -> Any:
-        return self._waiter.greenlet
-
-    def wait(self) -> Outcome:
-        """Block this greenlet until the outcome is there."""
-        outcome: Outcome = self._waiter.get()
-        return outcome
 
 
 class Owner(Protocol):
@@ -604,38 +511,3 @@ _DONE_FRAME = Encoder().encode(_A_DONE)
 
 def _reason(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno else str(error)
-
-
-def connect(address: Address, timeout: float) -> Any:
-    """A connected non-blocking socket; blocks this greenlet.
-
-    It is an ordinary socket, also under monkey-patching. gevent's own connect is not used on unix sockets:
-    while the server's backlog is full it spins. Here that is an error, for the caller's backoff.
-
-    Args:
-        timeout: seconds to wait for a TCP peer; a unix socket connects at once or not at all.
-
-    Raises:
-        OSError: no connection; TimeoutError is one.
-    """
-    if isinstance(address, UnixAddress):
-        sock = _PlainSocket(gevent_socket.AF_UNIX, gevent_socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            sock.connect(address.sockaddr)
-        except BaseException:  # whatever it was, nobody will have the socket
-            sock.close()
-            raise
-        return sock
-    return _connect_tcp(address, timeout)
-
-
-def _connect_tcp(address: TcpAddress, timeout: float) -> Any:
-    cooperative = gevent_socket.create_connection(address.sockaddr, timeout=timeout)
-    sock = _PlainSocket(fileno=cooperative.detach())
-    sock.setblocking(False)
-    sock.setsockopt(gevent_socket.IPPROTO_TCP, gevent_socket.TCP_NODELAY, 1)
-    return sock
-
-
-_PlainSocket: Any = gevent.monkey.get_original("socket", "socket")

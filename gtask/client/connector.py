@@ -11,10 +11,13 @@ from time import monotonic
 from typing import Any, Protocol
 
 import gevent
+import gevent.monkey
+from gevent import socket as gevent_socket
 
 from gtask import address as addresses
+from gtask.address import Address, TcpAddress, UnixAddress
 from gtask.client.config import ClientConfig
-from gtask.client.connection import Connection, Owner, connect
+from gtask.client.connection import Connection, Owner
 from gtask.client.ledger import Slot
 from gtask.errors import ClientClosed, Error
 from gtask.spawn import SpawnedServer
@@ -177,3 +180,38 @@ def _reap(server: SpawnedServer) -> None:
         if monotonic() > deadline:
             server.kill()
             deadline = float("inf")
+
+
+def connect(address: Address, timeout: float) -> Any:
+    """A connected non-blocking socket; blocks this greenlet.
+
+    It is an ordinary socket, also under monkey-patching. gevent's own connect is not used on unix sockets:
+    while the server's backlog is full it spins. Here that is an error, for the caller's backoff.
+
+    Args:
+        timeout: seconds to wait for a TCP peer; a unix socket connects at once or not at all.
+
+    Raises:
+        OSError: no connection; TimeoutError is one.
+    """
+    if isinstance(address, UnixAddress):
+        sock = _PlainSocket(gevent_socket.AF_UNIX, gevent_socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(address.sockaddr)
+        except BaseException:  # whatever it was, nobody will have the socket
+            sock.close()
+            raise
+        return sock
+    return _connect_tcp(address, timeout)
+
+
+def _connect_tcp(address: TcpAddress, timeout: float) -> Any:
+    cooperative = gevent_socket.create_connection(address.sockaddr, timeout=timeout)
+    sock = _PlainSocket(fileno=cooperative.detach())
+    sock.setblocking(False)
+    sock.setsockopt(gevent_socket.IPPROTO_TCP, gevent_socket.TCP_NODELAY, 1)
+    return sock
+
+
+_PlainSocket: Any = gevent.monkey.get_original("socket", "socket")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gtask.client.checkout import Lease
+from gtask.client.lease import Lease
 from gtask.client.ledger import Ledger
 
 __all__ = ["waiter_of", "waits_for_itself"]

@@ -18,10 +18,12 @@ from typing import Any, Protocol
 
 from gtask import address as addresses
 from gtask.client import nesting, refusals
-from gtask.client.checkout import Checkout, Lease
+from gtask.client.calls import Call
+from gtask.client.checkout import Checkout
 from gtask.client.config import ClientConfig
-from gtask.client.connection import Call, Connection
+from gtask.client.connection import Connection
 from gtask.client.counters import Counters, count
+from gtask.client.lease import Lease
 from gtask.client.ledger import (
     BUSY,
     CONNECTING,

@@ -171,7 +171,7 @@ def _serve_in_child(server: Server, listeners: list[Listener], parent: process.P
         process.replace_inherited(own)
         Master(server.config, server.interface, listeners, process.open_descriptors() - own, parent).run()
         status = 0
-    except BaseException:
+    except BaseException:  # whatever it was: this child must not go on as its parent
         log.exception("the server %s failed", server.config.name)
     finally:
         process.flush()

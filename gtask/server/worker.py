@@ -68,7 +68,7 @@ def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot:
         status = 0
     except Interrupted as error:
         log.warning("worker %d was interrupted in its hooks", os.getpid(), exc_info=error)
-    except BaseException:
+    except BaseException:  # whatever the hooks raise: the log has it, and the process ends
         log.exception("worker %d failed", os.getpid())
     finally:
         with contextlib.suppress(BaseException):

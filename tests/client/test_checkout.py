@@ -2,8 +2,8 @@
 
 import types
 
-from gtask.client.checkout import Lease
 from gtask.client.counters import Counters
+from gtask.client.lease import Lease
 from gtask.client.loop import thread_ident
 from gtask.errors import WorkerDied
 

@@ -29,9 +29,10 @@ from hypothesis.stateful import (
 
 from gtask import address as addresses
 from gtask import errors
-from gtask.client import checkout as checkout_module
+from gtask.client import calls as calls_module
 from gtask.client import connection as connection_module
 from gtask.client import connector as connector_module
+from gtask.client import lease as lease_module
 from gtask.client import pool as pool_module
 from gtask.client.checkout import Checkout
 from gtask.client.config import ClientConfig
@@ -1004,9 +1005,10 @@ def fake_world(monkeypatch):
         pool._loop.machine.leaves()
         leave(pool, lease)
 
-    monkeypatch.setattr(checkout_module, "monotonic", now)
+    monkeypatch.setattr(lease_module, "monotonic", now)
     monkeypatch.setattr(connection_module, "monotonic", now)
     monkeypatch.setattr(connection_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
+    monkeypatch.setattr(calls_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
     monkeypatch.setattr(connector_module, "connect", lambda *args: Histories.current.world.connect(*args))
     monkeypatch.setattr(pool_module, "_inherited", [])
     monkeypatch.setattr(Connection, "lend", lends)

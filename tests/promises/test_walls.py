@@ -45,12 +45,15 @@ ARROWS = {
     "client.loop": "",
     "client.refusals": "errors client.ledger",
     "client.verdicts": "errors wire.failure wire.messages",
-    "client.connection": "errors address wire.codec wire.exchange wire.lastwords wire.messages client.verdicts",
-    "client.checkout": "errors wire.failure wire.messages client.connection client.counters client.loop",
+    "client.calls": "errors wire.messages",
+    "client.connection": "errors address wire.codec wire.exchange wire.lastwords wire.messages "
+    "client.calls client.verdicts",
+    "client.lease": "errors wire.failure wire.messages client.calls client.connection client.counters client.loop",
+    "client.checkout": "client.calls client.lease",
     "client.connector": "errors address spawn wire.codec wire.messages client.config client.connection client.ledger",
-    "client.nesting": "client.checkout client.ledger",
-    "client.pool": "errors address stats wire.failure wire.messages client.checkout client.config client.connection "
-    "client.counters client.ledger client.loop client.nesting client.refusals",
+    "client.nesting": "client.lease client.ledger",
+    "client.pool": "errors address stats wire.failure wire.messages client.calls client.checkout client.config "
+    "client.connection client.counters client.lease client.ledger client.loop client.nesting client.refusals",
     "client.client": "address spawn stats wire.messages client.checkout client.config client.connector client.pool",
     #
     "server": "",
@@ -91,7 +94,7 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 HOMES = {
     "msgpack": "wire.codec",
-    "gevent": "client.connection client.connector client.loop testing",
+    "gevent": "client.calls client.connection client.connector client.loop testing",
     "socket": "address server.listener server.master server.replies server.systemd server.worker tool.conversation",
     "select": "server.keeper server.listener server.master server.process tool.conversation tool.top",
     "fork": "server.master server.embed server.process",

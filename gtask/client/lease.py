@@ -1,0 +1,394 @@
+"""The lease of one worker: a place in line, then the worker itself, until it is given back.
+
+The pool and the connection know it. What the user holds is a :class:`gtask.client.checkout.Checkout`, to which nothing
+here refers: dropping that releases the lease.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Collection
+from time import monotonic
+from traceback import StackSummary
+from types import ModuleType, TracebackType
+from typing import Any, Protocol
+
+from gtask.client.calls import BlockingCall, Call, Outcome, Result
+from gtask.client.connection import Connection
+from gtask.client.counters import Counters
+from gtask.client.loop import thread_ident
+from gtask.errors import CallDropped, Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
+from gtask.wire import failure
+from gtask.wire.messages import Er, Ok, Sk
+
+__all__ = ["Lease", "Lender", "Terms"]
+
+_epochs = itertools.count(1)
+
+_EMPTY: deque[Call] = deque()
+"""The queue of every lease that has none. Nothing is ever put into it; to have one each would cost 700 bytes."""
+
+
+class Terms(Protocol):
+    """What the client asked for, as far as a checkout must know it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def max_queue(self) -> int: ...
+    @property
+    def raises(self) -> Collection[type | ModuleType] | None: ...
+
+
+class Lender(Protocol):
+    """Where workers come from and go back to."""
+
+    @property
+    def terms(self) -> Terms: ...
+    @property
+    def counters(self) -> Counters: ...
+    @property
+    def thread(self) -> int:
+        """The OS thread in which alone it may be used."""
+
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, /) -> bytes:
+        """The frame of a call; raises EncodeError."""
+
+    def enter(self, lease: Lease) -> None:
+        """This greenlet has entered the ``with`` block of the lease's checkout."""
+
+    def never(self, lease: Lease) -> Error | None:
+        """This greenlet is about to block until the lease gets a worker: the error if that can never be."""
+
+    def wrong_thread(self) -> Error:
+        """The error for a use in another thread."""
+
+    def rejoin(self, lease: Lease) -> None:
+        """The lease, whose worker was lost unused, is the first in line again."""
+
+    def leave(self, lease: Lease) -> None:
+        """The lease, which has no worker yet, gives up its place in line."""
+
+    def take_back(self, connection: Connection, errored: bool) -> None:
+        """The lease of this idle connection is over; ``errored`` says whether a call raised in it."""
+
+    def set_alarm(self, lease: Lease, seconds: float) -> Callable[[], None]:
+        """Call ``lease.overdue`` in so many seconds, unless the function given back is called before."""
+
+    def drop_later(self, lease: Lease) -> None:
+        """Call ``lease.release`` from the hub: a finaliser may run anywhere, also amid the pool's own work."""
+
+    def interrupted(self) -> None:
+        """An exception came amid some change: check the books in the hub's next turn."""
+
+    def overdue(self, lease: Lease, call: Call) -> Error:
+        """The error for a lease that got no worker in time for its first call, with the reason."""
+
+
+class Lease:
+    """A place in line and then a worker; what the pool and the connection know of a checkout.
+
+    Attributes:
+        connection: the worker, once there is one and until it is given back or lost.
+        error: the sticky error, once there is one.
+        released: whether the user has ended it.
+        entered_by: a weak reference to the greenlet that is in its ``with`` block, if one is.
+        made_at: where it was made, innermost frame first, if somebody wants to know.
+    """
+
+    __slots__ = (
+        "_epoch",
+        "_errored",
+        "_lender",
+        "_queue",
+        "_stop_alarm",
+        "_timeout",
+        "_traceback",
+        "connection",
+        "entered_by",
+        "error",
+        "made_at",
+        "released",
+    )
+
+    def __init__(self, lender: Lender, timeout: float | None) -> None:
+        self.connection: Connection | None = None
+        self.error: Error | None = None
+        self.released = False
+        self.entered_by: Callable[[], Any] | None = None
+        self.made_at: StackSummary | None = None
+        self._lender = lender
+        self._timeout = timeout
+        self._traceback: TracebackType | None = None
+        self._epoch = next(_epochs)
+        self._errored = False
+        self._queue = _EMPTY  # calls made before there was a worker to send them to
+        self._stop_alarm: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"ended by {type(self.error).__name__}"
+        if self.connection is not None:
+            return f"{'releasing' if self.released else 'holding'} {self.connection!r}"
+        return "released" if self.released and not self._queue else f"in line with {len(self._queue)} calls"
+
+    # --- the user calls --------------------------------------------------------------------------------
+
+    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call and block this greenlet until its outcome is there."""
+        self._check_open(method)
+        call = BlockingCall(method, self._encode(method, args, kwargs), self._timeout)
+        try:
+            if self.connection is not None:
+                self.connection.send(call)
+            else:
+                self._wait_in_line(call)
+                never = self._lender.never(self)
+                if never is not None:
+                    self.fail(never)
+            outcome = call.wait()
+        except BaseException as interruption:
+            self._interrupted(call, interruption)
+            raise
+        if type(outcome) is Ok:
+            return outcome.value
+        raise self.error_of(method, outcome)
+
+    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
+        """Send a call behind those already made, without waiting."""
+        self._check_open(method)
+        call = _SubmittedCall(method, self._encode(method, args, kwargs), self._timeout, self)
+        try:
+            if self.connection is not None:
+                self.connection.send(call)
+            else:
+                self._wait_in_line(call)
+        except BaseException as interruption:
+            self._interrupted(call, interruption)
+            raise
+        return call.result
+
+    def cancel(self, reason: str) -> None:
+        """End the checkout and whatever runs in it, now, with this reason."""
+        if self.error is not None and not isinstance(self.error, Overloaded):
+            return  # it has ended already; after a fork, as the parent's
+        if thread_ident() != self._lender.thread:
+            raise self._lender.wrong_thread()
+        if self.connection is not None or self._queue or not self.released:
+            try:
+                self.fail(Cancelled(reason))
+            except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
+                self._lender.interrupted()
+                raise
+
+    def release(self) -> None:
+        """End the checkout: give the worker back when the calls already made are through. Never blocks."""
+        if thread_ident() != self._lender.thread:
+            self._lender.drop_later(self)
+            return
+        try:
+            self.released = True
+            connection = self.connection
+            if connection is None:
+                if not self._queue:
+                    self._lender.leave(self)
+            elif connection.pending:
+                connection.tell_when_drained()
+            else:
+                self.give_back()
+        except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
+            self._lender.interrupted()
+            raise
+
+    # --- the pool and the connection call --------------------------------------------------------------
+
+    def accept(self, connection: Connection) -> bool:
+        """Take this worker, and send it what has been queued.
+
+        Returns:
+            False if the lease has ended meanwhile; the worker is the next one's then.
+        """
+        if not self._queue and (self.error is not None or self.released):
+            return False
+        if self._stop_alarm is not None:
+            self._disarm()
+        self.connection = connection
+        connection.lend()
+        while self._queue and self.connection is not None:
+            call = self._queue[0]
+            connection.send(call)
+            if self.connection is not None and self._queue and self._queue[0] is call:
+                self._queue.popleft()  # unless the sending has shown that the worker is dead
+        if self.released and self.connection is not None:
+            connection.tell_when_drained()
+        return True
+
+    def stand_again(self, unsent: list[Call]) -> None:
+        """The worker was found dead before anything had been sent: wait for another, first in line."""
+        self.connection = None
+        self._queue = deque([*unsent, *(call for call in self._queue if call not in unsent)])
+        if self._queue:
+            self._start_clock()
+        self._lender.rejoin(self)
+
+    def holds(self, connection: Connection) -> bool:
+        """Whether it really has this worker, and is not half way through some change."""
+        over = self.released and not connection.pending
+        ended = self.error is not None and not isinstance(self.error, Overloaded)
+        return self.connection is connection and not self._queue and not over and not ended
+
+    @property
+    def entrant(self) -> Any:
+        """The greenlet that is in its ``with`` block, or None."""
+        return self.entered_by() if self.entered_by is not None else None
+
+    @property
+    def blocked(self) -> list[Any]:
+        """The greenlets that wait for its worker."""
+        return [call.greenlet for call in self._queue if call.greenlet is not None]
+
+    def abandon(self, error: Error) -> None:
+        """In a forked child: it is the parent's. Nobody is woken, for whoever waits is the parent's, too."""
+        self.error = error
+        self.connection = None
+        self._disarm()
+
+    @property
+    def is_over(self) -> bool:
+        return self.released and self.connection is None
+
+    @property
+    def wants(self) -> bool:
+        """Whether it still waits for a worker."""
+        return self.connection is None and self.error is None and (bool(self._queue) or not self.released)
+
+    def give_back(self) -> None:
+        """Part with the worker: the lease is over and its calls are through."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self._lender.take_back(connection, self._errored)
+
+    def overdue(self) -> None:
+        """No worker came within the time-out of the first call."""
+        self._stop_alarm = None
+        if self._queue:
+            self.fail(self._lender.overdue(self, self._queue[0]))
+
+    def fail(self, error: Error) -> None:
+        """End the lease with a sticky error: all its calls, queued, running and later, raise it."""
+        if self.error is None:
+            self.error, self._traceback = error, error.__traceback__
+        self._disarm()
+        queue, self._queue = self._queue, _EMPTY
+        connection, self.connection = self.connection, None
+        if connection is None:
+            self._lender.leave(self)
+        else:
+            connection.hang_up(error)
+        for call in queue:
+            call.post(error)
+
+    # --- helpers ---------------------------------------------------------------------------------------
+
+    def _check_open(self, method: str) -> None:
+        if isinstance(self.error, Overloaded):
+            raise Overloaded(*self.error.args)
+        if self.error is not None:
+            raise self.error.with_traceback(self._traceback)
+        if self.released:
+            raise CheckoutReleased("this checkout is over: make a new one with client.checkout()")
+        if thread_ident() != self._lender.thread:
+            raise self._lender.wrong_thread()
+        waiting = len(self._queue if self.connection is None else self.connection.pending)
+        if waiting >= self._lender.terms.max_queue:
+            self.error = Overloaded(
+                f"{method}{self._for_client} was not sent: {waiting} calls are queued on this checkout already "
+                "(max_queue). Wait for some of their results before you submit more"
+            )
+            # A copy is raised: the frames that it passes know the checkout, which could never be dropped then.
+            raise Overloaded(*self.error.args)
+
+    def _encode(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        try:
+            frame = self._lender.encode(args, kwargs, self._epoch)
+        except EncodeError as error:
+            raise EncodeError(f"{method}{self._for_client} was not sent: {error}") from None
+        self._lender.counters.calls += 1
+        return frame
+
+    @property
+    def _for_client(self) -> str:
+        name = self._lender.terms.name
+        return f" (client {name!r})" if name else ""
+
+    def _wait_in_line(self, call: Call) -> None:
+        if self._queue:
+            self._queue.append(call)
+        else:
+            self._queue = deque((call,))
+            self._start_clock()
+
+    def _start_clock(self) -> None:
+        """The first call of the queue waits for a worker, and its time runs."""
+        now = monotonic()
+        deadline = self._queue[0].reach_head(now)
+        if deadline < math.inf:
+            self._stop_alarm = self._lender.set_alarm(self, max(0.0, deadline - now))
+
+    def _disarm(self) -> None:
+        if self._stop_alarm is not None:
+            self._stop_alarm()
+            self._stop_alarm = None
+
+    def _interrupted(self, call: Call, interruption: BaseException) -> None:
+        # What was not yet sent never will be; what was, or may have been, has made the connection dirty.
+        if call in self._queue:
+            self._queue.remove(call)
+            self._disarm()
+            if self._queue:
+                self._start_clock()
+            elif self.released and self.connection is None:
+                self._lender.leave(self)
+        connection = self.connection
+        if connection is not None and (call in connection.pending or not connection.is_sound):
+            self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
+        self._lender.interrupted()
+
+    def error_of(self, method: str, outcome: Outcome) -> Error:
+        """The exception that a caller gets for an outcome that is no value."""
+        if isinstance(outcome, Er):
+            self._errored = True
+            self._lender.counters.errors += 1
+            self._epoch = next(_epochs)
+            terms = self._lender.terms
+            worker = self.connection.label if self.connection is not None else "a worker"
+            return failure.rebuild(
+                outcome.exc, outcome.text, raises=terms.raises, note=f"{method} raised this in {worker}"
+            )
+        if isinstance(outcome, Sk):
+            return CallDropped(
+                f"{method}{self._for_client} did not run: an earlier call queued on this checkout raised"
+            )
+        assert isinstance(outcome, Error)
+        return outcome.with_traceback(self._traceback)
+
+
+class _SubmittedCall(Call):
+    """A call whose outcome goes into a Result."""
+
+    __slots__ = ("_lease", "result")
+
+    def __init__(self, method: str, frame: bytes, timeout: float | None, lease: Lease) -> None:
+        Call.__init__(self, method, frame, timeout)
+        self._lease = lease
+        self.result = Result()
+
+    def deliver(self, outcome: Outcome) -> None:
+        if self.result.ready():
+            return  # an interruption came just after it had been delivered
+        if type(outcome) is Ok:
+            self.result.set(outcome.value)
+        else:
+            self.result.fail(self._lease.error_of(self.method, outcome))
