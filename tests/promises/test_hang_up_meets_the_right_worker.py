@@ -41,7 +41,7 @@ def test_one_goes_as_another_comes(serve, connect):
         goes.close()
         testing.wait_until(lambda: is_zombie(first), 10, "the end of the first worker")
         call = gevent.spawn(comes.call, "sleep", 0.5)
-        gevent.sleep(0.05)  # it has connected, and waits for a worker
+        testing.wait_until(lambda: comes._pool._connector.connections, what="its connection")
     finally:
         os.kill(master, signal.SIGCONT)
     assert call.get(timeout=20) != first

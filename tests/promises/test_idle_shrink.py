@@ -74,7 +74,7 @@ def test_the_minimum_stays_for_good(serve, connect):
     client = connect(serve(SOURCE), min_workers=2, max_idle=0.02)
     client.open(wait=True)
     pids = burst(client, 2)
-    gevent.sleep(0.2)
+    gevent.sleep(0.2)  # the time that must make no difference
     assert client.stats().retirements == {}
     assert sorted(burst(client, 2)) == sorted(pids)
     assert client.stats().connects == 2
@@ -86,7 +86,7 @@ def test_lent_workers_do_not_end(serve, connect):
     checkouts, pids = lend(client, 3)
     checkouts[2].release()
     testing.wait_until(lambda: ended(client) == 1, what="the end of the idle one")
-    gevent.sleep(0.15)
+    gevent.sleep(0.15)  # the time that must make no difference
     assert [checkout.pid() for checkout in checkouts[:2]] == pids[:2]
     stats = client.stats()
     assert (stats.busy, stats.idle, stats.retirements) == (2, 0, {"max_idle": 1})
@@ -100,7 +100,7 @@ def test_those_that_a_burst_needs_stay(serve, connect, lifo):
 
     def go_on(wanted):
         burst(client, 2)
-        gevent.sleep(0.01)
+        gevent.sleep(0.01)  # the pace of the bursts
         return wanted()
 
     testing.wait_until(lambda: go_on(lambda: ended(client) == 2), timeout=30, what="the end of two")
@@ -108,7 +108,7 @@ def test_those_that_a_burst_needs_stay(serve, connect, lifo):
     pids = set()
     while time.monotonic() < until:
         pids.update(burst(client, 2))
-        gevent.sleep(0.01)
+        gevent.sleep(0.01)  # the pace of the bursts
     assert ended(client) == 2
     assert len(pids) == 2
     assert client.stats().connects == 4
@@ -119,7 +119,7 @@ def test_by_choice_all_stay(serve, connect):
     """With max_idle=None there is no alarm at all, so nothing can end them."""
     client = connect(serve(SOURCE), max_idle=None)
     burst(client, 3)
-    gevent.sleep(0.1)
+    gevent.sleep(0.1)  # the time that must make no difference
     stats = client.stats()
     assert (stats.idle, stats.retirements) == (3, {})
 
@@ -128,7 +128,7 @@ def test_a_lower_minimum_counts_from_then_on(serve, connect):
     """What resize makes superfluous ends in the same way."""
     client = connect(serve(SOURCE), min_workers=3, max_workers=3, max_idle=0.05)
     client.open(wait=True)
-    gevent.sleep(0.1)
+    gevent.sleep(0.1)  # the time that must make no difference
     assert client.stats().idle == 3
     client.resize(1, 3)
     testing.wait_until(lambda: client.stats().idle == 1, what="the end of two")
@@ -141,6 +141,6 @@ def test_a_higher_minimum_counts_at_once(serve, connect):
     burst(client, 4)
     testing.wait_until(lambda: ended(client) == 1, what="the end of the first")
     client.resize(3, 20)
-    gevent.sleep(0.3)
+    gevent.sleep(0.3)  # the time that must make no difference
     stats = client.stats()
     assert (stats.idle, stats.retirements, stats.connects) == (3, {"max_idle": 1}, 4)

@@ -4,12 +4,11 @@ import os
 import signal
 import time
 
-import gevent
 import pytest
 
 import gtask
 from gtask import testing
-from tests.daemon import APPLICATION, daemons, is_gone, processes, write
+from tests.daemon import APPLICATION, daemons, is_gone, processes, sockets, write
 
 AT_ONCE = [signal.SIGINT, signal.SIGQUIT]
 
@@ -31,15 +30,16 @@ def assert_ends(daemon, number, status=0):
 
 
 @pytest.mark.parametrize("number", AT_ONCE)
-def test_running_calls_are_interrupted(start, connect, number):
+def test_running_calls_are_interrupted(start, connect, tmp_path, number):
     """Held checkouts end, too; their callers are told, and the log names no failure of the daemon's."""
     daemon = start()
     client = connect(daemon)
     busy, held = client.checkout(), client.checkout()
     pids = [busy.pid(), held.pid()]
-    running = busy.sleep.submit()
-    gevent.sleep(0.05)
-    assert_ends(daemon, number)
+    os.mkfifo(tmp_path / "gate")
+    running = busy.wait_for.submit(str(tmp_path / "gate"))
+    with open(tmp_path / "gate", "w"):  # opens when the call has begun
+        assert_ends(daemon, number)
     with pytest.raises(gtask.Error):
         running.get()
     with pytest.raises(gtask.WorkerDied):
@@ -96,7 +96,7 @@ def test_a_daemon_that_drains_is_hurried(start, connect, number):
     with connect(daemon).checkout() as worker:
         pid = worker.pid()
         daemon.send(signal.SIGTERM)
-        gevent.sleep(0.05)
+        testing.wait_until(lambda: not sockets(daemon.master) & sockets(daemon.pid), 10, "the drain")
         assert worker.pid() == pid
         assert_ends(daemon, number)
     assert is_gone(pid)

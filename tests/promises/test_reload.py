@@ -98,7 +98,7 @@ def test_held_checkouts_finish_on_old_code(start, connect, tmp_path):
         assert connect(daemon).call("version") == 2
         for _ in range(10):
             assert (held.version(), held.pid(), held.master()) == (1, pid, old)
-            gevent.sleep(0.005)
+            gevent.sleep(0.005)  # the pace of the calls
     testing.wait_until(lambda: is_gone(pid) and is_gone(old), what="the end of the old worker and its master")
     assert client.call("version") == 2
 

@@ -47,7 +47,7 @@ def test_a_held_checkout_finishes(start, connect, tmp_path):
         testing.wait_until(lambda: os.path.exists(f"/proc/{daemon.pid}") and worker.pid() == pid)
         for _ in range(20):
             assert worker.pid() == pid
-            gevent.sleep(0.005)
+            gevent.sleep(0.005)  # the pace of the calls
         assert daemon.process.poll() is None
     assert daemon.wait() == 0
     assert is_gone(pid)
@@ -120,7 +120,7 @@ def teardown():
     daemon.send(signal.SIGTERM)
     testing.wait_until((tmp_path / "begun").exists)
     with open(tmp_path / "gate", "w"):
-        gevent.sleep(0.05)
+        gevent.sleep(0.05)  # the time that must make no difference
         assert daemon.process.poll() is None
     assert daemon.wait() == 0
     assert (tmp_path / "done").exists()
