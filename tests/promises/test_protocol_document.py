@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import os
 import re
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from pathlib import Path
 
 import pytest
 
+from gtask import testing
 from gtask.address import UnixAddress
 from gtask.client import connection
 from gtask.errors import ProtocolError
 from gtask.server import children, scoreboard
 from gtask.server.config import ServerConfig
+from gtask.tool.conversation import Conversation
 from gtask.wire import codec, exchange, failure, lastwords, messages
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.lastwords import ReplyDecoder, last_words
@@ -116,7 +119,7 @@ def test_values(value, packed):
 def test_examples_are_complete():
     """There is an example of each kind of message, of each key of meta, and of each extension type."""
     assert {plain[0] for plain, _ in MESSAGES} == set(KINDS)
-    keys = {name.strip("`") for heading in ("key      type", "key of rip") for name, *_ in rows(heading)}
+    keys = {name.strip("`") for heading in ("key       type", "key of rip") for name, *_ in rows(heading)}
     assert {key for plain, _ in MESSAGES for key in plain[1] or ()} == keys
     codes = {
         type(value).__name__: int(code)
@@ -224,6 +227,20 @@ def test_depth(depth, good):
     else:
         with pytest.raises(ProtocolError):
             decode(frame, len(frame))
+
+
+def test_asking_about_the_server(serve):
+    """With ``about`` the three methods of the document, and no other, are there, and setup does not run."""
+    server = serve(textwrap.dedent(SERVED) + "\ndef setup():\n    raise AssertionError('it was not to run')\n")
+    told = re.findall(r"``(\w+)``", re.search(r"knows three methods only(.*?)The command", DOCUMENT, re.DOTALL)[1])
+    testing.wait_until(lambda: os.path.exists(server.address.path), 20, "the server")
+    with Conversation(server.address, 20, about=True) as conversation:
+        assert set(conversation.call("ping")) == {"name", "master", "worker"}
+        assert {key for method in conversation.call("methods") for key in method} == set(told[2:5])
+        assert conversation.call("status")["name"] == conversation.call("ping")["name"]
+        with pytest.raises(AttributeError, match="has no method"):
+            conversation.call("hash", "s3cret")
+    assert told == ["ping", "methods", "name", "signature", "doc", "status"]
 
 
 def test_complete_client(serve, connect, tmp_path):
