@@ -51,10 +51,9 @@ def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot:
     try:
         faulthandler.enable(slot.stacks)
         worker = _Worker(sock, interface, config, slot, about)
-        signal.signal(signal.SIGALRM, worker.on_alarm)
-        signal.signal(signal.SIGTERM, worker.on_term)
-        if config.log_file:
-            signal.signal(signal.SIGUSR1, worker.on_usr1)
+        for number, handler in worker.handlers.items():
+            signal.signal(number, handler)
+        os.register_at_fork(after_in_child=worker.on_fork)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what the master has sent meanwhile was held back
         if worker.greet():
             worker.run()
@@ -80,7 +79,9 @@ class _Worker:
     def __init__(
         self, sock: socket.socket, interface: Interface, config: ServerConfig, slot: Slot, about: Interface
     ) -> None:
-        self._pid = os.getpid()
+        self.handlers = {signal.SIGALRM: self.on_alarm, signal.SIGTERM: self.on_term}
+        if config.log_file:
+            self.handlers[signal.SIGUSR1] = self.on_usr1
         self._socket = sock
         self._interface = interface
         self._about = about
@@ -111,14 +112,7 @@ class _Worker:
             raise self._interruption
 
     def on_term(self, number: int, frame: object) -> None:
-        """The handler of SIGTERM: ask to be retired, as soon as no reply is half written.
-
-        A process that the application has forked has this handler, too; that one is to end.
-        """
-        if os.getpid() != self._pid:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
+        """The handler of SIGTERM: ask to be retired, as soon as no reply is half written."""
         self._asks = self._asks or "the server drains"
         if self._waits and self._exchange.state == "idle":
             self._ask()
@@ -127,6 +121,12 @@ class _Worker:
         """The handler of SIGUSR1: open the log file anew; if that cannot be, its master says so."""
         with contextlib.suppress(OSError):
             process.reopen(self._config.log_file)
+
+    def on_fork(self) -> None:
+        """In a process that the application has forked: signals mean there what they mean anywhere."""
+        for number, handler in self.handlers.items():
+            if signal.getsignal(number) == handler:  # not if the application has its own
+                signal.signal(number, signal.SIG_DFL)
 
     def greet(self) -> bool:
         """Hear the client's greeting, run setup, answer; False if there is nobody to serve, or no way to."""

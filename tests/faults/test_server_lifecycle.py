@@ -134,6 +134,7 @@ def test_fifty_workers_are_killed_at_once(faulty, connect, server_log):
         os.kill(pid, signal.SIGKILL)
     os.kill(server.pid, signal.SIGCONT)
     testing.wait_until(lambda: not children(server.pid), what="a server without zombies")
+    testing.wait_until(lambda: server_log().count("was ended by SIGKILL") >= 50, what="a log of fifty deaths")
     assert not any(map(os.path.exists, [f"/proc/{pid}" for pid in pids]))
     for result in running:
         with pytest.raises(gtask.WorkerDied):

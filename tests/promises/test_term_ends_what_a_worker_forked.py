@@ -33,3 +33,43 @@ def test_a_forked_process_ends_and_the_worker_does_not(serve, connect):
         assert checkout.fork_and_end() == 15
         assert checkout.pid() == pid
     assert client.call("pid") == pid
+
+
+def test_the_forked_process_has_no_handler_of_ours(serve, connect):
+    """In it a signal acts at once, and not at the next line of Python that runs."""
+    client = connect(
+        serve("""
+        import os, signal
+
+        def handlers():
+            reading, writing = os.pipe()
+            pid = os.fork()
+            if not pid:
+                try:
+                    ours = [number.name for number in (signal.SIGTERM, signal.SIGALRM) if signal.getsignal(number)]
+                    os.write(writing, " ".join(ours).encode())
+                finally:
+                    os._exit(0)
+            os.waitpid(pid, 0)
+            os.close(writing)
+            return os.read(reading, 100).decode()
+
+        def own():
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+            return fork_and_end()
+
+        def fork_and_end():
+            reading, writing = os.pipe()
+            pid = os.fork()
+            if not pid:
+                os.write(writing, b".")
+                while True:
+                    pass
+            os.read(reading, 1)
+            os.kill(pid, signal.SIGTERM)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        """)
+    )
+    assert client.call("handlers") == ""
+    assert client.call("fork_and_end") == -15
+    assert client.call("own") == 7
