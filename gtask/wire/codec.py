@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire.messages import DEFAULT_LIMIT, Do, Message, Ok, from_plain, plain_do, to_plain
+from gtask.wire.messages import DEFAULT_LIMIT, Do, Extras, Message, Ok, from_plain, plain_do, to_plain
 
 __all__ = ["LENGTH", "Decoder", "Encoder", "decode_body"]
 
@@ -214,12 +214,14 @@ class Encoder:
             EncodeError: a value in it cannot travel, or the frame would be over the limit.
         """
         if type(message) is Do:
-            return self.encode_do(message.args, message.kwargs, message.epoch)
+            return self.encode_do(message.args, message.kwargs, message.epoch, message.extras)
         return self._frame(to_plain(message), (message.value,) if type(message) is Ok else (), _NOTHING)
 
-    def encode_do(self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int) -> bytes:
+    def encode_do(self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, extras: Extras | None = None) -> bytes:
         """The frame of a :class:`Do` with these fields; raises as :meth:`encode`."""
-        return self._frame(plain_do(args, kwargs, epoch), args, kwargs)
+        if extras is not None and extras.context:
+            _check_keys(extras.context)
+        return self._frame(plain_do(args, kwargs, epoch, extras), args, kwargs)
 
     def _frame(self, plain: list[Any], values: Sequence[Any], named_values: dict[str, Any]) -> bytes:
         try:
@@ -262,6 +264,8 @@ class Encoder:
         named = {f"argument {index}": item for index, item in enumerate(items)} if kind == "do" else {}
         if kind == "do" and meta and "kw" in meta:
             named.update({f"argument {name}": item for name, item in meta["kw"].items()})
+        if kind == "do" and meta and "context" in meta:
+            named.update({f"the context variable {name}": item for name, item in meta["context"].items()})
         if kind == "ok":
             named = {"the result": items[0]}
         for place, item in named.items():

@@ -21,7 +21,7 @@ epoch is never skipped.
 from __future__ import annotations
 
 from gtask.errors import ProtocolError
-from gtask.wire.messages import Bye, Do, Done, Er, Hi, Message, Ok, Sk
+from gtask.wire.messages import Before, Bye, Do, Done, Er, Extend, Hi, Log, Message, Ok, Sk
 
 __all__ = ["TABLE", "Exchange"]
 
@@ -31,8 +31,12 @@ STATES = ("new", "greeting", "idle", "busy", "settling", "failed")
 TABLE: dict[tuple[str, str, type], str] = {
     ("new", CLIENT, Hi): "greeting",
     ("greeting", WORKER, Hi): "idle",
+    ("idle", CLIENT, Before): "idle",
     ("idle", CLIENT, Do): "busy",
+    ("busy", CLIENT, Before): "busy",
     ("busy", CLIENT, Do): "busy",
+    ("busy", WORKER, Log): "busy",
+    ("busy", WORKER, Extend): "busy",
     ("busy", WORKER, Ok): "idle",
     ("busy", WORKER, Er): "idle",
     ("busy", WORKER, Sk): "idle",
@@ -55,6 +59,7 @@ def _may(speaker: str) -> dict[str, dict[type, str]]:
     }
 
 
+_REPLIES = frozenset({Ok, Er, Sk})
 _CLIENT_MAY, _WORKER_MAY = _may(CLIENT), _may(WORKER)
 
 
@@ -108,7 +113,7 @@ class Exchange:
         state = _WORKER_MAY[self.state].get(kind)
         if state is None:
             raise self._out_of_turn(WORKER, kind)
-        if self.owed and kind is not Bye:
+        if kind in _REPLIES:
             self.owed -= 1
             if self.owed:
                 return

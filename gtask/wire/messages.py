@@ -16,11 +16,15 @@ from gtask.errors import ProtocolError
 __all__ = [
     "DEFAULT_LIMIT",
     "VERSION",
+    "Before",
     "Bye",
     "Do",
     "Done",
     "Er",
+    "Extend",
+    "Extras",
     "Hi",
+    "Log",
     "Message",
     "Ok",
     "Rip",
@@ -55,6 +59,34 @@ class Hi:
     """Worker: the same for a peer that cannot rebuild it."""
     about: bool = False
     """Client: it asks about the server, and does not want the application."""
+    timeout: float | None = None
+    """Client: seconds that its calls may take, unless they say otherwise; None for no limit."""
+
+
+@dataclass(slots=True)
+class Before:
+    """From the client: what the worker must know before the next call."""
+
+    levels: dict[str, int] | None = None
+    """Which log records are wanted from now on: the level of each logger that differs from that of its parent, the root
+    logger's under ""; an empty map for none at all. None: as before."""
+    left: float | None = None
+    """Seconds that the next call has left, if it has waited for the worker already."""
+
+
+@dataclass(slots=True)
+class Extras:
+    """What few calls have."""
+
+    timeout: float | None = None
+    """Seconds that it may take, if ``has_timeout``; None for no limit."""
+    has_timeout: bool = False
+    ld: bool = False
+    """Whether what the worker writes into its deferred log is wanted."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of the request to which the call belongs, such as ``traceparent``."""
+    context: dict[str, Any] = field(default_factory=dict)
+    """The values of context variables, by ``module:name``."""
 
 
 @dataclass(slots=True)
@@ -65,6 +97,7 @@ class Do:
     kwargs: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0
     """Which of the client's queues it belongs to (see :mod:`gtask.wire.exchange`); 0 for none."""
+    extras: Extras | None = None
 
 
 @dataclass(slots=True)
@@ -72,6 +105,8 @@ class Ok:
     """The value of a call."""
 
     value: Any
+    ld: Meta | None = None
+    """What the worker has written into its deferred log, for a peer that knows no :class:`Log`."""
 
 
 @dataclass(slots=True)
@@ -80,11 +115,33 @@ class Er:
 
     text: str
     exc: Meta | None = None
+    ld: Meta | None = None
+    """As in :class:`Ok`."""
 
 
 @dataclass(slots=True)
 class Sk:
     """A call that was not executed, because an earlier one of its epoch failed."""
+
+
+@dataclass(slots=True)
+class Log:
+    """From the worker, before its reply: what the call has logged since the last."""
+
+    records: Sequence[Any] = ()
+    """As :mod:`gtask.logbridge` makes them."""
+    ld: Meta | None = None
+    """What it has written into its deferred log (:mod:`gtask.logdefer`)."""
+    dropped: int = 0
+    """How many records were left out, because the call had logged too much; ``size``, about how many bytes they had."""
+    size: int = 0
+
+
+@dataclass(slots=True)
+class Extend:
+    """From the worker, before its reply: the call wants so many more seconds, from now on."""
+
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -116,7 +173,7 @@ class Rip:
     """Why its master has ended it, if it has."""
 
 
-Message = Hi | Do | Ok | Er | Sk | Done | Bye | Rip
+Message = Hi | Before | Do | Ok | Er | Sk | Log | Extend | Done | Bye | Rip
 
 
 def to_plain(message: Message) -> Plain:
@@ -176,6 +233,8 @@ def _write_hi(hi: Hi) -> Plain:
             meta[key] = value
     if hi.exc is not None:
         meta["exc"] = hi.exc
+    if hi.timeout is not None:
+        meta["t"] = hi.timeout
     return ["hi", meta]
 
 
@@ -191,14 +250,62 @@ def _read_hi(plain: Plain, meta: Meta) -> Hi:
         _typed(meta, "exc", dict, None),
         _typed(meta, "text", str, ""),
         _typed(meta, "about", bool, False),
+        _seconds(meta, "t"),
     )
 
 
-def plain_do(args: Sequence[Any], kwargs: dict[str, Any], epoch: int) -> Plain:
+def _seconds(meta: Meta, key: str) -> float | None:
+    value = meta.get(key)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not value >= 0:
+        raise ProtocolError(f"{key!r} in the meta of a message is a number of seconds, not {_show(value)}")
+    return float(value)
+
+
+def _map_of(meta: Meta, key: str, kind: type) -> dict[str, Any]:
+    value: dict[str, Any] = _typed(meta, key, dict, _NO_META)
+    if not all(type(name) is str and (kind is object or type(item) is kind) for name, item in value.items()):
+        raise ProtocolError(f"{key!r} in the meta of a message is a map of names, not {_show(value)}")
+    return value
+
+
+def _write_before(before: Before) -> Plain:
+    meta: Meta = {}
+    if before.levels is not None:
+        meta["levels"] = before.levels
+    if before.left is not None:
+        meta["left"] = before.left
+    return ["be", meta]
+
+
+def _read_before(plain: Plain, meta: Meta) -> Before:
+    return Before(_map_of(meta, "levels", int) if "levels" in meta else None, _seconds(meta, "left"))
+
+
+def plain_do(args: Sequence[Any], kwargs: dict[str, Any], epoch: int, extras: Extras | None = None) -> Plain:
     """The plain form of a :class:`Do` with these fields, made without one: this is the hot path."""
+    if extras is not None:
+        return ["do", _meta_of(kwargs, epoch, extras), *args]
     if kwargs:
         return ["do", {"kw": kwargs, "q": epoch} if epoch else {"kw": kwargs}, *args]
     return ["do", {"q": epoch} if epoch else None, *args]
+
+
+def _meta_of(kwargs: dict[str, Any], epoch: int, extras: Extras) -> Meta:
+    meta: Meta = {}
+    for key, value in (
+        ("kw", kwargs),
+        ("q", epoch),
+        ("ld", extras.ld),
+        ("headers", extras.headers),
+        ("context", extras.context),
+    ):
+        if value:
+            meta[key] = value
+    if extras.has_timeout:
+        meta["t"] = extras.timeout
+    return meta
 
 
 def _read_do(plain: Plain, meta: Meta) -> Do:
@@ -208,20 +315,58 @@ def _read_do(plain: Plain, meta: Meta) -> Do:
         raise ProtocolError("'q' in the meta of a call is an int")
     kwargs = meta.get("kw")
     if kwargs is None:
-        return Do(args, {}, epoch)
-    if type(kwargs) is not dict or not all(type(key) is str for key in kwargs):
+        kwargs = {}
+    elif type(kwargs) is not dict or not all(type(key) is str for key in kwargs):
         raise ProtocolError("'kw' in the meta of a call is a map with strings for its keys")
-    return Do(args, kwargs, epoch)
+    return Do(args, kwargs, epoch, None if _EXTRA.isdisjoint(meta) else _read_extras(meta))
 
 
-def _write_er(er: Er) -> Plain:
-    return ["er", None if er.exc is None else {"exc": er.exc}, er.text]
+_EXTRA = frozenset({"t", "ld", "headers", "context"})
+
+
+def _read_extras(meta: Meta) -> Extras:
+    return Extras(
+        _seconds(meta, "t"),
+        "t" in meta,
+        _typed(meta, "ld", bool, False),
+        _map_of(meta, "headers", str),
+        _map_of(meta, "context", object),
+    )
+
+
+def _write_ok(ok: Ok) -> Plain:
+    return ["ok", None if ok.ld is None else {"ld": ok.ld}, ok.value]
 
 
 def _read_ok(plain: Plain, meta: Meta) -> Ok:
     if len(plain) < 3:
         raise ProtocolError("an 'ok' without its value")
-    return Ok(plain[2])
+    return Ok(plain[2], _typed(meta, "ld", dict, None))
+
+
+def _write_er(er: Er) -> Plain:
+    meta = {key: value for key, value in (("exc", er.exc), ("ld", er.ld)) if value is not None}
+    return ["er", meta or None, er.text]
+
+
+def _write_log(log: Log) -> Plain:
+    meta: Meta = {}
+    if log.ld is not None:
+        meta["ld"] = log.ld
+    if log.dropped:
+        meta["dropped"], meta["size"] = log.dropped, log.size
+    return ["lg", meta or None, *log.records]
+
+
+def _read_log(plain: Plain, meta: Meta) -> Log:
+    return Log(plain[2:], _typed(meta, "ld", dict, None), _typed(meta, "dropped", int, 0), _typed(meta, "size", int, 0))
+
+
+def _read_extend(plain: Plain, meta: Meta) -> Extend:
+    seconds = _seconds(meta, "t")
+    if seconds is None:
+        raise ProtocolError("an 'ex' without its seconds")
+    return Extend(seconds)
 
 
 def _write_rip(rip: Rip) -> Plain:
@@ -252,10 +397,13 @@ def _read_rip(plain: Plain, meta: Meta) -> Rip:
 
 _WRITERS: dict[type, Callable[[Any], Plain]] = {
     Hi: _write_hi,
-    Do: lambda do: plain_do(do.args, do.kwargs, do.epoch),
-    Ok: lambda ok: ["ok", None, ok.value],
+    Before: _write_before,
+    Do: lambda do: plain_do(do.args, do.kwargs, do.epoch, do.extras),
+    Ok: _write_ok,
     Er: _write_er,
     Sk: lambda sk: ["sk", None],
+    Log: _write_log,
+    Extend: lambda extend: ["ex", {"t": extend.seconds}],
     Done: lambda done: ["dn", None],
     Bye: lambda bye: ["by", {"why": bye.why}],
     Rip: _write_rip,
@@ -263,10 +411,13 @@ _WRITERS: dict[type, Callable[[Any], Plain]] = {
 
 _READERS: dict[str, Callable[[Plain, Meta], Message]] = {
     "hi": _read_hi,
+    "be": _read_before,
     "do": _read_do,
     "ok": _read_ok,
-    "er": lambda plain, meta: Er(_item(plain, str), _typed(meta, "exc", dict, None)),
+    "er": lambda plain, meta: Er(_item(plain, str), _typed(meta, "exc", dict, None), _typed(meta, "ld", dict, None)),
     "sk": lambda plain, meta: Sk(),
+    "lg": _read_log,
+    "ex": _read_extend,
     "dn": lambda plain, meta: Done(),
     "by": lambda plain, meta: Bye(_typed(meta, "why", str, "")),
     "rip": _read_rip,

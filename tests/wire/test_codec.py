@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from gtask.errors import EncodeError, ProtocolError
 from gtask.wire import codec
 from gtask.wire.codec import CHUNK, NESTED_EXT, Decoder, Encoder
-from gtask.wire.messages import Bye, Do, Done, Er, Hi, Ok, Rip, Sk
+from gtask.wire.messages import Before, Bye, Do, Done, Er, Extend, Extras, Hi, Log, Ok, Rip, Sk
 
 MIB = 1024 * 1024
 
@@ -397,6 +397,10 @@ MESSAGES = [
     Hi(name="wörker \ud800", pid=7, done=True),
     Do(["hash", "s3cret", [1, (2,)], {"k": b"v", 3: None}], {"kw": 2**70}, 5),
     Do([], {}, 0),
+    Do([1], {}, 1, Extras(0.5, True, True, {"traceparent": "00"}, {"app:who": {1}})),
+    Before({"": 30}, 1.5),
+    Log([{"msg": "x"}], {"logs": []}, 1, 2),
+    Extend(1.5),
     Ok(None),
     Ok({datetime.date(2026, 1, 2), Decimal("1.10"), (1, "\udc00")}),
     Er("KeyError: 'x'", {"type": "KeyError", "args": ["x"]}),

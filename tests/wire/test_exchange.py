@@ -12,9 +12,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gtask.errors import ProtocolError
 from gtask.wire.exchange import CLIENT, TABLE, WORKER, Exchange
-from gtask.wire.messages import Bye, Do, Done, Er, Hi, Ok, Rip, Sk
+from gtask.wire.messages import Before, Bye, Do, Done, Er, Extend, Hi, Log, Ok, Rip, Sk
 
-MESSAGES = {Hi: Hi(), Do: Do([]), Ok: Ok(1), Er: Er("x"), Sk: Sk(), Done: Done(), Bye: Bye("x"), Rip: Rip()}
+MESSAGES = {
+    type(message): message
+    for message in (
+        Hi(), Before(), Do([]), Ok(1), Er("x"), Sk(), Log(), Extend(1.0), Done(), Bye("x"), Rip(),
+    )
+}  # fmt: skip
 STATES = {"new", "greeting", "idle", "busy", "settling", "failed"}
 
 

@@ -8,7 +8,23 @@ from hypothesis import strategies as st
 
 from gtask.errors import ProtocolError
 from gtask.wire import messages
-from gtask.wire.messages import VERSION, Bye, Do, Done, Er, Hi, Ok, Rip, Sk, from_plain, to_plain
+from gtask.wire.messages import (
+    VERSION,
+    Before,
+    Bye,
+    Do,
+    Done,
+    Er,
+    Extend,
+    Extras,
+    Hi,
+    Log,
+    Ok,
+    Rip,
+    Sk,
+    from_plain,
+    to_plain,
+)
 
 EXC = {"type": "KeyError", "args": ["x"]}
 
@@ -17,16 +33,31 @@ PLAIN = [
     (Hi(name="web"), ["hi", {"v": VERSION, "name": "web"}]),
     (Hi(name="hasher", pid=7, done=True), ["hi", {"v": VERSION, "name": "hasher", "pid": 7, "done": True}]),
     (Hi(exc=EXC, text="KeyError: 'x'"), ["hi", {"v": VERSION, "text": "KeyError: 'x'", "exc": EXC}]),
+    (Hi(timeout=2.5), ["hi", {"v": VERSION, "t": 2.5}]),
+    (Before(), ["be", {}]),
+    (Before(levels={}), ["be", {"levels": {}}]),
+    (Before(levels={"": 30, "app": 10}, left=0.25), ["be", {"levels": {"": 30, "app": 10}, "left": 0.25}]),
     (Do([]), ["do", None]),
     (Do(["hash", 1, [2]]), ["do", None, "hash", 1, [2]]),
     (Do(["hash"], {"cost": 3}), ["do", {"kw": {"cost": 3}}, "hash"]),
     (Do(["hash"], {}, 4), ["do", {"q": 4}, "hash"]),
     (Do([None], {"cost": 3}, 4), ["do", {"kw": {"cost": 3}, "q": 4}, None]),
+    (Do(["hash"], {}, 4, Extras(ld=True)), ["do", {"q": 4, "ld": True}, "hash"]),
+    (Do([], extras=Extras(None, True)), ["do", {"t": None}]),
+    (
+        Do([1], {"a": 2}, 3, Extras(1.5, True, False, {"traceparent": "00"}, {"app:who": [1]})),
+        ["do", {"kw": {"a": 2}, "q": 3, "headers": {"traceparent": "00"}, "context": {"app:who": [1]}, "t": 1.5}, 1],
+    ),
     (Ok(None), ["ok", None, None]),
     (Ok([1, {"a": 2}]), ["ok", None, [1, {"a": 2}]]),
     (Er("KeyError: 'x'"), ["er", None, "KeyError: 'x'"]),
     (Er("KeyError: 'x'", EXC), ["er", {"exc": EXC}, "KeyError: 'x'"]),
+    (Ok(3, {"logs": []}), ["ok", {"ld": {"logs": []}}, 3]),
+    (Er("KeyError", EXC, {"logs": []}), ["er", {"exc": EXC, "ld": {"logs": []}}, "KeyError"]),
     (Sk(), ["sk", None]),
+    (Log([]), ["lg", None]),
+    (Log([{"msg": "x"}], {"logs": []}, 2, 100), ["lg", {"ld": {"logs": []}, "dropped": 2, "size": 100}, {"msg": "x"}]),
+    (Extend(2.0), ["ex", {"t": 2.0}]),
     (Done(), ["dn", None]),
     (Bye("memory"), ["by", {"why": "memory"}]),
     (
@@ -52,9 +83,22 @@ META = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5),
 TEXTS = st.text(max_size=20)
 MESSAGES = st.one_of(
     st.builds(Hi, st.just(VERSION), TEXTS, st.integers(0), st.booleans(), st.none() | META, TEXTS),
-    st.builds(Do, st.lists(st.integers() | META), st.dictionaries(TEXTS, st.integers(), max_size=3), st.integers(0)),
-    st.builds(Ok, st.integers() | META),
-    st.builds(Er, TEXTS, st.none() | META),
+    st.builds(Before, st.none() | st.dictionaries(TEXTS, st.integers(), max_size=3), st.none() | st.floats(0, 9)),
+    st.builds(
+        Do,
+        st.lists(st.integers() | META),
+        st.dictionaries(TEXTS, st.integers(), max_size=3),
+        st.integers(0),
+        st.none()
+        | st.builds(
+            Extras, st.none() | st.floats(0, 9), st.just(True), st.booleans(),
+            st.dictionaries(TEXTS, TEXTS, max_size=3), META,
+        ),
+    ),
+    st.builds(Ok, st.integers() | META, st.none() | META),
+    st.builds(Er, TEXTS, st.none() | META, st.none() | META),
+    st.builds(Log, st.lists(META), st.none() | META, st.just(0)),
+    st.builds(Extend, st.floats(0, 9)),
     st.just(Sk()),
     st.just(Done()),
     st.builds(Bye, TEXTS),
@@ -76,7 +120,7 @@ EXTENSIBLE = [pair for pair in PLAIN if not isinstance(pair[0], Rip)]  # the las
 def test_unknown_keys_of_meta_are_ignored(message, plain):
     """A newer peer may say more; what it does not concern stays as it was."""
     kind, meta, *rest = plain
-    more = {**(meta or {}), "ld": {"logs": []}, "x-new": [1], 7: None, b"k": 2}
+    more = {**(meta or {}), "x-new": [1], 7: None, b"k": 2}
     assert from_plain([kind, more, *rest]) == message
 
 
@@ -103,7 +147,13 @@ def test_items_that_a_newer_peer_adds_are_ignored(plain):
         ["do", {"q": "1"}], ["do", {"q": True}], ["do", {"q": 1.0}], ["do", {"q": None}], ["by", {"why": 1}],
         ["hi", {"v": VERSION, "name": b"x"}],
         ["hi", {"v": VERSION, "pid": "7"}], ["hi", {"v": VERSION, "done": 1}], ["hi", {"v": VERSION, "exc": "x"}],
-        ["hi", {"v": VERSION, "text": 1}], ["hi", {"v": True}], ["hi", {"v": "1"}],
+        ["hi", {"v": VERSION, "text": 1}], ["hi", {"v": VERSION, "t": "1"}], ["hi", {"v": VERSION, "t": -1}],
+        ["be", {"levels": 1}], ["be", {"levels": {1: 2}}], ["be", {"levels": {"a": "b"}}], ["be", {"left": True}],
+        ["do", {"t": "1"}], ["do", {"t": float("nan")}], ["do", {"ld": 1}], ["do", {"headers": []}],
+        ["do", {"headers": {"a": 1}}], ["do", {"headers": {b"a": "b"}}], ["do", {"context": {1: 2}}],
+        ["ok", {"ld": 1}, 1], ["er", {"ld": []}, "x"], ["lg", {"ld": []}], ["lg", {"dropped": "1"}],
+        ["lg", {"dropped": 1, "size": 0.5}], ["ex", {}], ["ex", {"t": "1"}],
+        ["hi", {"v": True}], ["hi", {"v": "1"}],
     ],
     ids=repr,
 )  # fmt: skip
