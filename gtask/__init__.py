@@ -32,6 +32,7 @@ from gtask.errors import (
 if TYPE_CHECKING:
     from gtask.client.checkout import Checkout
     from gtask.client.client import Client
+    from gtask.current import current_call
     from gtask.server.embed import Server, fork_server
     from gtask.server.interface import Interface
     from gtask.spawn import spawn_server
@@ -60,11 +61,13 @@ __all__ = [
     "SetupError",
     "WorkerDied",
     "WrongThread",
+    "current_call",
     "fork_server",
     "spawn_server",
 ]
 
 _HOMES = {
+    "current_call": "gtask.current",
     "Checkout": "gtask.client.checkout",
     "Client": "gtask.client.client",
     "Interface": "gtask.server.interface",

@@ -12,6 +12,7 @@ import gevent
 from gevent.event import AsyncResult
 from gevent.hub import Waiter
 
+from gtask.client.story import Story
 from gtask.errors import Error
 from gtask.wire.messages import Er, Ok, Sk
 
@@ -57,17 +58,20 @@ class Call:
         method: its name, for messages.
         frame: the encoded request.
         timeout: seconds that it may take from when it is at the head of its queue; None for no limit.
+
+    Attributes:
+        story: what comes with its outcome, if anything does.
     """
 
-    __slots__ = ("deadline", "frame", "method", "sent_at", "timeout")
-
-    sent_at: float
+    __slots__ = ("deadline", "frame", "method", "sent_at", "story", "timeout")
 
     def __init__(self, method: str, frame: bytes, timeout: float | None) -> None:
         self.method = method
         self.frame = frame
         self.timeout = timeout
         self.deadline = 0.0  # not at the head yet
+        self.sent_at = 0.0
+        self.story: Story | None = None
 
     def deliver(self, outcome: Outcome) -> None:
         """Take the outcome; called once, in the hub."""

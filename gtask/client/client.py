@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextvars import ContextVar
 from types import EllipsisType, ModuleType
 from typing import Any
 
 from gtask import address as addresses
+from gtask import contextbridge
 from gtask.client.checkout import Checkout
 from gtask.client.config import ClientConfig, check_size, check_timeout
 from gtask.client.connector import Connector
 from gtask.client.pool import Pool
+from gtask.client.story import RequestLog
 from gtask.spawn import spawn_server
 from gtask.stats import ClientStats
 from gtask.wire.messages import DEFAULT_LIMIT
@@ -57,6 +60,10 @@ class Client:
         setup_timeout: seconds that a new worker's setup may take; default 300.
         max_queue: how many calls may be queued on one checkout; default 10,000.
         limit_message: bytes that a message may have, both ways; default 64 MiB.
+        logs: whether what the workers log during a call is replayed here, by the loggers of the same names, as far as
+            their levels here want it; default True.
+        context: context variables whose values here the worker's code has, too; each must be at the top level of a
+            module, and what it holds must be able to travel. Default: none.
 
     Raises:
         ValueError, TypeError: an argument makes no sense; the message says what is allowed.
@@ -86,6 +93,8 @@ class Client:
         setup_timeout: float = 300.0,
         max_queue: int = 10_000,
         limit_message: int = DEFAULT_LIMIT,
+        logs: bool = True,
+        context: Sequence[ContextVar[Any]] = (),
     ) -> None:
         self._config = ClientConfig(
             name=name,
@@ -108,6 +117,8 @@ class Client:
             setup_timeout=setup_timeout,
             max_queue=max_queue,
             limit_message=limit_message,
+            logs=logs,
+            context=contextbridge.name(context),
         )
         if isinstance(address, str) and address.startswith("spawn:"):
             target = address[len("spawn:") :]
@@ -191,11 +202,13 @@ class Client:
         """The same, after which all counters begin at 0 again."""
         return self._pool.stats(reset=True)
 
-    def checkout(self, *, timeout: float | EllipsisType | None = ...) -> Checkout:
+    def checkout(self, *, timeout: float | EllipsisType | None = ..., log: RequestLog | None = None) -> Checkout:
         """Take a place in the line for a worker of one's own; never blocks.
 
         Args:
             timeout: for the calls of this checkout; by default the client's.
+            log: the log of the request for which it is made, a :class:`gtask.logdefer.RequestLog`: it gets the times of
+                the calls, and what the worker writes by :func:`gtask.logdefer.current`.
 
         Returns:
             the checkout, to be used in a ``with`` block.
@@ -206,9 +219,9 @@ class Client:
             WrongThread: the client belongs to another thread.
         """
         if isinstance(timeout, EllipsisType):
-            return self._pool.checkout(self._config.timeout, self)
+            return self._pool.checkout(self._config.timeout, self, log)
         check_timeout(timeout)
-        return self._pool.checkout(timeout, self)
+        return self._pool.checkout(timeout, self, log)
 
     def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Check out a worker, call it once, and release it; see :meth:`Checkout.call`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from gtask.contextbridge import Named
 from gtask.wire.messages import DEFAULT_LIMIT
 
 __all__ = ["ClientConfig"]
@@ -40,6 +41,8 @@ class ClientConfig:
     refork_after_error: bool = True
     raises: Collection[type | ModuleType] | None = None
     limit_message: int = DEFAULT_LIMIT
+    logs: bool = True
+    context: Named = ()
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
@@ -60,8 +63,9 @@ class ClientConfig:
             raise TypeError(
                 f"on_reconnect_failed={self.on_reconnect_failed!r}: write a function that takes the client, or None"
             )
-        if not isinstance(self.lifo, bool):
-            raise TypeError(f"lifo={self.lifo!r}: write True or False")
+        for name in ("lifo", "logs"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}={getattr(self, name)!r}: write True or False")
         if self.raises is not None and not (
             isinstance(self.raises, Collection) and all(isinstance(item, (type, ModuleType)) for item in self.raises)
         ):

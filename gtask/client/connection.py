@@ -20,11 +20,13 @@ from gevent.hub import Waiter
 from gtask.address import Address
 from gtask.client import verdicts
 from gtask.client.calls import Call
+from gtask.client.story import Story
 from gtask.errors import Cancelled, ClientClosed, Error, ProtocolError
+from gtask.logbridge import Levels
 from gtask.wire.codec import Encoder
 from gtask.wire.exchange import Exchange
 from gtask.wire.lastwords import ReplyDecoder
-from gtask.wire.messages import Bye, Do, Done, Er, Hi, Message, Ok, Rip, Sk
+from gtask.wire.messages import Before, Bye, Do, Done, Er, Extend, Hi, Log, Message, Ok, Rip, Sk
 
 __all__ = ["Connection", "Owner"]
 
@@ -89,6 +91,7 @@ class Connection:
         "_exchange",
         "_greeting",
         "_in_hand",
+        "_levels",
         "_loop",
         "_overdue",
         "_owes_done",
@@ -97,6 +100,8 @@ class Connection:
         "_settle_alarm",
         "_socket",
         "_tell_drained",
+        "_timeout",
+        "_told_levels",
         "_unsent",
         "_writer",
         "address",
@@ -109,10 +114,21 @@ class Connection:
     )
 
     def __init__(
-        self, sock: Any, address: Address, owner: Owner, encoder: Encoder, limit: int, client: str = ""
+        self,
+        sock: Any,
+        address: Address,
+        owner: Owner,
+        encoder: Encoder,
+        limit: int,
+        client: str = "",
+        timeout: float | None = None,
+        levels: Levels | None = None,
     ) -> None:
         self.address = address
         self._client = client
+        self._timeout = timeout
+        self._levels = levels
+        self._told_levels: dict[str, int] | None = None
         self._closed = False
         self.pid = 0
         self.server = ""
@@ -161,7 +177,7 @@ class Connection:
         Raises:
             Error: the worker did not greet.
         """
-        hi = Hi(name=self._client)
+        hi = Hi(name=self._client, timeout=self._timeout)
         self._exchange.client_says(hi)
         waiter: Waiter[Hi | Error] = Waiter()
         self._greeting = waiter
@@ -186,11 +202,15 @@ class Connection:
         now = call.sent_at = monotonic()
         pending = self.pending
         pending.append(call)
+        frame = call.frame
+        levels = None if self._levels is None else self._levels.current()
+        waited = call.deadline
+        if levels is not self._told_levels or 0 < waited < math.inf:
+            frame = self._before(levels, waited - now) + frame
         if len(pending) == 1:
             deadline = call.reach_head(now)
             if deadline < self._alarm_at:
                 self._set_alarm(deadline, now)
-        frame = call.frame
         if self._owes_done:
             self._owes_done = False
             frame = _DONE_FRAME + frame
@@ -204,6 +224,16 @@ class Connection:
             self._loop.run_callback(self._guarded, self._flush)
         elif len(burst) == BURST:
             self._flush()
+
+    def _before(self, levels: dict[str, int] | None, left: float) -> bytes:
+        """What the worker must know before the next call: which records are wanted, and what is left of its time."""
+        before = Before()
+        if levels is not self._told_levels:
+            self._told_levels = before.levels = levels
+        if 0 < left < math.inf:
+            before.left = left
+        self._exchange.client_says(before)
+        return self._encoder.encode(before)
 
     def end_checkout(self) -> bool:
         """Tell the worker that the checkout is over.
@@ -392,6 +422,15 @@ class Connection:
             if self._tell_drained and not self.pending and self.error is None:
                 self._tell_drained = False
                 self._owner.drained(self)
+        elif isinstance(message, Log):
+            call = self.pending[0]
+            story = call.story
+            if story is None:
+                story = call.story = Story()
+            story.take(message, self.pid)
+        elif isinstance(message, Extend):
+            call = self.pending[0]
+            call.deadline = max(call.deadline, monotonic() + message.seconds)  # the alarm looks again when it is due
         elif isinstance(message, Done):
             self._owner.settled(self)
         elif isinstance(message, Bye):

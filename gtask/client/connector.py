@@ -20,11 +20,15 @@ from gtask.client.config import ClientConfig
 from gtask.client.connection import Connection, Owner
 from gtask.client.ledger import Slot
 from gtask.errors import ClientClosed, Error
+from gtask.logbridge import Levels
 from gtask.spawn import SpawnedServer
 from gtask.wire.codec import Encoder
-from gtask.wire.messages import Hi
+from gtask.wire.messages import Extras, Hi
 
-__all__ = ["Connector"]
+__all__ = ["Connector", "Encode"]
+
+Encode = Callable[[tuple[Any, ...], dict[str, Any], int, Extras | None], bytes]
+"""Makes the frame of a call; raises EncodeError."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for a TCP connection to be made. Waiters have their own time-outs; this ends the attempt."""
@@ -73,7 +77,8 @@ class Connector:
         self._spawn = spawn
         self._server: SpawnedServer | None = None
         self._encoder = Encoder(config.limit_message)
-        self.encode: Callable[[tuple[Any, ...], dict[str, Any], int], bytes] = self._encoder.encode_do
+        self.encode: Encode = self._encoder.encode_do
+        self._levels = Levels() if config.logs else None
         self._attempts: dict[Slot, Any] = {}
 
     def prepare(self) -> None:
@@ -135,7 +140,16 @@ class Connector:
         config, connection = self._config, None
         try:
             sock = connect(self.address, CONNECT_TIMEOUT)
-            connection = Connection(sock, self.address, pool, self._encoder, config.limit_message, config.name)
+            connection = Connection(
+                sock,
+                self.address,
+                pool,
+                self._encoder,
+                config.limit_message,
+                config.name,
+                config.timeout,
+                self._levels,
+            )
             connection.slot = slot
             slot.worker = connection
             self.connections.add(connection)

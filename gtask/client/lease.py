@@ -10,22 +10,28 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Collection
+from contextvars import Context, copy_context
 from time import monotonic
 from traceback import StackSummary
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
+from gtask import contextbridge, tracing
 from gtask.client.calls import BlockingCall, Call, Outcome, Result
 from gtask.client.connection import Connection
 from gtask.client.counters import Counters
 from gtask.client.loop import thread_ident
+from gtask.client.story import RequestLog, Story
 from gtask.errors import CallDropped, Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
 from gtask.wire import failure
-from gtask.wire.messages import Er, Ok, Sk
+from gtask.wire.messages import Er, Extras, Ok, Sk
 
 __all__ = ["Lease", "Lender", "Terms"]
 
 _epochs = itertools.count(1)
+
+Replay = tuple[Context, Callable[[], None], Callable[[], None]]
+"""Where to run it, the replay of log records, and what is to follow it in any case."""
 
 _EMPTY: deque[Call] = deque()
 """The queue of every lease that has none. Nothing is ever put into it; to have one each would cost 700 bytes."""
@@ -40,6 +46,10 @@ class Terms(Protocol):
     def max_queue(self) -> int: ...
     @property
     def raises(self) -> Collection[type | ModuleType] | None: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def context(self) -> contextbridge.Named: ...
 
 
 class Lender(Protocol):
@@ -53,8 +63,15 @@ class Lender(Protocol):
     def thread(self) -> int:
         """The OS thread in which alone it may be used."""
 
-    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, /) -> bytes:
+    @property
+    def peer(self) -> str:
+        """Where the server is."""
+
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, extras: Extras | None, /) -> bytes:
         """The frame of a call; raises EncodeError."""
+
+    def spawn(self, function: Callable[..., object], /) -> None:
+        """Run a function in a greenlet of its own."""
 
     def enter(self, lease: Lease) -> None:
         """This greenlet has entered the ``with`` block of the lease's checkout."""
@@ -103,6 +120,8 @@ class Lease:
         "_errored",
         "_lender",
         "_queue",
+        "_replays",
+        "_request_log",
         "_stop_alarm",
         "_timeout",
         "_traceback",
@@ -113,7 +132,7 @@ class Lease:
         "released",
     )
 
-    def __init__(self, lender: Lender, timeout: float | None) -> None:
+    def __init__(self, lender: Lender, timeout: float | None, request_log: RequestLog | None = None) -> None:
         self.connection: Connection | None = None
         self.error: Error | None = None
         self.released = False
@@ -126,6 +145,8 @@ class Lease:
         self._errored = False
         self._queue = _EMPTY  # calls made before there was a worker to send them to
         self._stop_alarm: Callable[[], None] | None = None
+        self._request_log = request_log
+        self._replays: deque[Replay] | None = None  # while there are any
 
     def __repr__(self) -> str:
         if self.error is not None:
@@ -139,7 +160,9 @@ class Lease:
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call and block this greenlet until its outcome is there."""
         self._check_open(method)
-        call = BlockingCall(method, self._encode(method, args, kwargs), self._timeout)
+        extras, story = self._prepare(method)
+        call = BlockingCall(method, self._encode(method, args, kwargs, extras, story), self._timeout)
+        call.story = story
         try:
             if self.connection is not None:
                 self.connection.send(call)
@@ -151,15 +174,30 @@ class Lease:
             outcome = call.wait()
         except BaseException as interruption:
             self._interrupted(call, interruption)
+            story = call.story
+            if story is not None:
+                story.end(None, interruption, call.sent_at, monotonic())
+                story.replay(method, self.raises)
             raise
-        if type(outcome) is Ok:
+        if type(outcome) is Ok and call.story is None:
             return outcome.value
-        raise self.error_of(method, outcome)
+        error = self.conclude(call, outcome)
+        if call.story is not None and call.story.has_records:
+            call.story.replay(method, self.raises)
+        if error is None:
+            assert isinstance(outcome, Ok)
+            return outcome.value
+        try:
+            raise error
+        finally:
+            del error  # which knows this frame
 
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         """Send a call behind those already made, without waiting."""
         self._check_open(method)
-        call = _SubmittedCall(method, self._encode(method, args, kwargs), self._timeout, self)
+        extras, story = self._prepare(method)
+        call = _SubmittedCall(method, self._encode(method, args, kwargs, extras, story), self._timeout, self)
+        call.story = story
         try:
             if self.connection is not None:
                 self.connection.send(call)
@@ -290,13 +328,18 @@ class Lease:
         for call in queue:
             call.post(error)
 
+    @property
+    def raises(self) -> Collection[type | ModuleType] | None:
+        """What may be raised here, as the client was told."""
+        return self._lender.terms.raises
+
     # --- helpers ---------------------------------------------------------------------------------------
 
     def _check_open(self, method: str) -> None:
         if isinstance(self.error, Overloaded):
             raise Overloaded(*self.error.args)
         if self.error is not None:
-            raise self.error.with_traceback(self._traceback)
+            raise self._twin(self.error)
         if self.released:
             raise CheckoutReleased("this checkout is over: make a new one with client.checkout()")
         if thread_ident() != self._lender.thread:
@@ -310,11 +353,34 @@ class Lease:
             # A copy is raised: the frames that it passes know the checkout, which could never be dropped then.
             raise Overloaded(*self.error.args)
 
-    def _encode(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    def _prepare(self, method: str) -> tuple[Extras | None, Story | None]:
+        """What this call carries that few do, and what will come with its outcome."""
+        terms, request_log = self._lender.terms, self._request_log
+        has_timeout = self._timeout != terms.timeout
+        span = tracing.start_call(method, self._lender.peer) if tracing.INSTALLED else None
+        if request_log is None and span is None and not has_timeout and not terms.context:
+            return None, None
+        story = Story(request_log, method, span) if request_log is not None or span is not None else None
+        headers = span.headers if span is not None else {}
+        context = contextbridge.values(terms.context)
+        return Extras(self._timeout, has_timeout, request_log is not None, headers, context), story
+
+    def _encode(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        extras: Extras | None,
+        story: Story | None,
+    ) -> bytes:
         try:
-            frame = self._lender.encode(args, kwargs, self._epoch)
+            frame = self._lender.encode(args, kwargs, self._epoch, extras)
         except EncodeError as error:
-            raise EncodeError(f"{method}{self._for_client} was not sent: {error}") from None
+            refused = EncodeError(f"{method}{self._for_client} was not sent: {error}")
+            if story is not None:
+                now = monotonic()
+                story.end(None, refused, now, now)
+            raise refused from None
         self._lender.counters.calls += 1
         return frame
 
@@ -372,23 +438,96 @@ class Lease:
                 f"{method}{self._for_client} did not run: an earlier call queued on this checkout raised"
             )
         assert isinstance(outcome, Error)
-        return outcome.with_traceback(self._traceback)
+        return self._twin(outcome)
+
+    def _twin(self, error: Error) -> Error:
+        """A copy, to be raised: the frames that a raised error passes know this lease and all that its user has, and
+        as long as the lease kept that error they could not be freed."""
+        twin = type(error).__new__(type(error), *error.args)
+        twin.args = error.args
+        vars(twin).update(vars(error))
+        twin.__cause__, twin.__context__ = error.__cause__, error.__context__
+        twin.__suppress_context__ = error.__suppress_context__
+        return twin.with_traceback(self._traceback or error.__traceback__)
+
+    def conclude(self, call: Call, outcome: Outcome) -> Error | None:
+        """A call has ended: take note of all that has come with it. Never blocks.
+
+        Returns:
+            the exception that its caller gets, if it gets one.
+        """
+        error = None if type(outcome) is Ok else self.error_of(call.method, outcome)
+        if call.story is not None:
+            call.story.end(outcome, error, call.sent_at, monotonic())
+        return error
+
+    def replay(self, context: Context, replay: Callable[[], None], then: Callable[[], None]) -> None:
+        """Replay what a submitted call has logged, in a greenlet of its own and in the order of the calls.
+
+        Args:
+            context: where to run it.
+            then: what is to follow, in any case.
+        """
+        if self._replays is None:
+            self._replays = deque()
+            self._lender.spawn(self._replay_all)
+        self._replays.append((context, replay, then))
+
+    @property
+    def replays(self) -> bool:
+        """Whether such replays are under way."""
+        return self._replays is not None
+
+    def _replay_all(self) -> None:
+        replays = self._replays or deque()
+        try:
+            while replays:
+                context, replay, then = replays[0]
+                try:
+                    context.run(replay)
+                finally:
+                    replays.popleft()
+                    then()
+        finally:
+            self._replays = None
+            for _, _, then in replays:  # a handler has ended this greenlet
+                then()
 
 
 class _SubmittedCall(Call):
     """A call whose outcome goes into a Result."""
 
-    __slots__ = ("_lease", "result")
+    __slots__ = ("_context", "_is_delivered", "_lease", "result")
 
     def __init__(self, method: str, frame: bytes, timeout: float | None, lease: Lease) -> None:
         Call.__init__(self, method, frame, timeout)
         self._lease = lease
+        self._context = copy_context()
+        self._is_delivered = False
         self.result = Result()
 
     def deliver(self, outcome: Outcome) -> None:
-        if self.result.ready():
+        if self._is_delivered:
             return  # an interruption came just after it had been delivered
-        if type(outcome) is Ok:
+        self._is_delivered = True
+        if type(outcome) is Ok and self.story is None and not self._lease.replays:
             self.result.set(outcome.value)
+            return
+        error = self._lease.conclude(self, outcome)
+        story, lease = self.story, self._lease
+
+        def finish() -> None:
+            if error is not None:
+                self.result.fail(error)
+            else:
+                assert isinstance(outcome, Ok)
+                self.result.set(outcome.value)
+
+        def replay() -> None:
+            if story is not None:
+                story.replay(self.method, lease.raises)
+
+        if lease.replays or (story is not None and story.has_records):
+            lease.replay(self._context, replay, finish)
         else:
-            self.result.fail(self._lease.error_of(self.method, outcome))
+            finish()

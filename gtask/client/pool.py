@@ -42,6 +42,7 @@ from gtask.client.ledger import (
     Slot,
 )
 from gtask.client.loop import Event, Loop, thread_ident
+from gtask.client.story import RequestLog
 from gtask.errors import (
     CallTimeout,
     Cancelled,
@@ -54,7 +55,7 @@ from gtask.errors import (
 )
 from gtask.stats import ClientStats
 from gtask.wire import failure
-from gtask.wire.messages import Hi
+from gtask.wire.messages import Extras, Hi
 
 __all__ = ["Pool"]
 
@@ -74,7 +75,7 @@ class Connector(Protocol):
     @property
     def attempts(self) -> int: ...
     @property
-    def encode(self) -> Callable[[tuple[Any, ...], dict[str, Any], int], bytes]: ...
+    def encode(self) -> Callable[[tuple[Any, ...], dict[str, Any], int, Extras | None], bytes]: ...
     def prepare(self) -> None: ...
     def start(self, slot: Slot, pool: Pool, /) -> None: ...
     def is_trying(self, slot: Slot) -> bool: ...
@@ -164,11 +165,11 @@ class Pool:
             subject = f"the client is not open: {there} of min_workers={ledger.min_workers} workers came"
             raise refusals.overdue(subject, self._where, timeout, self._reason(None))
 
-    def checkout(self, timeout: float | None, client: object) -> Checkout:
+    def checkout(self, timeout: float | None, client: object, log: RequestLog | None = None) -> Checkout:
         """Take a place in line for this client, which lives as long as the checkout."""
         if self._loop is None or self._ledger.closed or thread_ident() != self.thread:
             self._enter()
-        lease = Lease(self, timeout)
+        lease = Lease(self, timeout, log)
         checkout = Checkout(self, lease, client)
         if self.terms.leak_after is not None:
             lease.made_at = _callers_stack()
@@ -277,6 +278,13 @@ class Pool:
     def set_alarm(self, lease: Lease, seconds: float) -> Callable[[], None]:
         stop: Callable[[], None] = self._loop.timer(seconds, lease.overdue)
         return stop
+
+    @property
+    def peer(self) -> str:
+        return str(self._connector.address)
+
+    def spawn(self, function: Callable[..., object]) -> None:
+        self._loop.spawn(function)
 
     def drop_later(self, lease: Lease) -> None:
         if self._loop is not None:  # none in a forked child that has not used the client

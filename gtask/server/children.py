@@ -47,6 +47,7 @@ class View(NamedTuple):
         lent: whether it is in a checkout, as far as it knows.
         calls: how many calls it has run.
         busy: for how many seconds it had done something else than wait for its client, when it began what it does.
+        until: how long it may last, if it has asked for more time than hung_worker_timeout; else 0.
     """
 
     since: float
@@ -55,6 +56,7 @@ class View(NamedTuple):
     lent: bool = False
     calls: int = 0
     busy: float = 0.0
+    until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -175,7 +177,7 @@ class Children:
             if child.rung == INTERRUPTED and view.since != child.aimed:
                 # What was interrupted has ended, and the worker runs its hooks.
                 self._let_leave(child, now)
-            elif not child.rung and view.phase != IDLE and view.since + self._limit <= now:
+            elif not child.rung and view.phase != IDLE and max(view.since + self._limit, view.until) <= now:
                 child.hung = view.method or _DOING[view.phase]
                 child.why = f"it was hung for {now - view.since:.3g} s (hung_worker_timeout)"
                 orders += self._climb(child, view, now)
@@ -193,7 +195,7 @@ class Children:
                 times.append(child.due)
             elif self._limit < math.inf:
                 view = child.look()
-                times.append((now if view.phase == IDLE else view.since) + self._limit)
+                times.append(now + self._limit if view.phase == IDLE else max(view.since + self._limit, view.until))
         return min(times)
 
     def ended(self, pid: int, status: int, now: float) -> Obituary | None:

@@ -4,6 +4,8 @@ Sending each of a hundred replies by itself, and waking the client for each, cos
 But a finished reply must not wait behind a slow call. So a reply is held only while the next request lies in the
 buffer already and its method has always been quick, and then only briefly; should that call be slow this time, a
 timer's SIGALRM sends what is held; should it end the worker, the master does, for what is held is in shared memory.
+
+What a call tells before its reply (:mod:`gtask.server.story`) is held there, too, if there is no hurry.
 """
 
 from __future__ import annotations
@@ -42,14 +44,15 @@ class Replies:
         more_follow: whether another request lies in the buffer, behind the one that is answered next.
     """
 
-    __slots__ = ("_fires_at", "_handler", "_hold_until", "_slot", "_socket", "_usual", "more_follow")
+    __slots__ = ("_fires_at", "_handler", "_hold_until", "_holds", "_slot", "_socket", "_usual", "more_follow")
 
     def __init__(self, sock: socket.socket, slot: Slot, handler: Callable[[int, object], None]) -> None:
         self.more_follow = False
         self._socket = sock
         self._slot = slot
         self._handler = handler
-        self._hold_until = 0.0  # 0 while nothing is held
+        self._holds = False  # whether anything is held
+        self._hold_until = 0.0  # 0 while no reply is
         self._fires_at = 0.0  # when the timer does; 0 if it was stopped
         self._usual: dict[str, float] = {}
 
@@ -77,16 +80,28 @@ class Replies:
     def send(self, frame: bytes) -> None:
         """Send a reply, or hold it until the next."""
         if self.more_follow and (self._hold_until or self._start_holding()) and self._slot.hold(frame):
-            return
-        if self._hold_until:
-            self.flush()
-        self._socket.sendall(frame)
+            self._holds = True
+        elif self._holds:
+            self._send_all(frame)
+        else:
+            self._socket.sendall(frame)
+
+    def tell(self, frame: bytes, now: bool) -> None:
+        """Send something before the reply, now or with that."""
+        if now or not self._slot.hold(frame):
+            self._send_all(frame)
+        else:
+            self._holds = True
 
     def flush(self) -> None:
         """Send what is held. Safe in a signal handler that came in while the application's code ran."""
-        if self._hold_until:
-            self._hold_until = 0.0
-            self._socket.sendall(self._slot.take_held())
+        if self._holds:
+            self._send_all(b"")
+
+    def _send_all(self, frame: bytes) -> None:
+        self._hold_until = 0.0
+        self._holds = False
+        self._socket.sendall(self._slot.take_held() + frame)
 
     def _start_holding(self) -> bool:
         now = monotonic()

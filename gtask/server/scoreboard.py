@@ -18,9 +18,11 @@ __all__ = ["Slot"]
 _ENTRY = struct.Struct("=dBBId42s")
 _TARGET = struct.Struct("=d")
 _TARGET_PLACE = 64
+_EXTENSION = struct.Struct("=dd")
+_EXTENSION_PLACE = 72
 _HELD = struct.Struct("=I")
-_HELD_PLACE = 72
-_REPLIES_PLACE = 76
+_HELD_PLACE = 88
+_REPLIES_PLACE = 92
 
 MEMORY = 32 * 1024
 HOLDS = MEMORY - _REPLIES_PLACE
@@ -66,6 +68,10 @@ class Slot:
             self._since = 0.0
         _ENTRY.pack_into(self._memory, 0, now, IDLE, self.lent, self.calls, self._busy, b"")
 
+    def extend(self, since: float, until: float) -> None:
+        """In the worker: what began then may last until then."""
+        _EXTENSION.pack_into(self._memory, _EXTENSION_PLACE, since, until)
+
     def aim(self, since: float) -> None:
         """In the master, before SIGALRM: interrupt only what began then, and nothing that has begun meanwhile."""
         _TARGET.pack_into(self._memory, _TARGET_PLACE, since)
@@ -77,7 +83,9 @@ class Slot:
     def view(self) -> View:
         """In the master: what the worker does."""
         since, phase, lent, calls, busy, method = _ENTRY.unpack_from(self._memory)
-        return View(since, phase, method.rstrip(b"\0").decode("utf-8", "replace"), bool(lent), calls, busy)
+        extended, until = _EXTENSION.unpack_from(self._memory, _EXTENSION_PLACE)
+        name = method.rstrip(b"\0").decode("utf-8", "replace")
+        return View(since, phase, name, bool(lent), calls, busy, until if extended == since else 0.0)
 
     def hold(self, reply: bytes) -> bool:
         """In the worker: keep a reply back, to be sent with the next, by the worker or else by the master.

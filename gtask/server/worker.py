@@ -17,6 +17,7 @@ from time import monotonic
 from types import TracebackType
 from typing import NoReturn
 
+from gtask import contextbridge, current
 from gtask.errors import EncodeError, Interrupted, ProtocolError
 from gtask.server import process
 from gtask.server.children import CALL, HOOKS, SETUP
@@ -24,10 +25,11 @@ from gtask.server.config import ServerConfig
 from gtask.server.interface import Interface
 from gtask.server.replies import Replies
 from gtask.server.scoreboard import Slot
+from gtask.server.story import Story
 from gtask.wire import failure
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.exchange import Exchange
-from gtask.wire.messages import Bye, Do, Done, Er, Hi, Message, Ok, Sk
+from gtask.wire.messages import Before, Bye, Do, Done, Er, Extras, Hi, Message, Ok, Sk
 
 __all__ = ["serve"]
 
@@ -55,6 +57,7 @@ def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot:
             signal.signal(number, handler)
         os.register_at_fork(after_in_child=worker.on_fork)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what the master has sent meanwhile was held back
+        current.provide(worker.current_call)
         if worker.greet():
             worker.run()
         status = 0
@@ -92,6 +95,16 @@ class _Worker:
         self._encode = Encoder(config.limit_message).encode
         self._decoder = Decoder(config.limit_message)
         self._replies = Replies(sock, slot, self.on_alarm)
+        self._story = Story(
+            self._replies, self._encode, f"{config.name} worker", lambda: self.on_alarm(signal.SIGALRM, None)
+        )
+        self._client = ""
+        self._timeout: float | None = None  # of its calls
+        self._left: float | None = None  # of the next call, if it has waited for this worker
+        self._call: Do | None = None
+        self._started = 0.0
+        self._extended = 0.0
+        self._variables = contextbridge.Finder()
         self._asks = ""  # why it wants to be retired
         self._has_asked = False
         self._waits = False  # for the client's next word
@@ -105,7 +118,8 @@ class _Worker:
         began = self._interruptible
         if not began:
             return
-        self._replies.flush()
+        if self._story.on_alarm():
+            return
         if self._slot.is_aimed_at(began):
             self._interruptible = 0.0
             self._interruption = Interrupted("the caller has given up, or the call took longer than the server allows")
@@ -136,8 +150,10 @@ class _Worker:
             return False
         hello = self._early.pop(0)
         self._exchange.client_says(hello)
-        if isinstance(hello, Hi) and hello.about:
-            self._interface, self._counts = self._about, 0
+        if isinstance(hello, Hi):
+            self._client, self._timeout = hello.name, hello.timeout
+            if hello.about:
+                self._interface, self._counts = self._about, 0
         hi = Hi(name=self._config.name, pid=os.getpid(), done=self._interface.has_checkout_done)
         try:
             self._run(SETUP, self._interface.setup)
@@ -198,6 +214,10 @@ class _Worker:
                 self._execute(message)
             if self._asks or self._config.max_memory is not None:
                 self._look_for_reasons()
+        elif type(message) is Before:
+            if message.levels is not None:
+                self._story.capture.want(message.levels)
+            self._left = message.left
         elif type(message) is Done:
             self._slot.lent = False
             self._end_checkout()
@@ -212,6 +232,10 @@ class _Worker:
         self._replies.before(method, started)
         self._slot.begin(started, CALL, method)
         error: BaseException | None = None
+        extras = do.extras
+        tokens = self._variables.set(extras.context) if extras is not None and extras.context else None
+        self._call, self._started, self._extended = do, started, 0.0
+        self._story.begin()
         try:
             self._interruptible = started
             frame = self._encode(ok := Ok(self._interface.call(args, do.kwargs)))
@@ -219,6 +243,10 @@ class _Worker:
         except BaseException as raised:
             self._interruptible = 0.0
             error = raised
+        self._story.end()
+        self._call = self._left = None
+        if tokens is not None:
+            contextbridge.reset(tokens)
         self._replies.after(method, started)
         error = self._interruption or error  # also if the application has swallowed it
         if error is None:
@@ -227,6 +255,26 @@ class _Worker:
         else:
             self._raised(do, error)
             error = None  # it knows this frame
+
+    def current_call(self) -> current.Call | None:
+        """What :func:`gtask.current_call` gives: the call that runs."""
+        do = self._call
+        if do is None:
+            return None
+        extras = do.extras or _NO_EXTRAS
+        timeout = extras.timeout if extras.has_timeout else self._timeout
+        if self._left is not None:
+            timeout = self._left
+        deadline = None if timeout is None else max(self._started + timeout, self._extended)
+        method = do.args[0] if do.args and type(do.args[0]) is str else "()"
+        return current.Call(method, self._client, deadline, extras.headers, extras.context, self._extend)
+
+    def _extend(self, seconds: float) -> None:
+        if self._call is not None:
+            until = monotonic() + seconds
+            self._extended = max(self._extended, until)
+            self._slot.extend(self._started, self._extended)
+            self._story.extend(seconds)
 
     def _raised(self, do: Do, error: BaseException) -> None:
         kind = type(error)  # isinstance would ask the error itself, too
@@ -286,6 +334,9 @@ class _Worker:
                 if deadline is not None:
                     self._socket.settimeout(None)
                 return messages
+
+
+_NO_EXTRAS = Extras()
 
 
 def _without_our_frames(error: BaseException) -> BaseException:

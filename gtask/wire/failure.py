@@ -9,17 +9,14 @@ exception's is run. The traceback goes on into the worker's frames (:mod:`gtask.
 from __future__ import annotations
 
 import builtins
-import sys
 from collections.abc import Collection
-from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
 from types import ModuleType, TracebackType
 from typing import Any
-from uuid import UUID
 
 from gtask.errors import EncodeError, Error, RemoteError
+from gtask.wire.plain import Room, cut
 from gtask.wire.tracebacks import from_frames, module_vars, to_frames
 
 __all__ = ["Data", "describe", "rebuild", "text"]
@@ -28,10 +25,6 @@ Data = dict[str, Any]
 _Parts = tuple[str, str, str, Any, dict[str, Any]]  # module, type, text, args, attrs
 
 _TEXT_LIMIT = 65536  # characters of one text, unless told otherwise
-_TEXTS = 16  # all texts of a description together have this many times as much
-_ATOM_LIMIT = 4096  # bytes of one int or Decimal
-_VALUES = 2000  # values in all args and attrs of a description
-_NESTING = 8  # containers within containers in one of those
 _MANY = 100  # attrs of one exception, and its notes
 _EXCEPTIONS = 50  # exceptions in a description: all chains and members of groups
 _DEPTH = 16  # causes of causes, groups in groups
@@ -54,7 +47,6 @@ _FIELDS: dict[type, tuple[str, ...]] = {
     NameError: ("name",),
 }
 _LAST_COLUMN = 1 << 20  # of a SyntaxError, and its last line: the traceback module makes as many carets
-_ATOMS = (complex, date, datetime, time, timedelta, Decimal, UUID)  # what the codec has types for
 
 
 def describe(exc: BaseException, *, text_limit: int = _TEXT_LIMIT) -> Data:
@@ -92,7 +84,7 @@ def text(exc: BaseException) -> str:
     """
     try:
         module, name, message, _, _ = _parts(exc)
-        return _cut(_headline("" if module == "__main__" else module, name, message), _TEXT_LIMIT)
+        return cut(_headline("" if module == "__main__" else module, name, message), _TEXT_LIMIT)
     except BaseException:  # as in describe
         return _name(type(exc))[1]
 
@@ -123,7 +115,7 @@ def rebuild(
         ``remote_type`` is the original's full name. ``__traceback__`` is the worker's, and ``raise``
         puts the caller's frames before it.
     """
-    message = _cut(text, _TEXT_LIMIT) if type(text) is str else ""
+    message = cut(text, _TEXT_LIMIT) if type(text) is str else ""
     try:
         exc = _Builder(raises).build(data, message, mixin, _DEPTH)
     except Exception:  # garbage that nothing above foresaw must not hide that the worker failed
@@ -227,89 +219,18 @@ def _headline(module: str, name: str, message: str) -> str:
     return f"{full}: {message}" if full and message else full or message
 
 
-def _cut(value: str, limit: int) -> str:
-    head = str.__getitem__(value, slice(limit))
-    missing = str.__len__(value) - len(head)
-    return f"{head}... ({missing} more characters)" if missing else head
-
-
-class _NotPlainError(Exception):
-    """Not plain data, or too much of it."""
-
-
-class _Room:
+class _Room(Room):
     """What is left of the bounds of one description."""
 
     def __init__(self, text_limit: int) -> None:
-        self.text_limit = text_limit
-        self.chars = _TEXTS * text_limit
-        self.values = _VALUES
+        super().__init__(text_limit)
         self.frames = _FRAMES
         self.seen: set[int] = set()  # ids of the exceptions told
-
-    def cut(self, value: str) -> str:
-        limit = min(self.text_limit, self.chars)
-        self.chars -= min(str.__len__(value), limit)
-        return _cut(value, limit)
-
-    def cut_bytes(self, value: bytes) -> bytes:
-        limit = min(self.text_limit, self.chars)
-        head = bytes.__getitem__(value, slice(limit))
-        self.chars -= len(head)
-        missing = bytes.__len__(value) - len(head)
-        return b"%b... (%d more bytes)" % (head, missing) if missing else head
 
     def frames_of(self, tb: TracebackType | None) -> list[list[Any]]:
         frames = to_frames(tb, min(self.frames, _FRAMES_EACH))
         self.frames = max(0, self.frames - len(frames))
         return frames
-
-    def plain_or_none(self, value: object) -> Any:
-        try:
-            return self.plain(value, _NESTING)
-        except Exception:  # not plain, or another thread changes it meanwhile
-            return None
-
-    def plain(self, value: Any, nesting: int) -> Any:
-        """The value as plain data: of subclasses what they are derived from, of tuples lists."""
-        kind = type(value)
-        self.values -= 1
-        if self.values < 0:
-            raise _NotPlainError
-        if value is None or kind is bool:
-            return value
-        if issubclass(kind, str):
-            return self.cut(value)
-        if issubclass(kind, bytes):
-            return self.cut_bytes(value)
-        if issubclass(kind, float):
-            return float.__float__(value)
-        if issubclass(kind, int) or kind in _ATOMS:
-            return self.atom(int.__index__(value) if issubclass(kind, int) else value)
-        if nesting and issubclass(kind, (list, tuple, dict, set, frozenset)):
-            return self.container(kind, value, nesting - 1)
-        raise _NotPlainError
-
-    def atom(self, value: Any) -> Any:
-        if sys.getsizeof(value) > _ATOM_LIMIT:
-            raise _NotPlainError
-        if type(value) in (datetime, time) and type(value.tzinfo) not in (type(None), timezone):
-            offset = value.utcoffset()  # now, because a zone's code can fail
-            return value.replace(tzinfo=None if offset is None else timezone(offset))
-        return value
-
-    def container(self, kind: type, value: Any, nesting: int) -> Any:
-        base: Any = next(base for base in (list, tuple, dict, set, frozenset) if issubclass(kind, base))
-        if base.__len__(value) > self.values:
-            raise _NotPlainError
-        if base is dict:
-            plain = {self.plain(key, 0): self.plain(item, nesting) for key, item in dict.items(value)}
-            if not {type(key) for key in plain} <= {str, int, bytes}:
-                raise _NotPlainError
-            return plain
-        if base in (set, frozenset):
-            return base(self.plain(item, 0) for item in base.__iter__(value))
-        return [self.plain(item, nesting) for item in base.__iter__(value)]
 
 
 # ---- making --------------------------------------------------------------------------------------

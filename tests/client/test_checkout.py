@@ -11,14 +11,15 @@ from gtask.errors import WorkerDied
 class Pool:
     """What a lease knows of its pool."""
 
-    terms = types.SimpleNamespace(name="", max_queue=10, raises=None)
+    terms = types.SimpleNamespace(name="", max_queue=10, raises=None, timeout=None, context=())
+    peer = "unix:/x"
 
     def __init__(self):
         self.rejoined = []
         self.counters = Counters()
         self.thread = thread_ident()
 
-    def encode(self, args, kwargs, epoch):
+    def encode(self, args, kwargs, epoch, extras):
         return b""
 
     def rejoin(self, lease):

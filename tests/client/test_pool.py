@@ -186,6 +186,11 @@ class Worker:
         self.dead = True
 
 
+def is_twin(error, other):
+    """Whether it is the same sticky error; each time a copy is raised."""
+    return (type(error), str(error)) == (type(other), str(other))
+
+
 class World:
     """The time, the server and the hub's timers. It is the pool's loop, and that of its connections, too."""
 
@@ -499,7 +504,7 @@ class Histories(RuleBasedStateMachine):
             assert holder.released
         except errors.Error as error:
             refused = waiting >= self.config.max_queue or isinstance(before, errors.Overloaded)
-            if error is not before and not (isinstance(error, errors.Overloaded) and refused):
+            if not is_twin(error, before) and not (isinstance(error, errors.Overloaded) and refused):
                 self.world.wrong.append(error)
         else:
             assert not holder.released

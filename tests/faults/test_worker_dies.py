@@ -102,7 +102,7 @@ def test_the_method_kills_its_worker(faulty, connect, server_log, tmp_path):
         assert took < 0.2
         with pytest.raises(gtask.WorkerDied) as again:
             worker.pid()
-        assert again.value is caught.value
+        assert (type(again.value), vars(again.value)) == (type(caught.value), vars(caught.value))
     error = caught.value
     assert (error.pid, error.signal, error.exitcode, error.method) == (pid, "SIGKILL", None, "kill_itself")
     assert 0 < error.elapsed <= took

@@ -23,6 +23,10 @@ PACKAGE = pathlib.Path(gtask.__file__).parent
 ARROWS = {
     # module: what else of gtask it imports
     "gtask": "errors",
+    "contextbridge": "",
+    "current": "",
+    "logbridge": "wire.failure wire.plain",
+    "tracing": "",
     "errors": "",
     "address": "",
     "spawn": "address",
@@ -34,27 +38,30 @@ ARROWS = {
     "wire.codec": "errors wire.messages",
     "wire.exchange": "errors wire.messages",
     "wire.tracebacks": "",
-    "wire.failure": "errors wire.tracebacks",
+    "wire.plain": "",
+    "wire.failure": "errors wire.plain wire.tracebacks",
     "wire.lastwords": "errors wire.codec wire.messages",
     #
     "client": "",
     "client.backoff": "",
-    "client.config": "wire.messages",
+    "client.config": "contextbridge wire.messages",
     "client.counters": "stats",
     "client.ledger": "client.backoff client.config client.counters",
     "client.loop": "",
     "client.refusals": "errors client.ledger",
     "client.verdicts": "errors wire.failure wire.messages",
-    "client.calls": "errors wire.messages",
-    "client.connection": "errors address wire.codec wire.exchange wire.lastwords wire.messages "
-    "client.calls client.verdicts",
-    "client.lease": "errors wire.failure wire.messages client.calls client.connection client.counters client.loop",
+    "client.story": "logbridge wire.messages",
+    "client.calls": "errors wire.messages client.story",
+    "client.connection": "errors address logbridge wire.codec wire.exchange wire.lastwords wire.messages "
+    "client.calls client.story client.verdicts",
+    "client.lease": "errors contextbridge tracing wire.failure wire.messages "
+    "client.calls client.connection client.counters client.loop client.story",
     "client.checkout": "client.calls client.lease",
-    "client.connector": "errors address spawn wire.codec wire.messages client.config client.connection client.ledger",
+    "client.connector": "errors address logbridge spawn wire.codec wire.messages client.config client.connection client.ledger",
     "client.nesting": "client.lease client.ledger",
     "client.pool": "errors address stats wire.failure wire.messages client.calls client.checkout client.config "
-    "client.connection client.counters client.lease client.ledger client.loop client.nesting client.refusals",
-    "client.client": "address spawn stats wire.messages client.checkout client.config client.connector client.pool",
+    "client.connection client.counters client.lease client.ledger client.loop client.nesting client.refusals client.story",
+    "client.client": "address contextbridge spawn stats wire.messages client.checkout client.config client.connector client.pool client.story",
     #
     "server": "",
     "server.children": "",
@@ -71,9 +78,10 @@ ARROWS = {
     "server.listener": "address server.config",
     "server.scoreboard": "server.children",
     "server.replies": "server.scoreboard",
+    "server.story": "logbridge wire.messages server.replies",
     "server.status": "server.children server.interface",
-    "server.worker": "errors wire.codec wire.exchange wire.failure wire.messages "
-    "server.children server.config server.interface server.process server.replies server.scoreboard",
+    "server.worker": "errors contextbridge current wire.codec wire.exchange wire.failure wire.messages "
+    "server.children server.config server.interface server.process server.replies server.scoreboard server.story",
     "server.master": "wire.lastwords wire.messages server.children server.config server.interface server.listener "
     "server.process server.scoreboard server.status server.watch server.worker",
     "server.application": "address server.config server.interface server.listener server.logs server.master "
@@ -100,7 +108,7 @@ HOMES = {
     "fork": "server.master server.embed server.process",
     "subprocess": "spawn",
     "ctypes": "server.process",
-    "threading": "server.embed",
+    "threading": "server.embed server.story",
     "random": "client.pool",
     "importlib": "gtask server.application",
     "runpy": "server.options",
@@ -117,12 +125,14 @@ BANISHED = {
 
 PURE = {
     # module: what of ACTORS it may load
+    "contextbridge": "",
     "errors": "",
     "address": "socket select",  # for the constants
     "stats": "",
     "wire.messages": "",
     "wire.codec": "msgpack",
     "wire.exchange": "",
+    "wire.plain": "",
     "wire.tracebacks": "",
     "wire.failure": "",
     "wire.lastwords": "msgpack",

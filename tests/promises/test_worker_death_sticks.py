@@ -56,7 +56,7 @@ def test_it_dies_in_the_method(serve, connect, tmp_path, how):
         for late in (worker.pid, worker.note.submit):
             with pytest.raises(gtask.WorkerDied) as again:
                 late()
-            assert again.value is error
+            assert (type(again.value), vars(again.value)) == (type(error), vars(error))
     assert client.call("pid") != pid
     assert ran(tmp_path) == [how]
 

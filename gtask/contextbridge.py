@@ -1,0 +1,93 @@
+"""Context variables on their way: named and read at the caller, found and set in the worker.
+
+A variable is known by the module that has it at its top level, and by its own name. The worker never imports that
+module: it looks among those that the application has loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar, Token
+from typing import Any
+
+__all__ = ["Finder", "name", "reset", "values"]
+
+Named = tuple[tuple[str, ContextVar[Any]], ...]
+Tokens = list[tuple[ContextVar[Any], Token[Any]]]
+
+
+def name(variables: Sequence[ContextVar[Any]]) -> Named:
+    """Each variable with the name by which it travels: ``module:name``, or ``:name`` if no module has it.
+
+    Raises:
+        TypeError: one is no context variable.
+        ValueError: two have the same name.
+    """
+    named: dict[str, ContextVar[Any]] = {}
+    for variable in variables:
+        if not isinstance(variable, ContextVar):
+            raise TypeError(f"context={variable!r}: list context variables (contextvars.ContextVar)")
+        full = f"{_home(variable)}:{variable.name}"
+        if full in named:
+            raise ValueError(f"context: two variables are named {full!r}, and the worker could not tell them apart")
+        named[full] = variable
+    return tuple(named.items())
+
+
+def _home(variable: ContextVar[Any]) -> str:
+    for module_name, module in list(sys.modules.items()):
+        if module_name != "__main__" and any(value is variable for value in list(vars(module).values())):
+            return module_name
+    return ""
+
+
+def values(named: Named) -> dict[str, Any]:
+    """The values that those variables have now; without those that have none."""
+    found = ((full, variable.get(_UNSET)) for full, variable in named)
+    return {full: value for full, value in found if value is not _UNSET}
+
+
+_UNSET = object()
+
+
+class Finder:
+    """In the worker: finds the variables that are meant, and sets them."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, ContextVar[Any]] = {}
+
+    def set(self, context: Mapping[str, Any]) -> Tokens:
+        """Give the variables these values; gives back what :func:`reset` needs. One that is not found is left out."""
+        tokens: Tokens = []
+        for full, value in context.items():
+            variable = self._found.get(full) or self._find(full)
+            if variable is not None:
+                tokens.append((variable, variable.set(value)))
+        return tokens
+
+    def _find(self, full: str) -> ContextVar[Any] | None:
+        """The variable of that module, or else the only one of that name in all modules; None if there is none."""
+        module_name, _, own_name = full.partition(":")
+        of_module = _of_name(sys.modules.get(module_name), own_name)
+        everywhere = of_module or {
+            id(variable): variable
+            for module in list(sys.modules.values())
+            for variable in _of_name(module, own_name).values()
+        }
+        if len(everywhere) != 1:
+            return None
+        (variable,) = everywhere.values()
+        self._found[full] = variable
+        return variable
+
+
+def _of_name(module: object, own_name: str) -> dict[int, ContextVar[Any]]:
+    named = list(vars(module).values()) if module is not None else []
+    return {id(value): value for value in named if type(value) is ContextVar and value.name == own_name}
+
+
+def reset(tokens: Tokens) -> None:
+    """Give the variables the values that they had before, last set first."""
+    for variable, token in reversed(tokens):
+        variable.reset(token)

@@ -1,0 +1,139 @@
+"""What a call tells its caller before its reply: log records, deferred messages, the wish for more time.
+
+What is urgent leaves at once: warnings and errors, and whatever is told when nothing was for a while. The rest is held
+in memory that the master shares (:mod:`gtask.server.replies`), and leaves with the reply. So a worker that is killed,
+or hangs, has told its story all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from gtask import logbridge
+from gtask.server.replies import Replies
+from gtask.wire.messages import Extend, Log, Message
+
+__all__ = ["LIMIT", "Story"]
+
+LIMIT = 1024 * 1024
+"""Bytes of log records that one call may tell; as much again for warnings and errors."""
+
+PAUSE = 0.1
+"""Seconds after which what is told leaves at once."""
+
+
+class Story:
+    """What the calls of one worker tell. Any of its threads may tell something while a call runs.
+
+    Args:
+        replies: where it goes.
+        encode: makes the frame of a message; raises EncodeError.
+        process_name: of this worker, for its log records.
+        alarm: to be called after SIGALRM has come in while something was being told.
+    """
+
+    def __init__(
+        self,
+        replies: Replies,
+        encode: Callable[[Message], bytes],
+        process_name: str,
+        alarm: Callable[[], None],
+    ) -> None:
+        self.capture = logbridge.Capture(self._record)
+        self._replies = replies
+        self._encode = encode
+        self._process_name = process_name
+        self._alarm = alarm
+        self._pid = os.getpid()
+        self._main = threading.get_ident()
+        self._lock = threading.RLock()
+        self._writing = False  # in the main thread
+        self._alarmed = False
+        self._told_at = 0.0
+        self._told = 0
+        self._dropped = 0
+        self._dropped_size = 0
+
+    def begin(self) -> None:
+        """A call begins."""
+        self.capture.is_open = True
+
+    def end(self) -> None:
+        """It is over: nothing may be told before its reply any more."""
+        with self._lock:
+            self.capture.is_open = False
+            if self._told:
+                self._told = 0
+                if self._dropped:
+                    dropped, self._dropped = self._dropped, 0
+                    self._replies.tell(self._encode(Log(dropped=dropped, size=self._dropped_size)), False)
+                    self._dropped_size = 0
+
+    def on_alarm(self) -> bool:
+        """SIGALRM has come in, in the main thread.
+
+        Returns:
+            whether it must wait: something was half written. ``alarm`` is called when that is written.
+        """
+        if self._writing:
+            self._alarmed = True
+            return True
+        with self._lock:
+            self._replies.flush()
+        return False
+
+    def extend(self, seconds: float) -> None:
+        """Ask the caller for more time."""
+        self._tell(lambda: self._replies.tell(self._encode(Extend(seconds)), True))
+
+    def _record(self, record: logging.LogRecord) -> None:
+        self._tell(lambda: self._tell_record(record))
+
+    def _tell_record(self, record: logging.LogRecord) -> None:
+        urgent = record.levelno >= logging.WARNING
+        if self._told >= (2 * LIMIT if urgent else LIMIT):
+            self._dropped += 1
+            self._dropped_size += logbridge.weight(record)
+            return
+        try:
+            frame = self._encode(Log([logbridge.describe(record, self._process_name)]))
+        except Exception:  # over a small limit_message, or a record that somebody has made of anything
+            frame = b""
+        if not frame or self._told + len(frame) > 2 * LIMIT:
+            self._told = max(self._told, 1)
+            self._dropped += 1
+            self._dropped_size += logbridge.weight(record)
+            return
+        self._told += len(frame)
+        now = monotonic()
+        if now - self._told_at >= PAUSE:
+            urgent = True
+        if urgent:
+            self._told_at = now
+        self._replies.tell(frame, urgent)
+
+    def _tell(self, act: Callable[[], Any]) -> None:
+        if os.getpid() != self._pid:
+            return  # the connection is not that of a process which the application has forked
+        is_main = threading.get_ident() == self._main
+        if is_main:
+            if self._writing:
+                return  # what is told has logged something itself
+            self._writing = True
+        try:
+            with self._lock:
+                if self.capture.is_open:
+                    act()
+        except (ConnectionError, TimeoutError):
+            pass  # the client is gone; whoever reads from it next finds out
+        finally:
+            if is_main:
+                self._writing = False
+                if self._alarmed:
+                    self._alarmed = False
+                    self._alarm()
