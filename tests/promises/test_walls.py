@@ -57,11 +57,14 @@ ARROWS = {
     "client.lease": "errors contextbridge tracing wire.failure wire.messages "
     "client.calls client.connection client.counters client.loop client.story",
     "client.checkout": "client.calls client.lease",
-    "client.connector": "errors address logbridge spawn wire.codec wire.messages client.config client.connection client.ledger",
+    "client.connector": "errors address logbridge spawn wire.codec wire.messages client.config "
+    "client.connection client.ledger",
     "client.nesting": "client.lease client.ledger",
     "client.pool": "errors address stats wire.failure wire.messages client.calls client.checkout client.config "
-    "client.connection client.counters client.lease client.ledger client.loop client.nesting client.refusals client.story",
-    "client.client": "address contextbridge spawn stats wire.messages client.checkout client.config client.connector client.pool client.story",
+    "client.connection client.counters client.lease client.ledger client.loop client.nesting client.refusals "
+    "client.story",
+    "client.client": "address contextbridge spawn stats wire.messages client.checkout client.config client.connector "
+    "client.pool client.story",
     #
     "server": "",
     "server.children": "",

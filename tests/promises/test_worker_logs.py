@@ -1,10 +1,13 @@
-"""The point of this test is to ensure that what worker code logs during a call is logged by its caller: by the loggers of
-the same names, in the caller's context and in order, as far as the caller's levels want it; also if the worker dies.
+"""The point of this test is to ensure that what worker code logs during a call is logged by its caller.
+
+By the loggers of the same names, in the caller's context and in order, as far as the caller's levels want it; also if
+the worker dies.
 """
 
 from __future__ import annotations
 
 import contextvars
+import itertools
 import logging
 import os
 import signal
@@ -183,7 +186,7 @@ def test_they_stand_in_order_between_the_callers_own(serve, connect, seen):
         mine.info("after")
     told = [[f"before {n}", f"debug {n}", f"info {n}", f"warning {n}"] for n in range(3)]
     told += [[f"debug s{n}", f"info s{n}", f"warning s{n}"] for n in range(2)]
-    assert messages(seen) == [*sum(told, []), "after"]
+    assert messages(seen) == [*itertools.chain(*told), "after"]
 
 
 def test_the_levels_of_the_caller_decide(serve, connect, seen):

@@ -1,0 +1,98 @@
+"""The point of this test is to ensure that a worker's code knows the call that it runs, and may ask for more time."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import pytest
+
+import gtask
+
+SOURCE = """
+    import os, threading, time
+    import gtask
+
+    def what():
+        call = gtask.current_call()
+        return [call.method, call.client, call.left, dict(call.headers), dict(call.context), repr(call)]
+
+    def in_a_thread():
+        found = []
+        thread = threading.Thread(target=lambda: found.append(gtask.current_call().method))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    def busy(seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+        return gtask.current_call().left
+
+    def longer(times, each, ask):
+        for _ in range(times):
+            gtask.current_call().extend(ask)
+            busy(each)
+        return gtask.current_call().left
+
+    def wrong(seconds):
+        gtask.current_call().extend(seconds)
+
+    def checkout_done():
+        assert gtask.current_call() is None
+"""
+
+
+def test_what_a_call_knows(serve, connect):
+    """Its method, the client's name and what is left of its time; as a function, too."""
+    client = connect(serve(SOURCE), name="web", timeout=20)
+    method, name, left, headers, context, shown = client.call("what")
+    assert (method, name, headers, context) == ("what", "web", {}, {})
+    assert 15 < left <= 20
+    assert shown.startswith("<call of what, ")
+    assert client.call("in_a_thread") == "in_a_thread"
+    with client.checkout(timeout=None) as checkout:
+        assert checkout.what()[2] is None
+    with client.checkout(timeout=5) as checkout:
+        assert 3 < checkout.what()[2] <= 5
+    assert connect(serve(SOURCE), timeout=None).call("what")[2] is None
+    assert gtask.current_call() is None
+
+
+def test_waiting_for_a_worker_counts(serve, connect):
+    """What is left is what is left for the caller, who has waited in line."""
+    client = connect(serve(SOURCE), min_workers=1, max_workers=1, timeout=20)
+    with client.checkout() as first:
+        running = first.busy.submit(1.0)
+        second = client.checkout()
+        waiting = second.what.submit()
+        behind = second.what.submit()
+    assert running.get() <= 19
+    assert waiting.get()[2] <= 19.1
+    assert behind.get()[2] > 19.1  # its time began when it was first in the queue
+    second.release()
+
+
+def test_extend(serve, connect):
+    """A call that asks for it in time may go on; one that does not is given up as before."""
+    client = connect(serve(SOURCE, "--hung-worker-timeout", "1"), timeout=0.5, refork_after_error=False)
+    began = monotonic()
+    left = client.call("longer", 4, 0.4, 5.0)
+    assert monotonic() - began >= 1.6
+    assert 3 < left <= 5
+    with pytest.raises(gtask.CallTimeout):
+        client.call("longer", 1, 60, 0.3)
+    assert monotonic() - began < 30
+    with client.checkout(timeout=30) as checkout, pytest.raises(gtask.CallTimeout, match="hung_worker_timeout"):
+        checkout.longer(1, 60, 0.2)  # never less than the server allows anyway
+
+
+def test_wrong_arguments(serve, connect):
+    """Are told what to write."""
+    client = connect(serve(SOURCE))
+    for seconds in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="number of seconds over 0"):
+            client.call("wrong", seconds)
+    for seconds in ("1", None, True):
+        with pytest.raises(TypeError, match="number of seconds over 0"):
+            client.call("wrong", seconds)
