@@ -1,10 +1,150 @@
-"""placeholder"""
+"""A call as part of a trace, where opentelemetry-api is installed: a client span at the caller, a server span in the
+worker, joined by W3C trace context in the call's headers.
+
+Nothing here raises, whatever an exporter does: a trace must not break what it watches.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
-INSTALLED = False
+try:
+    from opentelemetry import context as otel_context
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    INSTALLED = True
+except ImportError:
+    INSTALLED = False
+
+__all__ = ["INSTALLED", "ClientSpan", "ServerSpan", "flush", "serve_call", "start_call"]
+
+log = logging.getLogger("gtask.tracing")
+
+SYSTEM = "gtask"
+
+_configured = False
 
 
-def start_call(method: str, peer: str) -> Any: ...
+def _is_configured() -> bool:
+    """Whether the program has set a tracer provider; once it has, it cannot take it back."""
+    global _configured
+    if not _configured:
+        _configured = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    return _configured
+
+
+class _Span:
+    def __init__(self, span: Any) -> None:
+        self._span: Any = span
+
+    def end(self, error: BaseException | None) -> None:
+        """The call has ended, with this error if it is not None. Ending again does nothing."""
+        span, self._span = self._span, None
+        if span is None:
+            return
+        try:
+            if error is not None:
+                span.record_exception(error)
+                span.set_status(trace.Status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+                span.set_attribute("error.type", getattr(error, "remote_type", "") or type(error).__qualname__)
+            span.end()
+        except Exception:  # of an exporter or a span processor
+            log.exception("a span could not be ended")
+
+
+class ClientSpan(_Span):
+    """The span of a call at its caller.
+
+    Attributes:
+        headers: what the worker must know to go on with the trace.
+    """
+
+    def __init__(self, span: Any, headers: dict[str, str]) -> None:
+        super().__init__(span)
+        self.headers = headers
+
+
+class ServerSpan(_Span):
+    """The span of a call in its worker; the current one until its end."""
+
+    def __init__(self, span: Any, token: Any) -> None:
+        super().__init__(span)
+        self._token = token
+
+    def end(self, error: BaseException | None) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            otel_context.detach(token)
+        super().end(error)
+
+
+def start_call(method: str, peer: str) -> ClientSpan | None:
+    """A call begins: its span, a child of the current one.
+
+    Args:
+        method: its name.
+        peer: where the server is.
+
+    Returns:
+        None if nobody traces here: there is neither a tracer provider nor a current span.
+    """
+    if not INSTALLED:
+        return None
+    try:
+        if not _is_configured() and not trace.get_current_span().get_span_context().is_valid:
+            return None
+        attributes = {"rpc.system": SYSTEM, "rpc.method": method, "server.address": peer}
+        tracer = trace.get_tracer(SYSTEM)
+        span = tracer.start_span(f"{SYSTEM}/{method}", kind=trace.SpanKind.CLIENT, attributes=attributes)
+        headers: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(headers, trace.set_span_in_context(span))
+        return ClientSpan(span, headers)
+    except Exception:  # of a sampler or a span processor
+        log.exception("a span could not be started")
+        return None
+
+
+def serve_call(method: str, headers: Mapping[str, str], server: str) -> ServerSpan | None:
+    """In the worker, a call begins: its span, a child of its caller's, which is the current one from now on.
+
+    Args:
+        method: its name.
+        headers: those that have come with it.
+        server: the name of the server.
+
+    Returns:
+        None if nobody traces here.
+    """
+    if not INSTALLED:
+        return None
+    try:
+        if not _is_configured():
+            return None
+        parent = TraceContextTextMapPropagator().extract(headers)
+        attributes = {"rpc.system": SYSTEM, "rpc.method": method, "rpc.service": server}
+        tracer = trace.get_tracer(SYSTEM)
+        kind = trace.SpanKind.SERVER
+        span = tracer.start_span(f"{SYSTEM}/{method}", context=parent, kind=kind, attributes=attributes)
+        return ServerSpan(span, otel_context.attach(trace.set_span_in_context(span, parent)))
+    except Exception:  # of a sampler or a span processor
+        log.exception("a span could not be started")
+        return None
+
+
+def flush(seconds: float) -> None:
+    """Let the spans of this process leave it; for a worker that ends without running the exit functions of others.
+
+    Args:
+        seconds: how long that may take.
+    """
+    if not INSTALLED or not _configured:
+        return
+    force_flush = getattr(trace.get_tracer_provider(), "force_flush", None)
+    if force_flush is not None:
+        try:
+            force_flush(int(seconds * 1000))
+        except Exception:  # of an exporter
+            log.exception("spans could not be sent off")

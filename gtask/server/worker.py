@@ -17,7 +17,7 @@ from time import monotonic
 from types import TracebackType
 from typing import NoReturn
 
-from gtask import contextbridge, current
+from gtask import contextbridge, current, tracing
 from gtask.errors import EncodeError, Interrupted, ProtocolError
 from gtask.server import process
 from gtask.server.children import CALL, HOOKS, SETUP
@@ -34,6 +34,9 @@ from gtask.wire.messages import Before, Bye, Do, Done, Er, Extras, Hi, Message, 
 __all__ = ["serve"]
 
 log = logging.getLogger("gtask.server")
+
+FLUSH = 1.0
+"""Seconds that a worker's end may wait until its spans have left it."""
 
 SHORT = 200
 """Characters of an error's text that fit into any message."""
@@ -193,7 +196,10 @@ class _Worker:
                 if self._slot.lent:
                     self._run(HOOKS, self._interface.checkout_done)
             finally:
-                self._run(HOOKS, self._interface.teardown)
+                try:
+                    self._run(HOOKS, self._interface.teardown)
+                finally:
+                    tracing.flush(FLUSH)
 
     def _run(self, phase: int, function: Callable[[], object]) -> None:
         now = monotonic()
@@ -234,6 +240,7 @@ class _Worker:
         error: BaseException | None = None
         extras = do.extras
         tokens = self._variables.set(extras.context) if extras is not None and extras.context else None
+        span = tracing.serve_call(method, extras.headers, self._config.name) if extras and extras.headers else None
         self._call, self._started, self._extended = do, started, 0.0
         self._story.begin()
         try:
@@ -249,6 +256,8 @@ class _Worker:
             contextbridge.reset(tokens)
         self._replies.after(method, started)
         error = self._interruption or error  # also if the application has swallowed it
+        if span is not None:
+            span.end(error)
         if error is None:
             self._exchange.worker_says(ok)
             self._replies.send(frame)

@@ -60,7 +60,7 @@ def test_a_story_of_records_alone():
             told.replay("hash", None)
     finally:
         logger.removeHandler(handler)
-    assert [(record.msg, record.process) for record in heard] == ["m", 9]
+    assert [(record.msg, record.process) for record in heard] == [("m", 9)]
 
 
 def test_more_than_any_server_sends_is_dropped(caplog):

@@ -83,7 +83,7 @@ ARROWS = {
     "server.replies": "server.scoreboard",
     "server.story": "logbridge wire.messages server.replies",
     "server.status": "server.children server.interface",
-    "server.worker": "errors contextbridge current wire.codec wire.exchange wire.failure wire.messages "
+    "server.worker": "errors contextbridge current tracing wire.codec wire.exchange wire.failure wire.messages "
     "server.children server.config server.interface server.process server.replies server.scoreboard server.story",
     "server.master": "wire.lastwords wire.messages server.children server.config server.interface server.listener "
     "server.process server.scoreboard server.status server.watch server.worker",
@@ -118,6 +118,7 @@ HOMES = {
     "setproctitle": "server.process",
     "shtab": "server.completion",
     "rich": "tool.top",
+    "opentelemetry": "tracing",
 }
 """The one home, or the few, of what is dangerous: libraries, forking, chance, and importing by name."""
 
