@@ -228,6 +228,7 @@ class Lease:
             return
         try:
             self.released = True
+            self._request_log = None
             connection = self.connection
             if connection is None:
                 if not self._queue:
@@ -318,6 +319,7 @@ class Lease:
         """End the lease with a sticky error: all its calls, queued, running and later, raise it."""
         if self.error is None:
             self.error, self._traceback = error, error.__traceback__
+        self._request_log = None
         self._disarm()
         queue, self._queue = self._queue, _EMPTY
         connection, self.connection = self.connection, None

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from gtask import logbridge
+from gtask import logbridge, logdefer
 from gtask.server.replies import Replies
 from gtask.wire.messages import Extend, Log, Message
 
@@ -54,18 +54,30 @@ class Story:
         self._lock = threading.RLock()
         self._writing = False  # in the main thread
         self._alarmed = False
+        self._wants_ld = False
         self._told_at = 0.0
         self._told = 0
         self._dropped = 0
         self._dropped_size = 0
 
-    def begin(self) -> None:
-        """A call begins."""
+    def begin(self, wants_ld: bool) -> None:
+        """A call begins.
+
+        Args:
+            wants_ld: whether its caller wants to have its deferred log.
+        """
         self.capture.is_open = True
+        if wants_ld:
+            self._wants_ld = True
+            logdefer.begin_call()
 
     def end(self) -> None:
         """It is over: nothing may be told before its reply any more."""
         with self._lock:
+            if self._wants_ld:
+                self._wants_ld = False
+                self._tell_deferred(urgent=False)
+                logdefer.end_call()
             self.capture.is_open = False
             if self._told:
                 self._told = 0
@@ -91,6 +103,15 @@ class Story:
         """Ask the caller for more time."""
         self._tell(lambda: self._replies.tell(self._encode(Extend(seconds)), True))
 
+    def deferred(self, level: int) -> None:
+        """A message of this level was written into the call's deferred log."""
+        self._tell(lambda: self._tell_deferred(urgent=level <= logdefer.WARN))
+
+    def _tell_deferred(self, urgent: bool) -> None:
+        part = logdefer.take()
+        if part is not None:
+            self._tell_frame(self._encode(Log(ld=part)), urgent)
+
     def _record(self, record: logging.LogRecord) -> None:
         self._tell(lambda: self._tell_record(record))
 
@@ -110,11 +131,12 @@ class Story:
             self._dropped_size += logbridge.weight(record)
             return
         self._told += len(frame)
+        self._tell_frame(frame, urgent)
+
+    def _tell_frame(self, frame: bytes, urgent: bool) -> None:
         now = monotonic()
-        if now - self._told_at >= PAUSE:
-            urgent = True
-        if urgent:
-            self._told_at = now
+        if urgent or now - self._told_at >= PAUSE:
+            urgent, self._told_at = True, now
         self._replies.tell(frame, urgent)
 
     def _tell(self, act: Callable[[], Any]) -> None:

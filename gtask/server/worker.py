@@ -17,7 +17,7 @@ from time import monotonic
 from types import TracebackType
 from typing import NoReturn
 
-from gtask import contextbridge, current, tracing
+from gtask import contextbridge, current, logdefer, tracing
 from gtask.errors import EncodeError, Interrupted, ProtocolError
 from gtask.server import process
 from gtask.server.children import CALL, HOOKS, SETUP
@@ -61,6 +61,7 @@ def serve(sock: socket.socket, interface: Interface, config: ServerConfig, slot:
         os.register_at_fork(after_in_child=worker.on_fork)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what the master has sent meanwhile was held back
         current.provide(worker.current_call)
+        logdefer.watch(worker.story.deferred)
         if worker.greet():
             worker.run()
         status = 0
@@ -98,7 +99,7 @@ class _Worker:
         self._encode = Encoder(config.limit_message).encode
         self._decoder = Decoder(config.limit_message)
         self._replies = Replies(sock, slot, self.on_alarm)
-        self._story = Story(
+        self.story = Story(
             self._replies, self._encode, f"{config.name} worker", lambda: self.on_alarm(signal.SIGALRM, None)
         )
         self._client = ""
@@ -121,7 +122,7 @@ class _Worker:
         began = self._interruptible
         if not began:
             return
-        if self._story.on_alarm():
+        if self.story.on_alarm():
             return
         if self._slot.is_aimed_at(began):
             self._interruptible = 0.0
@@ -222,7 +223,7 @@ class _Worker:
                 self._look_for_reasons()
         elif type(message) is Before:
             if message.levels is not None:
-                self._story.capture.want(message.levels)
+                self.story.capture.want(message.levels)
             self._left = message.left
         elif type(message) is Done:
             self._slot.lent = False
@@ -242,7 +243,7 @@ class _Worker:
         tokens = self._variables.set(extras.context) if extras is not None and extras.context else None
         span = tracing.serve_call(method, extras.headers, self._config.name) if extras and extras.headers else None
         self._call, self._started, self._extended = do, started, 0.0
-        self._story.begin()
+        self.story.begin(extras is not None and extras.ld)
         try:
             self._interruptible = started
             frame = self._encode(ok := Ok(self._interface.call(args, do.kwargs)))
@@ -250,7 +251,7 @@ class _Worker:
         except BaseException as raised:
             self._interruptible = 0.0
             error = raised
-        self._story.end()
+        self.story.end()
         self._call = self._left = None
         if tokens is not None:
             contextbridge.reset(tokens)
@@ -283,7 +284,7 @@ class _Worker:
             until = monotonic() + seconds
             self._extended = max(self._extended, until)
             self._slot.extend(self._started, self._extended)
-            self._story.extend(seconds)
+            self.story.extend(seconds)
 
     def _raised(self, do: Do, error: BaseException) -> None:
         kind = type(error)  # isinstance would ask the error itself, too

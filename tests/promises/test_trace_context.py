@@ -82,7 +82,7 @@ def finished(exporter):
 
 
 def test_one_trace(serve, connect, finished):
-    """The program's span, the call at its caller, the call in the worker, the worker's own span: each the next's parent."""
+    """The program's span, the call at its caller, the call in the worker, its own span: each the next's parent."""
     client = connect(serve(SOURCE), max_workers=1)
     with trace.get_tracer("web").start_as_current_span("request") as request:
         headers = client.call("work", 1)
