@@ -57,6 +57,9 @@ class Client:
         setup_timeout: seconds that a new worker's setup may take; default 300.
         max_queue: how many calls may be queued on one checkout; default 10,000.
         limit_message: bytes that a message may have, both ways; default 64 MiB.
+        codec: how messages are written: ``"msgpack"`` (the default), or ``"json"`` for a server of AnyEvent::Task in
+            Perl. With JSON fewer types can travel, calls are sent one at a time, and errors are RemoteError; see
+            docs/protocol.rst.
 
     Raises:
         ValueError, TypeError: an argument makes no sense; the message says what is allowed.
@@ -86,6 +89,7 @@ class Client:
         setup_timeout: float = 300.0,
         max_queue: int = 10_000,
         limit_message: int = DEFAULT_LIMIT,
+        codec: str = "msgpack",
     ) -> None:
         self._config = ClientConfig(
             name=name,
@@ -108,6 +112,7 @@ class Client:
             setup_timeout=setup_timeout,
             max_queue=max_queue,
             limit_message=limit_message,
+            codec=codec,
         )
         if isinstance(address, str) and address.startswith("spawn:"):
             target = address[len("spawn:") :]

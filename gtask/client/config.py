@@ -11,6 +11,8 @@ from gtask.wire.messages import DEFAULT_LIMIT
 
 __all__ = ["ClientConfig"]
 
+CODECS = ("msgpack", "json")
+
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
@@ -40,6 +42,7 @@ class ClientConfig:
     refork_after_error: bool = True
     raises: Collection[type | ModuleType] | None = None
     limit_message: int = DEFAULT_LIMIT
+    codec: str = "msgpack"
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
@@ -60,6 +63,8 @@ class ClientConfig:
             raise TypeError(
                 f"on_reconnect_failed={self.on_reconnect_failed!r}: write a function that takes the client, or None"
             )
+        if self.codec not in CODECS:
+            raise ValueError(f"codec={self.codec!r}: write {' or '.join(map(repr, CODECS))}")
         if not isinstance(self.lifo, bool):
             raise TypeError(f"lifo={self.lifo!r}: write True or False")
         if self.raises is not None and not (

@@ -33,6 +33,8 @@ ARROWS = {
     "wire.messages": "errors",
     "wire.codec": "errors wire.messages",
     "wire.exchange": "errors wire.messages",
+    "wire.jsontext": "errors wire.messages",
+    "wire.jsonexchange": "wire.exchange wire.messages",
     "wire.tracebacks": "",
     "wire.failure": "errors wire.tracebacks",
     "wire.lastwords": "errors wire.codec wire.messages",
@@ -48,9 +50,12 @@ ARROWS = {
     "client.calls": "errors wire.messages",
     "client.connection": "errors address wire.codec wire.exchange wire.lastwords wire.messages "
     "client.calls client.verdicts",
+    "client.jsonconnection": "errors address wire.failure wire.jsonexchange wire.jsontext wire.messages "
+    "client.calls client.connection",
     "client.lease": "errors wire.failure wire.messages client.calls client.connection client.counters client.loop",
     "client.checkout": "client.calls client.lease",
-    "client.connector": "errors address spawn wire.codec wire.messages client.config client.connection client.ledger",
+    "client.connector": "errors address spawn wire.codec wire.jsontext wire.messages "
+    "client.config client.connection client.jsonconnection client.ledger",
     "client.nesting": "client.lease client.ledger",
     "client.pool": "errors address stats wire.failure wire.messages client.calls client.checkout client.config "
     "client.connection client.counters client.lease client.ledger client.loop client.nesting client.refusals",
@@ -72,8 +77,9 @@ ARROWS = {
     "server.scoreboard": "server.children",
     "server.replies": "server.scoreboard",
     "server.status": "server.children server.interface",
-    "server.worker": "errors wire.codec wire.exchange wire.failure wire.messages "
-    "server.children server.config server.interface server.process server.replies server.scoreboard",
+    "server.jsonpeer": "wire.jsonexchange wire.jsontext server.interface",
+    "server.worker": "errors wire.codec wire.exchange wire.failure wire.jsonexchange wire.jsontext wire.messages "
+    "server.children server.config server.interface server.jsonpeer server.process server.replies server.scoreboard",
     "server.master": "wire.lastwords wire.messages server.children server.config server.interface server.listener "
     "server.process server.scoreboard server.status server.watch server.worker",
     "server.application": "address server.config server.interface server.listener server.logs server.master "
@@ -95,7 +101,8 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 HOMES = {
     "msgpack": "wire.codec",
     "gevent": "client.calls client.connection client.connector client.loop testing",
-    "socket": "address server.listener server.master server.replies server.systemd server.worker tool.conversation",
+    "socket": "address server.jsonpeer server.listener server.master server.replies server.systemd server.worker "
+    "tool.conversation",
     "select": "server.keeper server.listener server.master server.process tool.conversation tool.top",
     "fork": "server.master server.embed server.process",
     "subprocess": "spawn",
@@ -123,6 +130,8 @@ PURE = {
     "wire.messages": "",
     "wire.codec": "msgpack",
     "wire.exchange": "",
+    "wire.jsontext": "",
+    "wire.jsonexchange": "",
     "wire.tracebacks": "",
     "wire.failure": "",
     "wire.lastwords": "msgpack",
