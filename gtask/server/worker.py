@@ -292,9 +292,9 @@ class _Worker:
             self._say(Bye(self._asks[:SHORT]))
 
     def _end_checkout(self) -> None:
+        self._replies.flush()
         if not self._interface.has_checkout_done:
             return
-        self._replies.flush()
         try:
             self._run(HOOKS, self._interface.checkout_done)
         except BaseException as error:  # the calls of the checkout have been answered; what is left may be unclean
