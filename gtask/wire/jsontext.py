@@ -242,7 +242,7 @@ class Decoder:
 
     def _message(self, text: bytearray) -> Message:
         try:
-            plain, _ = _read(text.decode("utf-8"))
+            plain, _ = _read(text.decode("utf-8", "surrogatepass"))
         except ProtocolError:
             raise
         except Exception as error:  # any failure to read hostile bytes is the peer's fault
