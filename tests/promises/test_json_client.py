@@ -175,8 +175,9 @@ def test_the_queue_is_bounded(server, connect):
         assert [result.get() for result in results] == [1, 1]
 
 
-def test_a_time_out(server, client):
-    """Sticky; calls behind it never run, and the next checkout has another worker."""
+def test_a_time_out(server, client, monkeypatch):
+    """Sticky; calls behind it never run, and the next checkout has another worker. Nobody waits for last words."""
+    monkeypatch.setattr("gtask.client.connection.LAST_WORDS", 600)
     with client.checkout(timeout=0.2) as worker:
         late, behind = worker.sleep.submit(60), worker.mark.submit("never")
         with pytest.raises(gtask.CallTimeout, match=r"sleep took longer than 0.2 s in the worker at unix:"):
