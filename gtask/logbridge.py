@@ -18,12 +18,17 @@ from typing import Any
 from gtask.wire import failure
 from gtask.wire.plain import Room
 
-__all__ = ["Capture", "Data", "Levels", "describe", "replay", "weight"]
+__all__ = ["Capture", "Data", "Levels", "describe", "from_deferred", "replay", "weight"]
 
 Data = dict[str, Any]
 
 TEXT_LIMIT = 65536
 """Characters of one text of a record."""
+
+PEER = "gtask.peer"
+"""The logger of what a foreign worker logs, which knows no loggers."""
+
+_OF_DEFERRED = ((10, logging.ERROR), (20, logging.WARNING), (30, logging.INFO))
 
 MANY = 1000
 """How many loggers may have a level of their own; where more have, the lowest of all stands for them."""
@@ -137,6 +142,17 @@ def _record(data: Data, pid: int, raises: Collection[type | ModuleType] | None) 
         if type(key) is str and key not in _STANDARD:
             setattr(record, key, logging.getLogger(record.name))
     return record
+
+
+def from_deferred(ld: object) -> list[Data]:
+    """The messages of a deferred log, such as a worker of AnyEvent::Task has sent, as records; garbage is ignored."""
+    logs = ld.get("logs") if isinstance(ld, dict) else None
+    records = []
+    for entry in logs if isinstance(logs, list) else ():
+        if isinstance(entry, list) and len(entry) >= 2 and isinstance(entry[1], int):
+            level = next((level for known, level in _OF_DEFERRED if entry[1] <= known), logging.DEBUG)
+            records.append({"name": PEER, "level": level, "msg": "%s", "args": [" ".join(map(str, entry[2:]))]})
+    return records
 
 
 def _get(data: Data, key: str, kind: type, default: Any) -> Any:

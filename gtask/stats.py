@@ -52,7 +52,7 @@ class ClientStats:
         deaths: workers that died, by cause: the name of a signal, ``exit N``, or ``connection lost``.
         retirements: workers that the client has closed, by cause: ``max_checkouts``, ``max_lifetime``, ``max_idle``,
             ``drain``, ``resize``, ``close``, ``a call raised``, ``interrupted`` (cancelled ones included), ``protocol
-            error``, or what the worker gave as its reason.
+            error``, ``setup failed`` (said in the reply to a call, with JSON), or what the worker gave as its reason.
         connects, failed_connects: workers that came, and attempts at which none did (failed setups included).
         rejected: checkouts that max_waiting has turned away.
         shed: waiting checkouts that shed_target has turned away.

@@ -64,6 +64,9 @@ class Client:
             their levels here want it; default True.
         context: context variables whose values here the worker's code has, too; each must be at the top level of a
             module, and what it holds must be able to travel. Default: none.
+        codec: how messages are written: ``"msgpack"`` (the default), or ``"json"`` for a server of AnyEvent::Task in
+            Perl. With JSON fewer types can travel, calls are sent one at a time, and errors are RemoteError; see
+            docs/protocol.rst.
 
     Raises:
         ValueError, TypeError: an argument makes no sense; the message says what is allowed.
@@ -95,6 +98,7 @@ class Client:
         limit_message: int = DEFAULT_LIMIT,
         logs: bool = True,
         context: Sequence[ContextVar[Any]] = (),
+        codec: str = "msgpack",
     ) -> None:
         self._config = ClientConfig(
             name=name,
@@ -119,6 +123,7 @@ class Client:
             limit_message=limit_message,
             logs=logs,
             context=contextbridge.name(context),
+            codec=codec,
         )
         if isinstance(address, str) and address.startswith("spawn:"):
             target = address[len("spawn:") :]

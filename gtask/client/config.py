@@ -12,6 +12,8 @@ from gtask.wire.messages import DEFAULT_LIMIT
 
 __all__ = ["ClientConfig"]
 
+CODECS = ("msgpack", "json")
+
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
@@ -43,6 +45,7 @@ class ClientConfig:
     limit_message: int = DEFAULT_LIMIT
     logs: bool = True
     context: Named = ()
+    codec: str = "msgpack"
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
@@ -63,6 +66,8 @@ class ClientConfig:
             raise TypeError(
                 f"on_reconnect_failed={self.on_reconnect_failed!r}: write a function that takes the client, or None"
             )
+        if self.codec not in CODECS:
+            raise ValueError(f"codec={self.codec!r}: write {' or '.join(map(repr, CODECS))}")
         for name in ("lifo", "logs"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}={getattr(self, name)!r}: write True or False")

@@ -69,6 +69,26 @@ class Owner(Protocol):
         """
 
 
+class Writer(Protocol):
+    """Writes messages: an encoder of :mod:`gtask.wire.codec` or :mod:`gtask.wire.jsontext`."""
+
+    def encode(self, message: Message, /) -> bytes: ...
+
+
+class Reader(Protocol):
+    """Reads what the worker sends: the ReplyDecoder of :mod:`gtask.wire.lastwords` or :mod:`gtask.wire.jsontext`."""
+
+    space: memoryview
+
+    @property
+    def withheld(self) -> bool: ...
+    @property
+    def midway(self) -> bool: ...
+    def received(self, count: int, /) -> list[Message]: ...
+    def settle(self) -> list[Message]: ...
+    def ended(self) -> tuple[list[Message], Rip | None]: ...
+
+
 class Connection:
     """A worker, as its client sees it.
 
@@ -113,12 +133,15 @@ class Connection:
         "untouched",
     )
 
+    done_frame = Encoder().encode(Done())
+    """What tells the worker that its checkout is over."""
+
     def __init__(
         self,
         sock: Any,
         address: Address,
         owner: Owner,
-        encoder: Encoder,
+        encoder: Writer,
         limit: int,
         client: str = "",
         timeout: float | None = None,
@@ -138,7 +161,7 @@ class Connection:
         self._socket = sock
         self._exchange = Exchange()
         self._encoder = encoder
-        self._decoder = ReplyDecoder(limit)
+        self._decoder: Reader = ReplyDecoder(limit)
         self.pending: deque[Call] = deque()
         self._unsent: deque[memoryview] = deque()
         self._burst: list[bytes] = []
@@ -213,7 +236,7 @@ class Connection:
                 self._set_alarm(deadline, now)
         if self._owes_done:
             self._owes_done = False
-            frame = _DONE_FRAME + frame
+            frame = self.done_frame + frame
         if len(pending) <= BUSY_WITH:
             self._write(frame)
             return
@@ -247,14 +270,14 @@ class Connection:
         if self._exchange.state == "idle":
             self._owes_done = True  # rides with the next request
             return True
-        self._write(_DONE_FRAME)
+        self._write(self.done_frame)
         return False
 
     def tell_done(self) -> None:
         """Nobody has wanted the worker for a while: tell it now that its checkout is over, unless it knows."""
         if self._owes_done:
             self._owes_done = False
-            self._write(_DONE_FRAME)
+            self._write(self.done_frame)
 
     def tell_when_drained(self) -> None:
         """Call the owner's ``drained`` once the last reply that is owed has come."""
@@ -482,12 +505,15 @@ class Connection:
                 self._set_alarm(deadline, now)
             return
         if not self._overdue:
-            # Half-closed, so that the server hears it while the worker's last words can still come.
             self._overdue = True
-            self._shut_down()
-            self._set_alarm(now + LAST_WORDS, now)
+            self._give_up(now)
             return
         self.hang_up(self._overdue_error())
+
+    def _give_up(self, now: float) -> None:
+        """The time of a call is over: half-close, so that the server hears it while last words can still come."""
+        self._shut_down()
+        self._set_alarm(now + LAST_WORDS, now)
 
     def _settle_later(self) -> None:
         if self._settle_alarm is not None:  # started again, it would go on where it had been stopped
@@ -545,7 +571,6 @@ class Connection:
 
 
 _A_DO, _A_DONE = Do(()), Done()
-_DONE_FRAME = Encoder().encode(_A_DONE)
 
 
 def _reason(error: OSError) -> str:

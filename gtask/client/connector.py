@@ -18,11 +18,13 @@ from gtask import address as addresses
 from gtask.address import Address, TcpAddress, UnixAddress
 from gtask.client.config import ClientConfig
 from gtask.client.connection import Connection, Owner
+from gtask.client.jsonconnection import JsonConnection
 from gtask.client.ledger import Slot
 from gtask.errors import ClientClosed, Error
 from gtask.logbridge import Levels
 from gtask.spawn import SpawnedServer
 from gtask.wire.codec import Encoder
+from gtask.wire.jsontext import Encoder as JsonEncoder
 from gtask.wire.messages import Extras, Hi
 
 __all__ = ["Connector", "Encode"]
@@ -76,7 +78,9 @@ class Connector:
         self._config = config
         self._spawn = spawn
         self._server: SpawnedServer | None = None
-        self._encoder = Encoder(config.limit_message)
+        is_json = config.codec == "json"
+        self._connection = JsonConnection if is_json else Connection
+        self._encoder = JsonEncoder(config.limit_message) if is_json else Encoder(config.limit_message)
         self.encode: Encode = self._encoder.encode_do
         self._levels = Levels() if config.logs else None
         self._attempts: dict[Slot, Any] = {}
@@ -140,7 +144,7 @@ class Connector:
         config, connection = self._config, None
         try:
             sock = connect(self.address, CONNECT_TIMEOUT)
-            connection = Connection(
+            connection = self._connection(
                 sock,
                 self.address,
                 pool,

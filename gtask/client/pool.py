@@ -584,7 +584,7 @@ def _callers_stack() -> traceback.StackSummary:
     return traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
 
 
-_CUT_OFF = {ClientClosed: "close", ProtocolError: "protocol error"}
+_CUT_OFF = {ClientClosed: "close", ProtocolError: "protocol error", SetupError: "setup failed"}
 """Why a worker was closed amid a checkout, by its error; else it was cancelled, or its caller interrupted."""
 
 

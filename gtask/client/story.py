@@ -73,6 +73,11 @@ class Story:
         self._dropped = self._size = self._weight = 0
 
     @property
+    def has_request_log(self) -> bool:
+        """Whether deferred messages go to a request log."""
+        return self._request_log is not None
+
+    @property
     def has_records(self) -> bool:
         """Whether there is anything to replay."""
         return bool(self._records or self._dropped)

@@ -57,6 +57,7 @@ class Interface:
         self._make: Callable[[], Any] | None = None
         self._function: Callable[..., Any] | None = None
         self._methods: dict[str, Callable[..., Any]] = {}
+        self._own_hooks: list[str] = []  # those of the instance
         self._resolve(target)
 
     def __repr__(self) -> str:
@@ -89,15 +90,18 @@ class Interface:
     # --- in the worker ---------------------------------------------------------------------------------
 
     def setup(self) -> None:
-        """Make the instance, if the target is a class, and run the setup hook."""
+        """Make the instance, if the target is a class, and run the setup hook. If it raises it can be run again."""
         if self._make is not None:
             instance = self._make()
             if self._function is not None:
                 self._function = instance
             self._methods = {name: getattr(instance, name) for name in self._methods}
-            for hook, function in self._hooks.items():
-                if isinstance(function, _OfInstance):
-                    self._hooks[hook] = getattr(instance, hook)
+            # Kept for a second setup, if this one fails.
+            self._own_hooks = self._own_hooks or [
+                hook for hook, function in self._hooks.items() if isinstance(function, _OfInstance)
+            ]
+            for hook in self._own_hooks:
+                self._hooks[hook] = getattr(instance, hook)
         self._run_hook("setup")
 
     def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

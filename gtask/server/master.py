@@ -360,8 +360,9 @@ class Master:
                 stacks=stacks,
                 why=obituary.why,
             )
+            words = last_words(rip) if held.slot.wants_last_words else b""
             with contextlib.suppress(OSError):  # nobody has to hear them
-                held.connection.send(held.slot.take_held() + last_words(rip), socket.MSG_DONTWAIT)
+                held.connection.send(held.slot.take_held() + words, socket.MSG_DONTWAIT)
                 # A worker that was forked just now has this duplicate, too, until it has closed it.
                 held.connection.shutdown(socket.SHUT_RDWR)
                 while held.connection.recv(65536, socket.MSG_DONTWAIT):

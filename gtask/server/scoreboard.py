@@ -22,7 +22,8 @@ _EXTENSION = struct.Struct("=dd")
 _EXTENSION_PLACE = 72
 _HELD = struct.Struct("=I")
 _HELD_PLACE = 88
-_REPLIES_PLACE = 92
+_TERSE_PLACE = 92
+_REPLIES_PLACE = 93
 
 MEMORY = 32 * 1024
 HOLDS = MEMORY - _REPLIES_PLACE
@@ -111,6 +112,15 @@ class Slot:
         _HELD.pack_into(self._memory, _HELD_PLACE, 0)
         self._held = 0
         return self._memory[_REPLIES_PLACE : _REPLIES_PLACE + held]
+
+    def want_no_last_words(self) -> None:
+        """In the worker: its client speaks JSON, and would not understand them."""
+        self._memory[_TERSE_PLACE] = 1
+
+    @property
+    def wants_last_words(self) -> bool:
+        """In the master, after the worker's death: whether its client is to be told of it."""
+        return not self._memory[_TERSE_PLACE]
 
     def read_stacks(self) -> str:
         """In the master, after the worker's death: the stacks that faulthandler wrote, or ""."""

@@ -55,10 +55,15 @@ class Story:
         self._writing = False  # in the main thread
         self._alarmed = False
         self._wants_ld = False
+        self._is_terse = False
         self._told_at = 0.0
         self._told = 0
         self._dropped = 0
         self._dropped_size = 0
+
+    def be_terse(self) -> None:
+        """The client hears nothing but replies: what is deferred goes with those, and the rest to nobody."""
+        self._is_terse = True
 
     def begin(self, wants_ld: bool) -> None:
         """A call begins.
@@ -67,16 +72,24 @@ class Story:
             wants_ld: whether its caller wants to have its deferred log.
         """
         self.capture.is_open = True
-        if wants_ld:
+        if wants_ld or self._is_terse:
             self._wants_ld = True
             logdefer.begin_call()
 
-    def end(self) -> None:
-        """It is over: nothing may be told before its reply any more."""
+    def end(self) -> dict[str, Any] | None:
+        """It is over: nothing may be told before its reply any more.
+
+        Returns:
+            what the reply itself has to tell, as ``ld``.
+        """
+        part = None
         with self._lock:
             if self._wants_ld:
                 self._wants_ld = False
-                self._tell_deferred(urgent=False)
+                if self._is_terse:
+                    part = logdefer.take()
+                else:
+                    self._tell_deferred(urgent=False)
                 logdefer.end_call()
             self.capture.is_open = False
             if self._told:
@@ -85,6 +98,7 @@ class Story:
                     dropped, self._dropped = self._dropped, 0
                     self._replies.tell(self._encode(Log(dropped=dropped, size=self._dropped_size)), False)
                     self._dropped_size = 0
+        return part
 
     def on_alarm(self) -> bool:
         """SIGALRM has come in, in the main thread.
@@ -140,6 +154,8 @@ class Story:
         self._replies.tell(frame, urgent)
 
     def _tell(self, act: Callable[[], Any]) -> None:
+        if self._is_terse:
+            return
         if os.getpid() != self._pid:
             return  # the connection is not that of a process which the application has forked
         is_main = threading.get_ident() == self._main

@@ -13,9 +13,10 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gtask import contextbridge, current, logdefer, tracing
 from gtask.errors import EncodeError, Interrupted, ProtocolError
@@ -23,12 +24,14 @@ from gtask.server import process
 from gtask.server.children import CALL, HOOKS, SETUP
 from gtask.server.config import ServerConfig
 from gtask.server.interface import Interface
+from gtask.server.jsonpeer import JsonPeer, first_byte
 from gtask.server.replies import Replies
 from gtask.server.scoreboard import Slot
 from gtask.server.story import Story
-from gtask.wire import failure
+from gtask.wire import failure, jsontext
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.exchange import Exchange
+from gtask.wire.jsonexchange import SETUP_EXCEPTION
 from gtask.wire.messages import Before, Bye, Do, Done, Er, Extras, Hi, Message, Ok, Sk
 
 __all__ = ["serve"]
@@ -97,7 +100,8 @@ class _Worker:
         self._slot = slot
         self._exchange = Exchange()
         self._encode = Encoder(config.limit_message).encode
-        self._decoder = Decoder(config.limit_message)
+        self._decoder: Decoder | jsontext.Decoder = Decoder(config.limit_message)
+        self._json: JsonPeer | None = None  # who the client is, if it speaks JSON
         self._replies = Replies(sock, slot, self.on_alarm)
         self.story = Story(
             self._replies, self._encode, f"{config.name} worker", lambda: self.on_alarm(signal.SIGALRM, None)
@@ -147,11 +151,21 @@ class _Worker:
                 signal.signal(number, signal.SIG_DFL)
 
     def greet(self) -> bool:
-        """Hear the client's greeting, run setup, answer; False if there is nobody to serve, or no way to."""
+        """Hear the client's greeting, run setup, answer; False if there is nobody to serve, or no way to.
+
+        A JSON peer does not greet: its first byte tells what it is, and setup runs before its first call.
+        """
         # A peer that says nothing, or little by little, must not keep a worker.
-        self._early = self._receive(monotonic() + self._config.greeting_timeout)
-        if not self._early:
-            return False
+        deadline = monotonic() + self._config.greeting_timeout
+        if first_byte(self._socket, deadline) == jsontext.OPENING:
+            self._json = peer = JsonPeer(self._socket, self._interface, self._config.limit_message)
+            self._exchange, self._encode, self._decoder = peer.exchange, peer.encode, peer.decoder
+            self._interface = peer.before_setup
+            self._slot.want_no_last_words()
+            self.story.be_terse()
+        self._early = self._receive(deadline)
+        if not self._early or self._json is not None:
+            return bool(self._early)
         hello = self._early.pop(0)
         self._exchange.client_says(hello)
         if isinstance(hello, Hi):
@@ -177,11 +191,12 @@ class _Worker:
         """Serve calls until the client hangs up, or the master does; then run the hooks that are due."""
         try:
             messages = self._early
+            hear = self._hear if self._json is None else partial(self._hear_json, self._json)
             while True:
                 last = len(messages) - 1
                 for index, message in enumerate(messages):
                     self._replies.more_follow = index < last
-                    self._hear(message)
+                    hear(message)
                     if self._interruption is not None:
                         return
                 self._slot.end(monotonic())
@@ -231,6 +246,21 @@ class _Worker:
             if self._asks:
                 self._ask()
 
+    def _hear_json(self, peer: JsonPeer, message: Message) -> None:
+        """What a JSON peer says. As long as setup has not succeeded, each call tries it, and may be told the error."""
+        if type(message) is Do and self._interface is peer.before_setup:
+            try:
+                self._run(SETUP, peer.interface.setup)
+            except BaseException as error:  # whatever it is, the client is told
+                if self._interruption is None:
+                    self._exchange.client_says(message)
+                    self._say_error(SETUP_EXCEPTION + failure.text(error), error)
+                return
+            if self._interruption is not None:  # and setup has swallowed it
+                return
+            self._interface = peer.interface
+        self._hear(message)
+
     def _execute(self, do: Do) -> None:
         args = do.args
         method = args[0] if args and type(args[0]) is str else "()"
@@ -251,7 +281,7 @@ class _Worker:
         except BaseException as raised:
             self._interruptible = 0.0
             error = raised
-        self.story.end()
+        ld = self.story.end()
         self._call = self._left = None
         if tokens is not None:
             contextbridge.reset(tokens)
@@ -259,11 +289,16 @@ class _Worker:
         error = self._interruption or error  # also if the application has swallowed it
         if span is not None:
             span.end(error)
+        if ld is not None:
+            ld = jsontext.writable(ld)
+            if error is None:
+                ok.ld = ld
+                frame = self._encode(ok)
         if error is None:
             self._exchange.worker_says(ok)
             self._replies.send(frame)
         else:
-            self._raised(do, error)
+            self._raised(do, error, ld)
             error = None  # it knows this frame
 
     def current_call(self) -> current.Call | None:
@@ -286,15 +321,19 @@ class _Worker:
             self._slot.extend(self._started, self._extended)
             self.story.extend(seconds)
 
-    def _raised(self, do: Do, error: BaseException) -> None:
+    def _raised(self, do: Do, error: BaseException, ld: dict[str, Any] | None) -> None:
+        if self._json is not None and self._interruption is not None:
+            return  # nobody waits for the reply: the connection ends
         kind = type(error)  # isinstance would ask the error itself, too
         if issubclass(kind, MemoryError) or not issubclass(kind, (Exception, Interrupted)):
             self._asks = self._asks or f"a call raised {kind.__name__}"
             self._ask()
         self._exchange.failed(do)
-        text = failure.text(error)
+        self._say_error(failure.text(error), error, ld)
+
+    def _say_error(self, text: str, error: BaseException, ld: dict[str, Any] | None = None) -> None:
         try:
-            self._say(Er(text, failure.describe(_without_our_frames(error))))
+            self._say(Er(text, failure.describe(_without_our_frames(error)), ld))
         except EncodeError:  # over a small limit_message
             self._say(Er(text[:SHORT]))
 
@@ -307,21 +346,25 @@ class _Worker:
             self._ask()
 
     def _ask(self) -> None:
-        if not self._has_asked:
+        if self._json is not None:
+            if not self._slot.lent and not self._replies.more_follow:
+                self._json.hang_up()
+        elif not self._has_asked:
             self._has_asked = True
             self._say(Bye(self._asks[:SHORT]))
 
     def _end_checkout(self) -> None:
+        self._replies.flush()
         if not self._interface.has_checkout_done:
             return
-        self._replies.flush()
         try:
             self._run(HOOKS, self._interface.checkout_done)
         except BaseException as error:  # the calls of the checkout have been answered; what is left may be unclean
             log.exception("checkout_done failed in worker %d; it asks to be retired", os.getpid())
             self._asks = self._asks or f"checkout_done raised {type(error).__name__}"
             self._ask()
-        self._say(Done())
+        if self._json is None:
+            self._say(Done())
 
     def _say(self, message: Message) -> None:
         frame = self._encode(message)

@@ -36,6 +36,7 @@ def test_defaults():
         refork_after_error=True,
         raises=None,
         limit_message=DEFAULT_LIMIT,
+        codec="msgpack",
     )
 
 
@@ -48,7 +49,7 @@ def test_defaults():
         {"raises": {OSError}}, {"max_lifetime": 0.5}, {"max_idle": None}, {"max_idle": math.inf}, {"lifo": False},
         {"max_waiting": 0}, {"shed_target": 0.01, "shed_interval": 1}, {"max_connecting": 1},
         {"reconnect_timeout": 0.1}, {"reconnect_timeout": math.inf}, {"on_reconnect_failed": print},
-        {"leak_after": 5},
+        {"leak_after": 5}, {"codec": "json"},
     ],
     ids=repr,
 )  # fmt: skip
@@ -72,7 +73,7 @@ def test_what_makes_sense_is_accepted(options):
         *[(name, value)
           for name in ("max_lifetime", "max_idle", "shed_target", "leak_after", "shed_interval", "reconnect_timeout")
           for value in (0, -1.5, math.nan, "5", [1])],
-        ("shed_interval", None), ("reconnect_timeout", None),
+        ("shed_interval", None), ("reconnect_timeout", None), ("codec", "xml"), ("codec", None), ("codec", []),
     ],
     ids=repr,
 )  # fmt: skip
@@ -97,6 +98,7 @@ def test_what_makes_no_sense_is_refused_by_name(option, value):
         ("max_waiting", 0.5, "a whole number"),
         ("max_connecting", 0, "a number of at least 1"),
         ("lifo", "fifo", "True or False"),
+        ("codec", "JSON", "'msgpack' or 'json'"),
         ("on_reconnect_failed", 5, "a function that takes the client, or None"),
     ],
 )

@@ -10,6 +10,7 @@ import datetime
 import decimal
 import os
 import re
+import socket
 import subprocess
 import sys
 import textwrap
@@ -25,17 +26,20 @@ from gtask.errors import ProtocolError
 from gtask.server import children, scoreboard
 from gtask.server.config import ServerConfig
 from gtask.tool.conversation import Conversation
-from gtask.wire import codec, exchange, failure, lastwords, messages
+from gtask.wire import codec, exchange, failure, jsonexchange, jsontext, lastwords, messages
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.lastwords import ReplyDecoder, last_words
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.rst").read_text(encoding="utf-8")
 KINDS = {
     "hi": messages.Hi,
+    "be": messages.Before,
     "do": messages.Do,
     "ok": messages.Ok,
     "er": messages.Er,
     "sk": messages.Sk,
+    "lg": messages.Log,
+    "ex": messages.Extend,
     "dn": messages.Done,
     "by": messages.Bye,
     "rip": messages.Rip,
@@ -48,6 +52,8 @@ EXAMPLES = [
 ]
 MESSAGES = [(plain, frame) for plain, frame in EXAMPLES if isinstance(plain, list)]
 VALUES = [(value, packed) for value, packed in EXAMPLES if not isinstance(value, list)]
+DUMP = [(who, bytes.fromhex(data)) for who, data in re.findall(rf"^    ([<>]) ({HEX})$", DOCUMENT, re.MULTILINE)]
+JSON_TEXTS = [(who, text.encode()) for who, text in re.findall(r"^    ([<>]) (\[.*\])$", DOCUMENT, re.MULTILINE)]
 VALUE_HEAD = bytes.fromhex("93 a2 6f 6b c0")  # ["ok", nil, value]
 
 SERVED = """
@@ -119,7 +125,7 @@ def test_values(value, packed):
 def test_examples_are_complete():
     """There is an example of each kind of message, of each key of meta, and of each extension type."""
     assert {plain[0] for plain, _ in MESSAGES} == set(KINDS)
-    keys = {name.strip("`") for heading in ("key       type", "key of rip") for name, *_ in rows(heading)}
+    keys = {name.strip("`") for heading in ("key         type", "key of rip") for name, *_ in rows(heading)}
     assert {key for plain, _ in MESSAGES for key in plain[1] or ()} == keys
     codes = {
         type(value).__name__: int(code)
@@ -194,6 +200,13 @@ def test_table_of_states():
     assert told == exchange.TABLE
 
 
+def test_table_of_states_with_json():
+    """So is the smaller one of JSON peers."""
+    told = {(state, who, KINDS[kind]): then for state, who, kind, then in rows("when")}
+    assert told == jsonexchange.TABLE
+    assert jsonexchange.JsonExchange().state == next(state for state, *_ in rows("when"))
+
+
 def test_keys_of_exceptions():
     """The map that tells an exception has the keys that the document lists."""
     told = [name.strip("`") for name, *_ in rows("key          type") if name]
@@ -213,6 +226,10 @@ def test_numbers():
     assert f"A trailer has at most {lastwords.LONGEST:,} bytes" in text
     assert f"between 1 and {lastwords.LONGEST:,} bytes" in text
     assert f"Cut at {re.search('([0-9]+)s$', scoreboard._ENTRY.format)[1]} bytes" in text
+    assert f"A whole number has at most {jsontext.DIGITS:,} digits" in text
+    assert f"lie in each other {jsontext.DEPTH} deep" in text
+    assert f"begins with ``{jsonexchange.SETUP_EXCEPTION.strip()}`` and a space" in text
+    assert f"which is ``{jsontext.OPENING.decode()}``" in text
     assert f"says nothing for {ServerConfig((UnixAddress('x'),)).greeting_timeout:g} seconds" in text
 
 
@@ -241,6 +258,43 @@ def test_asking_about_the_server(serve):
         with pytest.raises(AttributeError, match="has no method"):
             conversation.call("hash", "s3cret")
     assert told == ["ping", "methods", "name", "signature", "doc", "status"]
+
+
+def talk(server, said, size_of):
+    """Send a server what stands behind ``>``; gives what it has answered, each with the size that is asked for it."""
+    answers = []
+    with socket.socket(socket.AF_UNIX) as sock:
+        testing.wait_until(lambda: sock.connect_ex(server.address.path) == 0, 20, "the server")
+        for who, data in said:
+            if who == ">":
+                sock.sendall(data)
+            else:
+                answers.append(sock.recv(size_of(sock, data), socket.MSG_WAITALL))
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b""
+    return answers
+
+
+def test_conversation(serve):
+    """The bytes of the whole conversation are those that a real server sends, but for the process id."""
+    frames = [(who, data) for who, data in DUMP if not data.startswith(jsontext.OPENING)]
+    told = [data for who, data in frames if who == "<"]
+
+    def size_of(sock, _):
+        return 4 + int.from_bytes(sock.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL), "big")
+
+    hi, *answers = talk(serve(SERVED, "--name", "hasher"), frames, size_of)
+    assert answers == told[1:]
+    (greeting,) = decode(hi, len(hi))
+    greeting.pid = 4711
+    assert Encoder().encode(greeting) == told[0]
+
+
+def test_conversation_in_json(serve):
+    """So are those of the one in JSON; the document shows the first texts as bytes, too."""
+    answers = talk(serve(SERVED), JSON_TEXTS, lambda _, expected: len(expected))
+    assert answers == [text for who, text in JSON_TEXTS if who == "<"]
+    assert [line for line in DUMP if line[1].startswith(jsontext.OPENING)] == JSON_TEXTS[:2]
 
 
 def test_complete_client(serve, connect, tmp_path):

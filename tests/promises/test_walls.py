@@ -38,6 +38,8 @@ ARROWS = {
     "wire.messages": "errors",
     "wire.codec": "errors wire.messages",
     "wire.exchange": "errors wire.messages",
+    "wire.jsontext": "errors wire.messages",
+    "wire.jsonexchange": "wire.exchange wire.messages",
     "wire.tracebacks": "",
     "wire.plain": "",
     "wire.failure": "errors wire.plain wire.tracebacks",
@@ -55,11 +57,13 @@ ARROWS = {
     "client.calls": "errors wire.messages client.story",
     "client.connection": "errors address logbridge wire.codec wire.exchange wire.lastwords wire.messages "
     "client.calls client.story client.verdicts",
+    "client.jsonconnection": "errors address logbridge wire.failure wire.jsonexchange wire.jsontext wire.messages "
+    "client.calls client.connection client.story",
     "client.lease": "errors contextbridge tracing wire.failure wire.messages "
     "client.calls client.connection client.counters client.loop client.story",
     "client.checkout": "client.calls client.lease",
-    "client.connector": "errors address logbridge spawn wire.codec wire.messages client.config "
-    "client.connection client.ledger",
+    "client.connector": "errors address logbridge spawn wire.codec wire.jsontext wire.messages "
+    "client.config client.connection client.jsonconnection client.ledger",
     "client.nesting": "client.lease client.ledger",
     "client.pool": "errors address stats wire.failure wire.messages client.calls client.checkout client.config "
     "client.connection client.counters client.lease client.ledger client.loop client.nesting client.refusals "
@@ -84,8 +88,9 @@ ARROWS = {
     "server.replies": "server.scoreboard",
     "server.story": "logbridge logdefer wire.messages server.replies",
     "server.status": "server.children server.interface",
-    "server.worker": "errors contextbridge current logdefer tracing "
-    "wire.codec wire.exchange wire.failure wire.messages server.children server.config server.interface "
+    "server.jsonpeer": "wire.jsonexchange wire.jsontext server.interface",
+    "server.worker": "errors contextbridge current logdefer tracing wire.codec wire.exchange wire.failure "
+    "wire.jsonexchange wire.jsontext wire.messages server.children server.config server.interface server.jsonpeer "
     "server.process server.replies server.scoreboard server.story",
     "server.master": "wire.lastwords wire.messages server.children server.config server.interface server.listener "
     "server.process server.scoreboard server.status server.watch server.worker",
@@ -108,7 +113,8 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 HOMES = {
     "msgpack": "wire.codec",
     "gevent": "client.calls client.connection client.connector client.loop testing",
-    "socket": "address server.listener server.master server.replies server.systemd server.worker tool.conversation",
+    "socket": "address server.jsonpeer server.listener server.master server.replies server.systemd server.worker "
+    "tool.conversation",
     "select": "server.keeper server.listener server.master server.process tool.conversation tool.top",
     "fork": "server.master server.embed server.process",
     "subprocess": "spawn",
@@ -139,6 +145,8 @@ PURE = {
     "wire.codec": "msgpack",
     "wire.exchange": "",
     "wire.plain": "",
+    "wire.jsontext": "",
+    "wire.jsonexchange": "",
     "wire.tracebacks": "",
     "wire.failure": "",
     "wire.lastwords": "msgpack",

@@ -1,0 +1,108 @@
+"""One socket to one worker that speaks JSON, such as one of AnyEvent::Task in Perl.
+
+It knows no queues: whatever lies in its socket runs, also behind a call that has raised. So one request is sent at a
+time, and the others wait here until the reply has come; if that is an error they are never sent. It does not greet, and
+nobody says last words for it.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from gtask import logbridge
+from gtask.address import Address
+from gtask.client.calls import Call
+from gtask.client.connection import Connection, Owner, Writer
+from gtask.client.story import Story
+from gtask.errors import SetupError
+from gtask.logbridge import Levels
+from gtask.wire import failure
+from gtask.wire.jsonexchange import SETUP_EXCEPTION, JsonExchange
+from gtask.wire.jsontext import Encoder, ReplyDecoder
+from gtask.wire.messages import Do, Done, Er, Hi, Log, Message, Ok, Sk
+
+__all__ = ["JsonConnection"]
+
+
+class JsonConnection(Connection):
+    """A worker, as its client sees it. In ``pending`` only the first call has been sent."""
+
+    __slots__ = ()
+
+    done_frame = Encoder().encode(Done())
+
+    def __init__(
+        self,
+        sock: Any,
+        address: Address,
+        owner: Owner,
+        encoder: Writer,
+        limit: int,
+        client: str = "",
+        timeout: float | None = None,
+        levels: Levels | None = None,
+    ) -> None:
+        super().__init__(sock, address, owner, encoder, limit, client, timeout, levels)
+        self._exchange = JsonExchange()
+        self._decoder = ReplyDecoder(limit)
+
+    def greet(self, timeout: float) -> Hi:
+        """Nobody greets: that the connection is there has to do. Setup runs before the first call."""
+        return Hi()
+
+    def send(self, call: Call) -> None:
+        """Send a request, or keep it until those before it are answered. Its outcome goes to ``call.deliver``."""
+        self.pending.append(call)
+        if len(self.pending) == 1:
+            self._send_first()
+
+    @property
+    def is_sound(self) -> bool:
+        return self.error is None and self._exchange.owed == bool(self.pending) and bool(self._reader.active)
+
+    @property
+    def label(self) -> str:
+        client = f", for client {self._client!r}" if self._client else ""
+        return f"the worker at {self.address}{client}"
+
+    def _send_first(self) -> None:
+        call = self.pending[0]
+        self._exchange.client_says(_A_DO)
+        now = call.sent_at = monotonic()
+        deadline = call.reach_head(now)
+        if deadline < self._alarm_at:
+            self._set_alarm(deadline, now)
+        frame = call.frame
+        if self._owes_done:
+            self._owes_done = False
+            frame = self.done_frame + frame
+        self._write(frame)
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, (Ok, Er)) and message.ld is not None and self._exchange.owed:
+            call = self.pending[0]
+            if call.story is None:
+                call.story = Story()
+            if not call.story.has_request_log and self._levels is not None:
+                call.story.take(Log(logbridge.from_deferred(message.ld)), 0)
+        if isinstance(message, Er) and self._exchange.owed:
+            if message.text.startswith(SETUP_EXCEPTION):
+                note = f"setup raised this in {self.label}"
+                text = message.text.removeprefix(SETUP_EXCEPTION)
+                self.hang_up(failure.rebuild(None, text, mixin=SetupError, note=note))
+                return
+            # Before the error is delivered, for its caller may send something new at once.
+            while len(self.pending) > 1:
+                self.pending[1].post(Sk())
+                del self.pending[1]
+        super()._take(message)
+        if self.pending and not self._exchange.owed and self.error is None:
+            self._send_first()
+
+    def _give_up(self, now: float) -> None:
+        """The time of a call is over, and there is nothing more to hear."""
+        self.hang_up(self._overdue_error())
+
+
+_A_DO = Do(())

@@ -1,0 +1,80 @@
+"""How a worker recognises a client that speaks JSON, and hangs up on it without losing a request."""
+
+from __future__ import annotations
+
+import socket
+from time import monotonic
+
+import pytest
+
+from gtask.server.interface import Interface
+from gtask.server.jsonpeer import JsonPeer, first_byte
+
+
+@pytest.fixture
+def pair():
+    """The worker's socket and the client's."""
+    worker, client = socket.socketpair()
+    with worker, client:
+        yield worker, client
+
+
+def peer(sock):
+    return JsonPeer(sock, Interface({"echo": print}, setup=print, checkout_done=print), 1024)
+
+
+def test_the_first_byte_is_left_to_be_read(pair):
+    """And tells what the client speaks."""
+    worker, client = pair
+    client.sendall(b'["do"')
+    assert first_byte(worker, monotonic() + 30) == b"["
+    assert worker.recv(10) == b'["do"'
+
+
+def test_a_client_that_has_hung_up(pair):
+    """It has no first byte."""
+    worker, client = pair
+    client.close()
+    assert first_byte(worker, monotonic() + 30) == b""
+
+
+def test_a_silent_client_is_refused_what_it_sends_too_late(pair):
+    """It hears of it at once, and nothing of it is swallowed."""
+    worker, client = pair
+    assert first_byte(worker, monotonic()) == b""
+    with pytest.raises(BrokenPipeError):
+        client.send(b"[")
+
+
+def test_hanging_up_between_checkouts(pair):
+    """What the client sends next is refused to it."""
+    worker, client = pair
+    peer(worker).hang_up()
+    with pytest.raises(BrokenPipeError):
+        client.send(b"[")
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_not_hanging_up_on_what_has_begun(pair, is_read):
+    """A request that has come, or part of one, is let come."""
+    worker, client = pair
+    one = peer(worker)
+    client.sendall(b'["do",{}')
+    if is_read:
+        assert one.decoder.received(worker.recv_into(one.decoder.space)) == []
+    one.hang_up()
+    client.sendall(b"]")
+
+
+def test_hanging_up_on_a_client_that_has(pair):
+    """Is no error."""
+    worker, client = pair
+    client.close()
+    peer(worker).hang_up()
+
+
+def test_before_setup_there_are_no_hooks(pair):
+    """None of them runs for a worker that was never set up."""
+    before = peer(pair[0]).before_setup
+    assert before.hooks == []
+    assert not before.has_checkout_done
