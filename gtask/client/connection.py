@@ -21,7 +21,7 @@ from gtask.address import Address
 from gtask.client import verdicts
 from gtask.client.calls import Call
 from gtask.client.story import Story
-from gtask.errors import Cancelled, ClientClosed, Error, ProtocolError
+from gtask.errors import Cancelled, ClientClosed, EncodeError, Error, ProtocolError
 from gtask.logbridge import Levels
 from gtask.wire.codec import Encoder
 from gtask.wire.exchange import Exchange
@@ -256,7 +256,11 @@ class Connection:
         if 0 < left < math.inf:
             before.left = left
         self._exchange.client_says(before)
-        return self._encoder.encode(before)
+        try:
+            return self._encoder.encode(before)
+        except EncodeError:  # over a small limit_message: fewer words, and perhaps more records than are wanted
+            before.levels = {"": min((levels or {}).values(), default=0)}
+            return self._encoder.encode(before)
 
     def end_checkout(self) -> bool:
         """Tell the worker that the checkout is over.

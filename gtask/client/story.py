@@ -20,8 +20,8 @@ log = logging.getLogger("gtask.client")
 MOST = 20_000
 """Records that one call may have; a gtask server sends fewer."""
 
-LARGEST = 8 * 1024 * 1024
-"""Characters of their messages, all together."""
+LARGEST = 16 * 1024 * 1024
+"""About how many characters they may have, all together."""
 
 
 class Timer(Protocol):
@@ -87,11 +87,14 @@ class Story:
         self.pid = pid
         self._dropped += message.dropped
         self._size += message.size
-        if message.ld is not None and len(self._gathered) < MOST:
-            self._gathered.append(message.ld)
+        if message.ld is not None:
+            self._weight += _weight(message.ld)
+            if len(self._gathered) >= MOST or self._weight > LARGEST:
+                self._dropped += 1
+            else:
+                self._gathered.append(message.ld)
         for record in message.records:
-            text = record.get("msg") if type(record) is dict else None
-            self._weight += len(text) if type(text) is str else 100
+            self._weight += _weight(record)
             if len(self._records) >= MOST or self._weight > LARGEST:
                 self._dropped += 1
             else:
@@ -126,3 +129,14 @@ class Story:
                 dropped,
                 self._size,
             )
+
+
+def _weight(value: object, nesting: int = 8) -> int:
+    """About how many characters plain data has."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if nesting and isinstance(value, dict):
+        return 20 + sum(_weight(key) + _weight(item, nesting - 1) for key, item in value.items())
+    if nesting and isinstance(value, (list, tuple, set, frozenset)):
+        return 20 + sum(_weight(item, nesting - 1) for item in value)
+    return 10

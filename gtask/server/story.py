@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from gtask import logbridge, logdefer
+from gtask.errors import EncodeError
 from gtask.server.replies import Replies
 from gtask.wire.messages import Extend, Log, Message
 
@@ -89,6 +90,7 @@ class Story:
                 if self._is_terse:
                     part = logdefer.take()
                 else:
+                    self._told_at = monotonic()  # the reply follows
                     self._tell_deferred(urgent=False)
                 logdefer.end_call()
             self.capture.is_open = False
@@ -123,8 +125,15 @@ class Story:
 
     def _tell_deferred(self, urgent: bool) -> None:
         part = logdefer.take()
-        if part is not None:
-            self._tell_frame(self._encode(Log(ld=part)), urgent)
+        if part is None:
+            return
+        try:
+            frame = self._encode(Log(ld=part))
+        except EncodeError:  # over a small limit_message
+            self._told = max(self._told, 1)
+            self._dropped += len(part.get("logs", ()))
+            return
+        self._tell_frame(frame, urgent)
 
     def _record(self, record: logging.LogRecord) -> None:
         self._tell(lambda: self._tell_record(record))

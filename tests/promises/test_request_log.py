@@ -175,3 +175,13 @@ def test_nothing_keeps_it_alive(serve, connect, method):
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_small_limit(serve, connect, caplog):
+    """What is too large for the server's messages is left out, and counted; the call goes on."""
+    client = connect(serve(SOURCE, "--limit-message", "1K"), limit_message=1024)
+    records = []
+    with RequestLog(records.append) as log, client.checkout(log=log) as checkout:
+        assert checkout.work("x" * 600)
+        assert checkout.work("short")
+    assert ["begin", "short"] in [message[2:4] for message in records[0]["logs"]]

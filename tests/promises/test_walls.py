@@ -86,7 +86,7 @@ ARROWS = {
     "server.listener": "address server.config",
     "server.scoreboard": "server.children",
     "server.replies": "server.scoreboard",
-    "server.story": "logbridge logdefer wire.messages server.replies",
+    "server.story": "errors logbridge logdefer wire.messages server.replies",
     "server.status": "server.children server.interface",
     "server.jsonpeer": "wire.jsonexchange wire.jsontext server.interface",
     "server.worker": "errors contextbridge current logdefer tracing wire.codec wire.exchange wire.failure "

@@ -415,3 +415,18 @@ def test_threads_and_forks_of_the_worker(serve, connect, seen, tmp_path):
     testing.wait_until((tmp_path / "logged").exists, what="a record between the calls")
     assert client.call("in_a_child") == "done"
     assert len(seen) == 1
+
+
+def test_more_levels_than_a_message_may_hold(serve, connect, seen):
+    """With a small limit_message the lowest level of all stands for them; what is not wanted is not logged here."""
+    loggers = [logging.getLogger(f"a.logger.with.a.long.name.{number}") for number in range(100)]
+    for number, logger in enumerate(loggers):
+        logger.setLevel(20 + number % 3)
+    logging.getLogger("app").setLevel(logging.WARNING)
+    try:
+        client = connect(serve(SOURCE), limit_message=1024)
+        client.call("each", 1)
+    finally:
+        for logger in loggers:
+            logger.setLevel(logging.NOTSET)
+    assert messages(seen) == ["warning 1"]
