@@ -35,6 +35,7 @@ MANY = 1000
 
 _EXACT = frozenset({type(None), bool, int, float, str, bytes})
 _STANDARD = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"})
+_NEVER = 1 << 31  # a level that no record has
 _UNNAMED = "MainProcess"  # so Python calls a process that nobody has named
 
 
@@ -83,7 +84,7 @@ def _of_parent(levels: dict[str, int], name: str) -> int:
         name = name.rpartition(".")[0]
         if name in levels:
             return levels[name]
-    return logging.CRITICAL + 1
+    return _NEVER
 
 
 def replay(records: Iterable[object], pid: int, raises: Collection[type | ModuleType] | None = None) -> None:
