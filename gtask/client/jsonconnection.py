@@ -86,19 +86,29 @@ class JsonConnection(Connection):
                 call.story = Story()
             if not call.story.has_request_log and self._levels is not None:
                 call.story.take(Log(logbridge.from_deferred(message.ld)), 0)
+        behind = 0  # how many calls stood there when one raised; its caller may make more as soon as it hears of it
         if isinstance(message, Er) and self._exchange.owed:
             if message.text.startswith(SETUP_EXCEPTION):
                 note = f"setup raised this in {self.label}"
                 text = message.text.removeprefix(SETUP_EXCEPTION)
                 self.hang_up(failure.rebuild(None, text, mixin=SetupError, note=note))
                 return
-            # Before the error is delivered, for its caller may send something new at once.
-            while len(self.pending) > 1:
-                self.pending[1].post(Sk())
-                del self.pending[1]
+            behind = len(self.pending) - 1
         super()._take(message)
+        for _ in range(behind):
+            if self.error is None:
+                self._drop_first()
         if self.pending and not self._exchange.owed and self.error is None:
             self._send_first()
+
+    def _drop_first(self) -> None:
+        self._in_hand = call = self.pending[0]
+        self.pending.popleft()
+        call.deliver(Sk())
+        self._in_hand = None
+        if self._tell_drained and not self.pending and self.error is None:
+            self._tell_drained = False
+            self._owner.drained(self)
 
     def _give_up(self, now: float) -> None:
         """The time of a call is over, and there is nothing more to hear."""
