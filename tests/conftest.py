@@ -22,11 +22,13 @@ OF_THE_CLIENT = {
     "test_error_clears_queue", "test_error_names_client_and_method", "test_failing_setup_is_no_fork_storm",
     "test_fair_line", "test_fork", "test_full_backlog", "test_idle_order", "test_idle_shrink",
     "test_idle_worker_death_is_not_noticed", "test_interpreter_exit", "test_interrupted_call_destroys_connection",
-    "test_kill_safety", "test_late_connection_joins", "test_leaks", "test_max_checkouts", "test_max_lifetime",
+    "test_kill_safety", "test_late_connection_joins", "test_leaks", "test_logging_document",
+    "test_max_checkouts", "test_max_lifetime",
     "test_max_waiting", "test_nested_checkout", "test_open_and_wait", "test_patched_programs", "test_pool_history",
-    "test_readme", "test_reconnect_failed", "test_released_checkout", "test_reprs", "test_resize",
+    "test_prometheus_collector", "test_readme", "test_reconnect_failed",
+    "test_released_checkout", "test_reprs", "test_resize",
     "test_server_down_costs_nothing", "test_settling", "test_several_greenlets_share_a_checkout", "test_shedding",
-    "test_stats", "test_strict_order_with_one_worker", "test_submit", "test_surge", "test_threads",
+    "test_stats", "test_strict_order_with_one_worker", "test_structlog", "test_submit", "test_surge", "test_threads",
     "test_tool_top", "test_tuning_document", "test_worker_count", "test_worker_death_sticks",
 }  # fmt: skip
 """Promises of the client, whose servers and programs show nothing that others do not show."""
