@@ -128,14 +128,14 @@ class ServerConfig:
             raise ValueError(f"log_level={self.log_level!r}: write one of {', '.join(LEVELS)}")
 
     def _check_metrics(self, address: Address) -> None:
-        is_tcp = isinstance(address, addresses.TcpAddress)
-        if is_tcp and not self.insecure and not _is_loopback(address.host):
+        if isinstance(address, addresses.TcpAddress) and not self.insecure and not _is_loopback(address.host):
             raise ValueError(
                 f"metrics={address}: other machines could look at them, and nothing is encrypted and nobody asked for "
                 "a key. Serve them at tcp://127.0.0.1 or a unix socket, or say insecure (--insecure) if the network is "
                 "trusted"
             )
-        if address in self.addresses and not (is_tcp and not address.port):
+        any_port = isinstance(address, addresses.TcpAddress) and not address.port
+        if address in self.addresses and not any_port:
             raise ValueError(f"metrics={address}: that is where clients connect; choose an address of its own")
 
 

@@ -145,6 +145,8 @@ class Master:
             log.info("%s is listening at %s", self._config.name, addresses)
             self._accept_again()
             self._scrapes.listen()
+            for address in self._scrapes.addresses:
+                log.info("%s tells its metrics at %s", self._config.name, address)
             self._on_ready()
             try:
                 while not (self._draining and not self._children and (self._stopping or not self._scrapes.under_way)):

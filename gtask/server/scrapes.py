@@ -56,6 +56,11 @@ class Scrapes:
         self.resume_at = math.inf
 
     @property
+    def addresses(self) -> list[str]:
+        """Where the listeners are."""
+        return [str(listener.address) for listener in self._listeners.values()]
+
+    @property
     def under_way(self) -> int:
         """How many helpers there are."""
         return len(self._helpers)

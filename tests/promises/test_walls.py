@@ -27,6 +27,7 @@ ARROWS = {
     "address": "",
     "spawn": "address",
     "stats": "",
+    "prometheus": "stats",
     "testing": "address spawn",
     #
     "wire": "",
@@ -72,10 +73,12 @@ ARROWS = {
     "server.scoreboard": "server.children",
     "server.replies": "server.scoreboard",
     "server.status": "server.children server.interface",
+    "server.metrics": "gtask server.status",
+    "server.scrapes": "server.listener server.metrics server.process server.status",
     "server.worker": "errors wire.codec wire.exchange wire.failure wire.messages "
     "server.children server.config server.interface server.process server.replies server.scoreboard",
     "server.master": "wire.lastwords wire.messages server.children server.config server.interface server.listener "
-    "server.process server.scoreboard server.status server.watch server.worker",
+    "server.process server.scoreboard server.scrapes server.status server.watch server.worker",
     "server.application": "address server.config server.interface server.listener server.logs server.master "
     "server.options server.process server.watch",
     "server.embed": "address spawn server.config server.interface server.listener server.master server.process",
@@ -95,9 +98,10 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 HOMES = {
     "msgpack": "wire.codec",
     "gevent": "client.calls client.connection client.connector client.loop testing",
-    "socket": "address server.listener server.master server.replies server.systemd server.worker tool.conversation",
-    "select": "server.keeper server.listener server.master server.process tool.conversation tool.top",
-    "fork": "server.master server.embed server.process",
+    "socket": "address server.listener server.master server.replies server.scrapes server.systemd server.worker "
+    "tool.conversation",
+    "select": "server.keeper server.listener server.master server.process server.scrapes tool.conversation tool.top",
+    "fork": "server.embed server.process",
     "subprocess": "spawn",
     "ctypes": "server.process",
     "threading": "server.embed",
@@ -107,6 +111,7 @@ HOMES = {
     "setproctitle": "server.process",
     "shtab": "server.completion",
     "rich": "tool.top",
+    "prometheus_client": "prometheus",
 }
 """The one home, or the few, of what is dangerous: libraries, forking, chance, and importing by name."""
 
@@ -134,6 +139,7 @@ PURE = {
     "client.config": "",
     "server.children": "signal",  # for the numbers
     "server.interface": "",
+    "server.metrics": "signal",  # children's
     "server.succession": "",
     "tool.tables": "",
 }
