@@ -46,10 +46,14 @@ HEAD, REST = b"GET /metrics HTTP/1.1\r\n", b"Host: x\r\n\r\n"
 def connected(path, *pieces):
     """A connection to the metrics, on which this was sent."""
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(PATIENCE)
-    sock.connect(str(path))
-    for piece in pieces:
-        sock.sendall(piece)
+    try:
+        sock.settimeout(PATIENCE)
+        sock.connect(str(path))
+        for piece in pieces:
+            sock.sendall(piece)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
@@ -293,7 +297,7 @@ def test_a_lost_keeper(start, path):
 
     def is_given_up():
         with contextlib.suppress(ConnectionRefusedError):
-            heard(connected(path))
+            connected(path).close()
             return False
         return True
 
