@@ -13,7 +13,7 @@ import stat
 import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from posix import fork
+from posix import fork  # never monkey-patched, while a program that forks a server may have patched os.fork
 
 try:
     from setproctitle import setproctitle
