@@ -146,6 +146,16 @@ class Client:
         name = f" {self._config.name!r}" if self._config.name else ""
         return f"<Client{name} of {self._address}: {self._pool!r}>"
 
+    @property
+    def name(self) -> str:
+        """The client's name, as it was given; "" for none."""
+        return self._config.name
+
+    @property
+    def address(self) -> str:
+        """The address of the server, as it was given."""
+        return self._address
+
     def open(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
         """Begin to connect min_workers now instead of at first use.
 

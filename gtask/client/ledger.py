@@ -398,7 +398,7 @@ class Ledger(Generic[W]):
 
     def count(self, state: str) -> int:
         """How many slots are in this state."""
-        return sum(slot.state == state for slot in self.slots)
+        return sum(slot.state == state for slot in list(self.slots))  # a copy, for another thread may ask
 
     @property
     def is_ready(self) -> bool:

@@ -41,7 +41,8 @@ class Orders:
         kept: whether the starter is a keeper.
         ready: a descriptor for graceful_timeout and stop_timeout, when connections are about to be accepted.
         reloads: how many masters there were before this one.
-        sockets: the descriptors of listening sockets, with their addresses; if there are none, it binds them itself.
+        sockets: the descriptors of listening sockets, with their addresses and whether they are for metrics; if there
+            are none, it binds them itself.
         private: the socket lies in a directory of its own.
         log_json: how the starter writes the log.
     """
@@ -51,7 +52,7 @@ class Orders:
     kept: bool = False
     ready: int = -1
     reloads: int = 0
-    sockets: tuple[tuple[int, str], ...] = ()
+    sockets: tuple[tuple[int, str, bool], ...] = ()
     private: bool = False
     log_json: bool = False
 
@@ -74,7 +75,7 @@ def main() -> NoReturn:
 def _main() -> int:
     inherited = process.open_descriptors()
     orders = Orders(**json.loads(sys.argv[1]))
-    for descriptor in {orders.pipe, orders.ready, *(number for number, _ in orders.sockets)} - {-1}:
+    for descriptor in {orders.pipe, orders.ready, *(number for number, _, _ in orders.sockets)} - {-1}:
         os.set_inheritable(descriptor, False)
     if orders.parent is not None and not orders.kept:
         os.setpgid(0, 0)  # a Ctrl-C at the terminal is for the program, which then stops its server
@@ -89,10 +90,11 @@ def _main() -> int:
 
 
 def _serve(orders: Orders, inherited: set[int]) -> None:
-    bound = [Listener.inherited(descriptor, address) for descriptor, address in orders.sockets]
+    bound = [Listener.inherited(*order) for order in orders.sockets]
     is_private = orders.parent is not None and not orders.kept  # and so not meant by what a daemon is told here
     environ, file = ({}, "") if is_private else (os.environ, options.DEFAULT_FILE)
-    asked = options.parse(sys.argv[2:], environ, [listener.address for listener in bound], file)
+    for_clients = [listener.address for listener in bound if not listener.for_metrics]
+    asked = options.parse(sys.argv[2:], environ, for_clients, file)
     log_file = os.path.abspath(asked.config.log_file) if asked.config.log_file else ""  # it is not chdir's
     config = dataclasses.replace(asked.config, private=orders.private, log_file=log_file)
     logs.setup(config.log_level, config.log_json)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["CALL", "HOOKS", "IDLE", "SETUP", "Child", "Children", "Obituary", "Signal", "View"]
+__all__ = ["CALL", "HOOKS", "IDLE", "RUNGS", "SETUP", "Child", "Children", "Obituary", "Signal", "View"]
 
 IDLE, SETUP, CALL, HOOKS = range(4)
 """What a worker does: wait for its client, run setup, run a call, run checkout_done or teardown."""
@@ -32,7 +32,7 @@ GRACE = 0.1
 LAST_GRACE = 1.0
 """Seconds from SIGABRT to SIGKILL."""
 
-LEAVING, INTERRUPTED, ABORTED, KILLED = "leaving", "interrupted", "aborted", "killed"
+RUNGS = LEAVING, INTERRUPTED, ABORTED, KILLED = "leaving", "interrupted", "aborted", "killed"
 
 _DOING = {CALL: "a call", IDLE: "waiting for its client", SETUP: "in setup", HOOKS: "in checkout_done or teardown"}
 
@@ -123,6 +123,13 @@ class Obituary:
     line: str
     orphans: bool
     why: str
+
+    @property
+    def cause(self) -> str:
+        """The same in a word or two, to count by."""
+        if self.orphans and self.exitcode == 0:
+            return INTERRUPTED
+        return self.signal or f"exit {self.exitcode}"
 
 
 class Children:

@@ -99,8 +99,8 @@ def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, ar
         process.forget_unwritten()
 
 
-def _sockets(listeners: list[Listener]) -> list[tuple[int, str]]:
-    return [(listener.fileno(), str(listener.address)) for listener in listeners]
+def _sockets(listeners: list[Listener]) -> list[tuple[int, str, bool]]:
+    return [(listener.fileno(), str(listener.address), listener.for_metrics) for listener in listeners]
 
 
 def _program(boot: str, arguments: list[str]) -> list[str]:

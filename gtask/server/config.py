@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass, field
 
 from gtask import address as addresses
+from gtask.address import Address
 from gtask.wire.messages import DEFAULT_LIMIT
 
 __all__ = ["LEVELS", "SIGNALS", "OpenSocket", "ServerConfig"]
@@ -44,6 +45,7 @@ class ServerConfig:
         socket_mode: permissions of a unix socket.
         allow_uid: users who may connect to a unix socket, beside those whom the permissions let; none for all of them.
         insecure: whether it may listen on TCP where other machines can reach it.
+        metrics: where it tells Prometheus what it does; None for nowhere.
         limit_message: bytes that a message may have.
         max_workers: how many workers there may be; None for no limit. More connections wait in the backlog.
         max_memory: bytes of resident memory over which a worker asks to be retired after its checkout; None: no limit.
@@ -73,6 +75,7 @@ class ServerConfig:
     socket_mode: int = 0o600
     allow_uid: tuple[int, ...] = ()
     insecure: bool = False
+    metrics: Address | None = None
     limit_message: int = DEFAULT_LIMIT
     max_workers: int | None = None
     max_memory: int | None = None
@@ -105,6 +108,8 @@ class ServerConfig:
                     f"{address}: other machines could connect, and nothing is encrypted and nobody asked for a key. "
                     "Listen at tcp://127.0.0.1 or a unix socket, or say insecure (--insecure) if the network is trusted"
                 )
+        if self.metrics is not None:
+            self._check_metrics(self.metrics)
         for name, least in (("backlog", 1), ("limit_message", 1024), ("max_workers", 1), ("max_memory", 1 << 20)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -121,6 +126,17 @@ class ServerConfig:
                 raise ValueError(f"{name}={mode:#o}: write permissions such as 0o600")
         if self.log_level not in LEVELS:
             raise ValueError(f"log_level={self.log_level!r}: write one of {', '.join(LEVELS)}")
+
+    def _check_metrics(self, address: Address) -> None:
+        if isinstance(address, addresses.TcpAddress) and not self.insecure and not _is_loopback(address.host):
+            raise ValueError(
+                f"metrics={address}: other machines could look at them, and nothing is encrypted and nobody asked for "
+                "a key. Serve them at tcp://127.0.0.1 or a unix socket, or say insecure (--insecure) if the network is "
+                "trusted"
+            )
+        any_port = isinstance(address, addresses.TcpAddress) and not address.port
+        if address in self.addresses and not any_port:
+            raise ValueError(f"metrics={address}: that is where clients connect; choose an address of its own")
 
 
 def _check_seconds(name: str, value: float) -> None:

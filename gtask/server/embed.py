@@ -47,6 +47,8 @@ class Server:
         max_memory: bytes over which a worker asks to be replaced after its checkout; default None, for no limit.
         allow_uid: users who alone may connect to a unix socket; default (), for all whom the permissions let.
         insecure: whether it may listen on TCP where other machines can connect; default False.
+        metrics: where the server tells Prometheus over HTTP what it does (``tcp://127.0.0.1:port``, ``unix:/path``);
+            default None, for nowhere. docs/metrics.rst lists what it tells.
         nice: how much workers yield to other processes, 0 to 19; default 0.
         freeze: whether what is loaded before the first fork is exempt from garbage collection; default True.
 
@@ -64,12 +66,16 @@ class Server:
         setup: Hook | None = None,
         checkout_done: Hook | None = None,
         teardown: Hook | None = None,
+        metrics: str | addresses.Address | None = None,
         **options: Any,
     ) -> None:
         several = address if isinstance(address, list) else [address]
         self.interface = _as_interface(interface, setup, checkout_done, teardown)
         self.config = ServerConfig(
-            tuple(addresses.parse(one) for one in several), name=name or self.interface.name, **options
+            tuple(addresses.parse(one) for one in several),
+            name=name or self.interface.name,
+            metrics=None if metrics is None else addresses.parse(metrics),
+            **options,
         )
 
     def run(self, *, keep: Collection[int] | None = None, parent: process.Parent | None = None) -> None:

@@ -38,9 +38,11 @@ class Listener:
     Args:
         address: where it is to listen.
         config: the server's options.
+        for_metrics: whether it is there for who asks for metrics, and not for clients.
 
     Attributes:
         address: where it listens; a TCP port 0 has become the port that was chosen.
+        for_metrics: as above.
 
     Raises:
         AddressUnavailable: it cannot listen there.
@@ -48,8 +50,9 @@ class Listener:
 
     address: Address
 
-    def __init__(self, address: Address, config: ServerConfig) -> None:
+    def __init__(self, address: Address, config: ServerConfig, for_metrics: bool = False) -> None:
         self.address = address
+        self.for_metrics = for_metrics
         self._path = _path_of(address)
         self._config = config
         self._lock = -1
@@ -71,16 +74,18 @@ class Listener:
         self.socket.setblocking(False)
 
     @classmethod
-    def inherited(cls, descriptor: int, address: str = "") -> Listener:
+    def inherited(cls, descriptor: int, address: str = "", for_metrics: bool = False) -> Listener:
         """A socket that listens already, and whose path is not this process's to remove; then call :meth:`configure`.
 
         Args:
             address: where it listens; by default what the kernel says, which does not know of a renamed path.
+            for_metrics: as in the constructor.
 
         Raises:
             AddressUnavailable: it is no listening socket.
         """
         self = cls.__new__(cls)
+        self.for_metrics = for_metrics
         try:
             self.socket = socket.socket(fileno=descriptor)
             listens = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -166,7 +171,7 @@ class Listener:
             with contextlib.suppress(OSError):
                 if _inode(f"{self._path}{LOCK}") == _identity(os.fstat(self._lock)):
                     os.unlink(f"{self._path}{LOCK}")
-            if self._config.private:
+            if self._config.private and not self.for_metrics:
                 with contextlib.suppress(OSError):
                     os.rmdir(os.path.dirname(self._path))
             os.close(self._lock)
@@ -174,7 +179,7 @@ class Listener:
 
 
 def listen(config: ServerConfig, activated: Collection[Listener] = ()) -> list[Listener]:
-    """Listen at all addresses of the configuration, or at none.
+    """Listen at all addresses of the configuration, that for metrics the last, or at none.
 
     Args:
         activated: sockets that the service manager has handed over; the configuration has their addresses, too.
@@ -193,6 +198,8 @@ def listen(config: ServerConfig, activated: Collection[Listener] = ()) -> list[L
                 listeners[-1].configure(config)
             elif address not in there:
                 listeners.append(Listener(address, config))
+        if config.metrics is not None:
+            listeners.append(Listener(config.metrics, config, for_metrics=True))
     except BaseException:  # all or none, whatever has gone wrong
         for listener in listeners:
             listener.close()

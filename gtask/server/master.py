@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Collection
-from posix import fork  # never monkey-patched, while a program that forks a server may have patched os.fork
 from time import monotonic
 from typing import NamedTuple
 
@@ -26,6 +25,7 @@ from gtask.server.config import ServerConfig
 from gtask.server.interface import Interface
 from gtask.server.listener import Listener
 from gtask.server.scoreboard import Slot
+from gtask.server.scrapes import Scrapes
 from gtask.server.status import Record
 from gtask.server.watch import Watch
 from gtask.wire.lastwords import last_words
@@ -76,7 +76,7 @@ class Master:
     Args:
         config: the server's options.
         interface: what the workers call.
-        listeners: where connections come from.
+        listeners: where connections come from, those for metrics included.
         keep: descriptors that the application opened and its workers need.
         parent: the server stops when this process ends; None for a server of its own.
         kept: whether the parent is a keeper: then the server drains instead.
@@ -100,7 +100,7 @@ class Master:
     ) -> None:
         self._config = config
         self._interface = interface
-        self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._listeners = {listener.fileno(): listener for listener in listeners if not listener.for_metrics}
         self._keep = {0, 1, 2, *keep}
         self._parent = parent
         self._kept = kept
@@ -119,8 +119,10 @@ class Master:
         self._hang_up_at = math.inf
         self._show_at = -math.inf
         self._draining = self._stopping = False
-        where = [str(listener.address) for listener in listeners]
+        where = [str(listener.address) for listener in self._listeners.values()]
         self._record = Record(config.name, os.getpid(), where, monotonic(), reloads, config.max_workers)
+        asked = [listener for listener in listeners if listener.for_metrics]
+        self._scrapes = Scrapes(asked, self._poll, self._record, self._children.living)
 
     def run(self) -> None:
         """Serve until a signal stops it, or the parent's death; then wait for the workers.
@@ -142,12 +144,16 @@ class Master:
                 log.info("this system has %s", lacking)
             log.info("%s is listening at %s", self._config.name, addresses)
             self._accept_again()
+            self._scrapes.listen()
+            for address in self._scrapes.addresses:
+                log.info("%s tells its metrics at %s", self._config.name, address)
             self._on_ready()
             try:
-                while not (self._draining and not self._children):
+                while not (self._draining and not self._children and (self._stopping or not self._scrapes.under_way)):
                     self._turn(wakeup)
             finally:
                 self._unlisten()
+                self._scrapes.cut_off()
         log.info("%s has stopped", self._config.name)
 
     def _turn(self, wakeup: int) -> None:
@@ -162,6 +168,8 @@ class Master:
             elif descriptor in self._listeners:
                 if self._accepting:  # and no pause was decided upon just before
                     self._accept(self._listeners[descriptor])
+            elif self._scrapes.hears(descriptor):
+                self._scrapes.accept(descriptor)
             elif self._parent is not None and descriptor == self._parent.pipe:
                 self._poll.unregister(descriptor)
                 self._lose_parent()
@@ -174,6 +182,8 @@ class Master:
             self._show(now)
         if now >= self._resume_at:
             self._accept_again()
+        if now >= self._scrapes.resume_at:
+            self._scrapes.listen()
         if now >= self._hang_up_at:
             self._hang_up_on_the_silent(now)
         if self._orphaned_until < math.inf:
@@ -186,7 +196,8 @@ class Master:
     def _patience(self) -> float | None:
         """Milliseconds until there is something to do even if nothing happens."""
         now = monotonic()
-        seconds = min(self._children.next_due(now), self._resume_at, self._hang_up_at, self._stop_at) - now
+        times = (self._resume_at, self._scrapes.resume_at, self._hang_up_at, self._stop_at)
+        seconds = min(self._children.next_due(now), *times) - now
         if self._parent is not None and not self._draining:
             seconds = min(seconds, PARENT_CHECK)
         if self._orphaned_until < math.inf:
@@ -278,20 +289,13 @@ class Master:
                 self._employ(self._waiting)
 
     def _fork(self, connection: socket.socket) -> None:
-        process.flush()  # or the worker would write what is buffered here a second time
         now = monotonic()
         slot = Slot(now)
-        # A signal for the worker that comes before it has reset its handlers would wake the master.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            pid = fork()
-            if not pid:
-                self._become_worker(connection, slot)
+            pid = process.fork_child(lambda: self._become_worker(connection, slot))
         except OSError:
             slot.close()
             raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._record.forked += 1
         self._children.forked(pid, now, slot.view)
         self._workers[pid] = _Held(connection, slot)
@@ -299,17 +303,14 @@ class Master:
         self._poll.register(connection, HANG_UP)
 
     def _become_worker(self, connection: socket.socket, slot: Slot) -> None:
-        try:
-            os.setpgid(0, 0)
-            process.reset_signals(unblock=False)
-            process.close_descriptors(keep={*self._keep, connection.fileno(), slot.stacks})
-            process.setproctitle(f"gtask-server: {self._config.name} worker")
-            if self._config.nice:
-                os.nice(self._config.nice)
-            about = status.about(self._record, self._children.living, process.resident_memory, self._interface)
-            worker.serve(connection, self._interface, self._config, slot, about)
-        finally:
-            os._exit(70)
+        os.setpgid(0, 0)
+        process.reset_signals(unblock=False)
+        process.close_descriptors(keep={*self._keep, connection.fileno(), slot.stacks})
+        process.setproctitle(f"gtask-server: {self._config.name} worker")
+        if self._config.nice:
+            os.nice(self._config.nice)
+        about = status.about(self._record, self._children.living, process.resident_memory, self._interface)
+        worker.serve(connection, self._interface, self._config, slot, about)
 
     def _hear_hang_up(self, descriptor: int) -> None:
         self._poll.unregister(descriptor)
@@ -325,7 +326,9 @@ class Master:
             if not pid:
                 return
             obituary = self._children.ended(pid, outcome, monotonic())
-            if obituary is not None:
+            if obituary is None:
+                self._scrapes.ended(pid)
+            else:
                 self._bury(obituary, usage.ru_maxrss)
 
     def _refuse_for_the_dead(self) -> None:
@@ -339,8 +342,7 @@ class Master:
 
     def _bury(self, obituary: Obituary, maxrss: int) -> None:
         held = self._workers.pop(obituary.pid)
-        self._record.ended += 1
-        self._record.calls += held.slot.view().calls
+        self._record.gone(held.slot.view(), monotonic(), obituary.cause if obituary.line else "")
         if obituary.orphans:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(obituary.pid, signal.SIGKILL)
@@ -416,6 +418,7 @@ class Master:
         elif self._orphaned_until == math.inf and not self._draining:
             log.warning("%s has lost its keeper; it drains, and leaves its place to a new one", self._config.name)
             self._orphaned_until = monotonic() + ORPHAN_PATIENCE
+            self._scrapes.unlisten()  # a new keeper could not listen there before
 
     def _look_for_successor(self, now: float) -> None:
         if now >= self._orphaned_until or any(listener.was_replaced for listener in self._listeners.values()):
@@ -442,6 +445,7 @@ class Master:
             if self._accepting:
                 self._poll.unregister(descriptor)
             listener.close()
+        self._scrapes.unlisten()
         self._listeners = {}
         self._accepting = False
         self._resume_at = math.inf

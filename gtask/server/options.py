@@ -164,6 +164,12 @@ def _add_sockets(group: Any) -> None:
     )
     group.add_argument("--insecure", action="store_true", help="allow TCP where other machines can connect")
     group.add_argument(
+        "--metrics",
+        metavar="ADDRESS",
+        type=_new_address,
+        help="where Prometheus finds /metrics over HTTP: unix:/path/to/the.sock or tcp://host:port",
+    )
+    group.add_argument(
         "--limit-message", type=_size, metavar="BYTES", help="how large a message may be; 64M (default: 67108864)"
     )
 
@@ -359,9 +365,11 @@ def _variable(text: str) -> tuple[str, str]:
 
 
 def _address(text: str) -> addresses.Address | OpenSocket:
+    return OpenSocket(_number(text[len("fd:") :])) if text.startswith("fd:") else _new_address(text)
+
+
+def _new_address(text: str) -> addresses.Address:
     try:
-        if text.startswith("fd:"):
-            return OpenSocket(_number(text[len("fd:") :]))
         return addresses.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

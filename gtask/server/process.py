@@ -13,7 +13,7 @@ import stat
 import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from posix import fork
+from posix import fork  # never monkey-patched, while a program that forks a server may have patched os.fork
 
 try:
     from setproctitle import setproctitle
@@ -28,8 +28,10 @@ __all__ = [
     "become",
     "close_descriptors",
     "daemonize",
+    "end_with",
     "flush",
     "forget_unwritten",
+    "fork_child",
     "how_it_ended",
     "identity",
     "open_descriptors",
@@ -109,6 +111,42 @@ def spawn(command: list[str], passed: Collection[int]) -> int:
     finally:
         for descriptor in passed:
             os.set_inheritable(descriptor, False)
+
+
+def fork_child(act: Callable[[], object]) -> int:
+    """Fork a process that does this and nothing else, with all signals blocked until it unblocks them.
+
+    Returns:
+        the child's process id, in this process; the child never returns.
+
+    Raises:
+        OSError: there are no processes to be had.
+    """
+    flush()  # or the child would write what is buffered here a second time
+    # A signal for the child that comes before it has reset its handlers would wake this process.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = fork()
+        if not pid:
+            try:
+                act()
+            finally:
+                os._exit(70)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def end_with(parent: int) -> None:
+    """Let this process, a child that has nothing to tidy up, be killed when its parent ends, where the system can.
+
+    Args:
+        parent: its process id; it has forked this process in its main thread.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def daemonize(keep_stderr: bool) -> Callable[[], None]:

@@ -13,15 +13,18 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from gtask.server.children import CALL, HOOKS, IDLE, SETUP, View
+from gtask.server.children import CALL, HOOKS, IDLE, RUNGS, SETUP, View
 from gtask.server.interface import Interface
 
-__all__ = ["Living", "Record", "about", "crew", "describe", "line", "snapshot"]
+__all__ = ["STATES", "Living", "Record", "about", "crew", "describe", "line", "snapshot"]
 
 DEATHS = 20
 """How many of the last deaths are remembered."""
 
 _STATES = {IDLE: "idle", SETUP: "setup", CALL: "call", HOOKS: "hooks"}
+
+STATES = (*_STATES.values(), "lent", *RUNGS)
+"""What the state of a worker may be."""
 
 
 @dataclass(slots=True)
@@ -33,8 +36,11 @@ class Record:
         started: when, on the monotonic clock.
         reloads: how many masters there were before this one.
         max_workers: how many workers there may be, or None.
-        forked, ended: how many workers there have been, and how many of them are gone; ``calls``, what those had run.
+        forked, ended: how many workers there have been, and how many of them are gone; ``calls``, what those had run,
+            and ``busy``, for how many seconds.
         refused: connections that were not served.
+        causes: how many deaths that were worth a line in the log there have been, by cause: the name of a signal,
+            ``exit N``, or ``interrupted`` for what took too long.
         deaths: the last that were worth a line in the log: how long ago, and that line with the last line of the stack.
     """
 
@@ -47,8 +53,18 @@ class Record:
     forked: int = 0
     ended: int = 0
     calls: int = 0
+    busy: float = 0.0
     refused: int = 0
+    causes: dict[str, int] = field(default_factory=dict)
     deaths: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=DEATHS))
+
+    def gone(self, view: View, now: float, cause: str) -> None:
+        """A worker has ended: what it did last, and what it has died of, or "" if it ended as it should."""
+        self.ended += 1
+        self.calls += view.calls
+        self.busy += _busy(view, now)
+        if cause:
+            self.causes[cause] = self.causes.get(cause, 0) + 1
 
     def died(self, now: float, line: str, stacks: str) -> None:
         """A worker has died in a way that is worth a line."""
@@ -81,7 +97,7 @@ def snapshot(record: Record, living: Living, memory: Callable[[int], int], now: 
                 "method": view.method,
                 "for": now - view.since,
                 "age": now - since,
-                "busy": view.busy + (0.0 if view.phase == IDLE else now - view.since),
+                "busy": _busy(view, now),
                 "calls": view.calls,
                 "memory": memory(pid),
             }
@@ -96,6 +112,8 @@ def snapshot(record: Record, living: Living, memory: Callable[[int], int], now: 
         "uptime": now - record.started,
         "reloads": record.reloads,
         "max_workers": record.max_workers,
+        "memory": memory(record.master),
+        "busy": record.busy + sum(worker["busy"] for worker in workers),
         "states": states,
         "workers": workers,
         "totals": {
@@ -104,8 +122,14 @@ def snapshot(record: Record, living: Living, memory: Callable[[int], int], now: 
             "refused": record.refused,
             "calls": record.calls + sum(worker["calls"] for worker in workers),
         },
+        "causes": record.causes,
         "deaths": [{"ago": now - at, "line": line} for at, line in record.deaths],
     }
+
+
+def _busy(view: View, now: float) -> float:
+    """For how many seconds a worker has done something else than wait for its client."""
+    return view.busy + (0.0 if view.phase == IDLE else now - view.since)
 
 
 def crew(living: Living) -> str:

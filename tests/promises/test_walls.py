@@ -32,6 +32,7 @@ ARROWS = {
     "address": "",
     "spawn": "address",
     "stats": "",
+    "prometheus": "stats",
     "testing": "address spawn",
     #
     "wire": "",
@@ -88,12 +89,14 @@ ARROWS = {
     "server.replies": "server.scoreboard",
     "server.story": "errors logbridge logdefer wire.messages server.replies",
     "server.status": "server.children server.interface",
+    "server.metrics": "gtask server.status",
+    "server.scrapes": "server.listener server.metrics server.process server.status",
     "server.jsonpeer": "wire.jsonexchange wire.jsontext server.interface",
     "server.worker": "errors contextbridge current logdefer tracing wire.codec wire.exchange wire.failure "
     "wire.jsonexchange wire.jsontext wire.messages server.children server.config server.interface server.jsonpeer "
     "server.process server.replies server.scoreboard server.story",
     "server.master": "wire.lastwords wire.messages server.children server.config server.interface server.listener "
-    "server.process server.scoreboard server.status server.watch server.worker",
+    "server.process server.scoreboard server.scrapes server.status server.watch server.worker",
     "server.application": "address server.config server.interface server.listener server.logs server.master "
     "server.options server.process server.watch",
     "server.embed": "address spawn server.config server.interface server.listener server.master server.process",
@@ -113,10 +116,10 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 HOMES = {
     "msgpack": "wire.codec",
     "gevent": "client.calls client.connection client.connector client.loop testing",
-    "socket": "address server.jsonpeer server.listener server.master server.replies server.systemd server.worker "
-    "tool.conversation",
-    "select": "server.keeper server.listener server.master server.process tool.conversation tool.top",
-    "fork": "server.master server.embed server.process",
+    "socket": "address server.jsonpeer server.listener server.master server.replies server.scrapes server.systemd "
+    "server.worker tool.conversation",
+    "select": "server.keeper server.listener server.master server.process server.scrapes tool.conversation tool.top",
+    "fork": "server.embed server.process",
     "subprocess": "spawn",
     "ctypes": "server.process",
     "threading": "server.embed server.story",
@@ -127,6 +130,7 @@ HOMES = {
     "shtab": "server.completion",
     "rich": "tool.top",
     "opentelemetry": "tracing",
+    "prometheus_client": "prometheus",
 }
 """The one home, or the few, of what is dangerous: libraries, forking, chance, and importing by name."""
 
@@ -158,6 +162,7 @@ PURE = {
     "client.config": "",
     "server.children": "signal",  # for the numbers
     "server.interface": "",
+    "server.metrics": "signal",  # children's
     "server.succession": "",
     "tool.tables": "",
 }

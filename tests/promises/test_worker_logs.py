@@ -17,6 +17,7 @@ from time import monotonic
 import gevent
 import pytest
 from gevent.event import Event
+from gevent.lock import RLock
 
 import gtask
 from gtask import testing
@@ -361,7 +362,7 @@ def test_a_greenlet_killed_in_a_handler(serve, connect):
 
     class Handler(logging.Handler):
         def createLock(self):
-            self.lock = None
+            self.lock = RLock()  # of gevent's, for it is held while this switches
 
         def emit(self, record):
             reached.set()

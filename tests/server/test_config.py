@@ -88,6 +88,23 @@ def test_other_machines_may_connect_only_if_that_is_said(host):
     assert ServerConfig(where, insecure=True).addresses == where
 
 
+def test_metrics_where_other_machines_can_look():
+    """The same holds for the metrics."""
+    where = parse("tcp://0.0.0.0:9000")
+    with pytest.raises(ValueError, match=r"^metrics=tcp://0\.0\.0\.0:9000: other machines.*--insecure"):
+        ServerConfig(HERE, metrics=where)
+    assert ServerConfig(HERE, metrics=where, insecure=True).metrics == where
+    assert ServerConfig(HERE, metrics=parse("unix:@metrics")).metrics == parse("unix:@metrics")
+
+
+def test_metrics_have_an_address_of_their_own():
+    """Clients connect elsewhere; but two ports that the kernel chooses are two."""
+    with pytest.raises(ValueError, match=r"^metrics=.*that is where clients connect"):
+        ServerConfig(HERE, metrics=HERE[0])
+    any_port = parse("tcp://127.0.0.1:0")
+    assert ServerConfig((any_port,), metrics=any_port).metrics == any_port
+
+
 def test_an_open_socket_has_no_address_yet():
     """It is shown as it is written."""
     config = ServerConfig((OpenSocket(3),))

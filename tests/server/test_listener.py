@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import socket
@@ -330,6 +331,22 @@ def test_letting_go_keeps_the_path(listen, tmp_path):
             client.connect(str(tmp_path / "sock"))
     finally:
         other.close()
+
+
+def test_the_metrics_come_last(tmp_path):
+    """All are listened at, or none; and the directory of that socket is nobody's private one."""
+    metrics = tmp_path / "m"
+    metrics.mkdir()
+    here = UnixAddress(f"{tmp_path}/sock")
+    config = ServerConfig((here,), metrics=UnixAddress(f"{metrics}/sock"), private=True)
+    first, second = listeners = listen_at_all(config)
+    assert [listener.for_metrics for listener in listeners] == [False, True]
+    with pytest.raises(AddressUnavailable):
+        listen_at_all(dataclasses.replace(config, addresses=(UnixAddress(f"{tmp_path}/other"),)))
+    assert not (tmp_path / "other").exists()
+    second.close()
+    assert list(metrics.iterdir()) == []
+    first.close()
 
 
 def test_a_private_directory_goes_with_its_socket(listen, tmp_path):

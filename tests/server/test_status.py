@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gtask.server import status
-from gtask.server.children import CALL, HOOKS, IDLE, SETUP, View
+from gtask.server.children import CALL, HOOKS, IDLE, RUNGS, SETUP, View
 from gtask.server.interface import Interface
 from gtask.server.status import Record
 
@@ -25,16 +25,19 @@ def living(*workers):
 
 def test_an_idle_server():
     """Without workers all is there, and empty."""
-    assert status.snapshot(record(), living(), lambda pid: 0, NOW) == {
+    assert status.snapshot(record(), living(), {77: 4096}.get, NOW) == {
         "name": "reports",
         "master": 77,
         "addresses": ["unix:/run/reports.sock"],
         "uptime": 60.0,
         "reloads": 0,
         "max_workers": None,
+        "memory": 4096,
+        "busy": 0.0,
         "states": {},
         "workers": [],
         "totals": {"forked": 0, "ended": 0, "refused": 0, "calls": 0},
+        "causes": {},
         "deaths": [],
     }
 
@@ -88,6 +91,25 @@ def test_totals():
     assert whole["totals"] == {"forked": 9, "ended": 6, "refused": 2, "calls": 107}
     assert whole["states"] == {"idle": 2, "call": 1}
     assert whole["max_workers"] == 5
+
+
+def test_what_the_dead_have_done():
+    """Their calls and their time are counted with those of the living, and what they died of, by cause."""
+    it = record()
+    it.gone(View(NOW - 2, CALL, "total", calls=3, busy=1.0), NOW, "SIGKILL")
+    it.gone(View(NOW - 2, IDLE, "", calls=4, busy=1.0), NOW, "")
+    it.gone(View(NOW - 2, CALL, "total", calls=1), NOW, "SIGKILL")
+    whole = status.snapshot(it, living(("", View(NOW - 5, CALL, "x", calls=1, busy=3.0))), lambda pid: 0, NOW)
+    assert whole["totals"] == {"forked": 0, "ended": 3, "refused": 0, "calls": 9}
+    assert whole["busy"] == 3.0 + 1.0 + 2.0 + 8.0
+    assert whole["causes"] == {"SIGKILL": 2}
+
+
+def test_every_state_is_known():
+    """A worker is never in another one, but for one that nobody knows."""
+    views = [View(NOW, phase, "", lent=lent) for phase in (IDLE, SETUP, CALL, HOOKS) for lent in (True, False)]
+    workers = [("", view) for view in views] + [(rung, views[0]) for rung in RUNGS]
+    assert set(status.snapshot(record(), living(*workers), lambda pid: 0, NOW)["states"]) == set(status.STATES)
 
 
 def test_it_is_plain_data():
