@@ -7,12 +7,14 @@ Nothing here raises, whatever an exporter does: a trace must not break what it w
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
 try:
     from opentelemetry import context as otel_context
     from opentelemetry import trace
+    from opentelemetry.environment_variables import OTEL_PYTHON_TRACER_PROVIDER
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     INSTALLED = True
@@ -26,12 +28,17 @@ log = logging.getLogger("gtask.tracing")
 SYSTEM = "gtask"
 
 _configured = False
+_BY_ENVIRONMENT = INSTALLED and OTEL_PYTHON_TRACER_PROVIDER in os.environ
+"""Whether a provider is named there, which is made when it is first asked for."""
 
 
 def _is_configured() -> bool:
     """Whether the program has set a tracer provider; once it has, it cannot take it back."""
     global _configured
     if not _configured:
+        # To ask properly takes longer than all else that a call does for this.
+        if getattr(trace, "_TRACER_PROVIDER", trace) is None and not _BY_ENVIRONMENT:
+            return False
         _configured = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
     return _configured
 
