@@ -60,6 +60,26 @@ def opened(idle=0, **options):
     return ledger
 
 
+@pytest.fixture
+def restless():
+    """A slot that has another one made whenever it is looked at, as another thread's turn may."""
+
+    class Restless:
+        @property
+        def state(self):
+            ledger.slots.add(object())
+            return IDLE
+
+    ledger = new()
+    ledger.slots.add(Restless())
+    return ledger
+
+
+def test_counting_while_the_pool_goes_on(restless):
+    """Whoever asks for the stats in another thread gets numbers."""
+    assert restless.count(IDLE) == 1
+
+
 def full(workers=1, **options):
     """An open ledger whose workers are all lent, and they."""
     ledger = opened(idle=workers, **{"max_workers": workers, **options})

@@ -162,6 +162,25 @@ def test_a_death_in_a_call_has_a_line_with_its_cause():
     assert not obituary.orphans
 
 
+@pytest.mark.parametrize(
+    ("status", "is_interrupted", "cause"),
+    [
+        (signal.SIGSEGV, False, "SIGSEGV"),
+        (7 << 8, False, "exit 7"),
+        (0, False, "exit 0"),
+        (0, True, "interrupted"),
+        (7 << 8, True, "exit 7"),
+        (signal.SIGABRT, True, "SIGABRT"),
+    ],
+)
+def test_causes_are_few_words(status, is_interrupted, cause):
+    """To count by: a signal or a status, and what could be interrupted is told from what left by itself."""
+    children = living(Worker(11, since=99.0, phase=CALL, method="hash"))
+    if is_interrupted:
+        children.hung_up(11, 100.0)
+    assert children.ended(11, status, 100.5).cause == cause
+
+
 def test_a_worker_on_the_ladder_leaves_orphans():
     """What it leaves behind goes too, and the line says why it was ended."""
     children = living(Worker(11, since=99.0, phase=CALL, method="hash"))
