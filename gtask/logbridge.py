@@ -43,13 +43,21 @@ _UNNAMED = "MainProcess"  # so Python calls a process that nobody has named
 
 
 class Levels:
-    """The levels of this process's loggers, for the workers to know."""
+    """The levels of this process's loggers, for the workers to know.
 
-    __slots__ = ("_levels", "_probe")
+    Attributes:
+        told: what :meth:`current` has given last; it still holds while ``holds`` is true.
+        holds: not empty until some level is changed.
+    """
+
+    __slots__ = ("_probe", "holds", "told")
 
     def __init__(self) -> None:
+        # A logger remembers its answers, and logging forgets them all whenever a level changes: asking for the
+        # level of each logger before each call would cost more than the call.
         self._probe = logging.getLogger("gtask.logbridge")
-        self._levels: dict[str, int] = {}
+        self.holds: dict[int, bool] = self._probe._cache  # type: ignore[attr-defined]
+        self.told: dict[str, int] = {}
         self._refresh()
 
     def current(self) -> dict[str, int]:
@@ -57,11 +65,9 @@ class Levels:
 
         It is the same object until something has changed.
         """
-        # A logger remembers its answers, and logging forgets them all whenever a level changes: asking for the
-        # level of each logger before each call would cost more than the call.
-        if not self._probe._cache:  # type: ignore[attr-defined]
+        if not self.holds:
             self._refresh()
-        return self._levels
+        return self.told
 
     def _refresh(self) -> None:
         self._probe.isEnabledFor(logging.CRITICAL)  # now it remembers something
@@ -74,8 +80,8 @@ class Levels:
         if len(levels) > MANY:
             levels = {"": min(levels.values())}
         levels = {name: level for name, level in levels.items() if not name or _of_parent(levels, name) != level}
-        if levels != self._levels:
-            self._levels = levels
+        if levels != self.told:
+            self.told = levels
 
 
 def _of_parent(levels: dict[str, int], name: str) -> int:

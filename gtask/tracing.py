@@ -21,7 +21,7 @@ try:
 except ImportError:
     INSTALLED = False
 
-__all__ = ["INSTALLED", "ClientSpan", "ServerSpan", "flush", "serve_call", "start_call"]
+__all__ = ["ClientSpan", "ServerSpan", "flush", "is_wanted", "serve_call", "start_call"]
 
 log = logging.getLogger("gtask.tracing")
 
@@ -88,6 +88,12 @@ class ServerSpan(_Span):
         super().end(error)
 
 
+def is_wanted() -> bool:
+    """Whether there is a tracer provider, or a current span. Every call asks this first."""
+    # A span that is current without a provider has come from elsewhere, and is handed on.
+    return INSTALLED and (_configured or bool(otel_context.get_current()) or _is_configured())
+
+
 def start_call(method: str, peer: str) -> ClientSpan | None:
     """A call begins: its span, a child of the current one.
 
@@ -96,13 +102,11 @@ def start_call(method: str, peer: str) -> ClientSpan | None:
         peer: where the server is.
 
     Returns:
-        None if nobody traces here: there is neither a tracer provider nor a current span.
+        None if nobody traces here.
     """
-    if not INSTALLED:
+    if not is_wanted():
         return None
     try:
-        if not _is_configured() and not trace.get_current_span().get_span_context().is_valid:
-            return None
         attributes = {"rpc.system": SYSTEM, "rpc.method": method, "server.address": peer}
         tracer = trace.get_tracer(SYSTEM)
         span = tracer.start_span(f"{SYSTEM}/{method}", kind=trace.SpanKind.CLIENT, attributes=attributes)

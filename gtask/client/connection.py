@@ -226,10 +226,9 @@ class Connection:
         pending = self.pending
         pending.append(call)
         frame = call.frame
-        levels = None if self._levels is None else self._levels.current()
-        waited = call.deadline
-        if levels is not self._told_levels or 0 < waited < math.inf:
-            frame = self._before(levels, waited - now) + frame
+        levels = self._levels
+        if call.deadline or (levels is not None and (not levels.holds or levels.told is not self._told_levels)):
+            frame = self._before(call.deadline - now) + frame
         if len(pending) == 1:
             deadline = call.reach_head(now)
             if deadline < self._alarm_at:
@@ -248,13 +247,16 @@ class Connection:
         elif len(burst) == BURST:
             self._flush()
 
-    def _before(self, levels: dict[str, int] | None, left: float) -> bytes:
+    def _before(self, left: float) -> bytes:
         """What the worker must know before the next call: which records are wanted, and what is left of its time."""
         before = Before()
+        levels = None if self._levels is None else self._levels.current()
         if levels is not self._told_levels:
             self._told_levels = before.levels = levels
         if 0 < left < math.inf:
             before.left = left
+        if before.levels is None and before.left is None:
+            return b""
         self._exchange.client_says(before)
         try:
             return self._encoder.encode(before)

@@ -118,6 +118,7 @@ class Lease:
     __slots__ = (
         "_epoch",
         "_errored",
+        "_is_plain",
         "_lender",
         "_queue",
         "_replays",
@@ -146,6 +147,8 @@ class Lease:
         self._queue = _EMPTY  # calls made before there was a worker to send them to
         self._stop_alarm: Callable[[], None] | None = None
         self._request_log = request_log
+        terms = lender.terms
+        self._is_plain = request_log is None and timeout == terms.timeout and not terms.context
         self._replays: deque[Replay] | None = None  # while there are any
 
     def __repr__(self) -> str:
@@ -160,7 +163,7 @@ class Lease:
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call and block this greenlet until its outcome is there."""
         self._check_open(method)
-        extras, story = self._prepare(method)
+        extras, story = (None, None) if self._is_plain and not tracing.is_wanted() else self._prepare(method)
         call = BlockingCall(method, self._encode(method, args, kwargs, extras, story), self._timeout)
         call.story = story
         try:
@@ -195,7 +198,7 @@ class Lease:
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         """Send a call behind those already made, without waiting."""
         self._check_open(method)
-        extras, story = self._prepare(method)
+        extras, story = (None, None) if self._is_plain and not tracing.is_wanted() else self._prepare(method)
         call = _SubmittedCall(method, self._encode(method, args, kwargs, extras, story), self._timeout, self)
         call.story = story
         try:
@@ -359,9 +362,7 @@ class Lease:
         """What this call carries that few do, and what will come with its outcome."""
         terms, request_log = self._lender.terms, self._request_log
         has_timeout = self._timeout != terms.timeout
-        span = tracing.start_call(method, self._lender.peer) if tracing.INSTALLED else None
-        if request_log is None and span is None and not has_timeout and not terms.context:
-            return None, None
+        span = tracing.start_call(method, self._lender.peer) if tracing.is_wanted() else None
         story = Story(request_log, method, span) if request_log is not None or span is not None else None
         headers = span.headers if span is not None else {}
         context = contextbridge.values(terms.context)

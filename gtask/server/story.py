@@ -57,6 +57,7 @@ class Story:
         self._alarmed = False
         self._wants_ld = False
         self._is_terse = False
+        self._has_told = False  # in this call
         self._told_at = 0.0
         self._told = 0
         self._dropped = 0
@@ -74,7 +75,7 @@ class Story:
         """
         self.capture.is_open = True
         if wants_ld or self._is_terse:
-            self._wants_ld = True
+            self._wants_ld = self._has_told = True
             logdefer.begin_call()
 
     def end(self) -> dict[str, Any] | None:
@@ -83,23 +84,26 @@ class Story:
         Returns:
             what the reply itself has to tell, as ``ld``.
         """
-        part = None
         with self._lock:
-            if self._wants_ld:
-                self._wants_ld = False
-                if self._is_terse:
-                    part = logdefer.take()
-                else:
-                    self._told_at = monotonic()  # the reply follows
-                    self._tell_deferred(urgent=False)
-                logdefer.end_call()
             self.capture.is_open = False
-            if self._told:
-                self._told = 0
-                if self._dropped:
-                    dropped, self._dropped = self._dropped, 0
-                    self._replies.tell(self._encode(Log(dropped=dropped, size=self._dropped_size)), False)
-                    self._dropped_size = 0
+        return self._end() if self._has_told else None
+
+    def _end(self) -> dict[str, Any] | None:
+        self._has_told = False
+        part = None
+        if self._wants_ld:
+            self._wants_ld = False
+            if self._is_terse:
+                part = logdefer.take()
+            else:
+                self._told_at = monotonic()  # the reply follows
+                self._tell_deferred(urgent=False)
+            logdefer.end_call()
+        self._told = 0
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            self._replies.tell(self._encode(Log(dropped=dropped, size=self._dropped_size)), False)
+            self._dropped_size = 0
         return part
 
     def on_alarm(self) -> bool:
@@ -130,7 +134,6 @@ class Story:
         try:
             frame = self._encode(Log(ld=part))
         except EncodeError:  # over a small limit_message
-            self._told = max(self._told, 1)
             self._dropped += len(part.get("logs", ()))
             return
         self._tell_frame(frame, urgent)
@@ -139,6 +142,7 @@ class Story:
         self._tell(lambda: self._tell_record(record))
 
     def _tell_record(self, record: logging.LogRecord) -> None:
+        self._has_told = True
         urgent = record.levelno >= logging.WARNING
         if self._told >= (2 * LIMIT if urgent else LIMIT):
             self._dropped += 1
@@ -149,7 +153,6 @@ class Story:
         except Exception:  # over a small limit_message, or a record that somebody has made of anything
             frame = b""
         if not frame or self._told + len(frame) > 2 * LIMIT:
-            self._told = max(self._told, 1)
             self._dropped += 1
             self._dropped_size += logbridge.weight(record)
             return

@@ -111,7 +111,7 @@ class _Worker:
         self._left: float | None = None  # of the next call, if it has waited for this worker
         self._call: Do | None = None
         self._started = 0.0
-        self._extended = 0.0
+        self._extension = (0.0, 0.0)  # when the call began that has asked for more time, and until when
         self._variables = contextbridge.Finder()
         self._asks = ""  # why it wants to be retired
         self._has_asked = False
@@ -270,9 +270,11 @@ class _Worker:
         self._slot.begin(started, CALL, method)
         error: BaseException | None = None
         extras = do.extras
-        tokens = self._variables.set(extras.context) if extras is not None and extras.context else None
-        span = tracing.serve_call(method, extras.headers, self._config.name) if extras and extras.headers else None
-        self._call, self._started, self._extended = do, started, 0.0
+        tokens = span = None
+        if extras is not None:
+            tokens = self._variables.set(extras.context) if extras.context else None
+            span = tracing.serve_call(method, extras.headers, self._config.name) if extras.headers else None
+        self._call, self._started = do, started
         self.story.begin(extras is not None and extras.ld)
         try:
             self._interruptible = started
@@ -283,12 +285,13 @@ class _Worker:
             error = raised
         ld = self.story.end()
         self._call = self._left = None
-        if tokens is not None:
-            contextbridge.reset(tokens)
         self._replies.after(method, started)
         error = self._interruption or error  # also if the application has swallowed it
-        if span is not None:
-            span.end(error)
+        if extras is not None:
+            if tokens is not None:
+                contextbridge.reset(tokens)
+            if span is not None:
+                span.end(error)
         if ld is not None:
             ld = jsontext.writable(ld)
             if error is None:
@@ -310,15 +313,20 @@ class _Worker:
         timeout = extras.timeout if extras.has_timeout else self._timeout
         if self._left is not None:
             timeout = self._left
-        deadline = None if timeout is None else max(self._started + timeout, self._extended)
+        deadline = None if timeout is None else max(self._started + timeout, self._until())
         method = do.args[0] if do.args and type(do.args[0]) is str else "()"
         return current.Call(method, self._client, deadline, extras.headers, extras.context, self._extend)
 
+    def _until(self) -> float:
+        """How long this call may take at least, as it has asked for; 0 if it has not."""
+        began, until = self._extension
+        return until if began == self._started else 0.0
+
     def _extend(self, seconds: float) -> None:
         if self._call is not None:
-            until = monotonic() + seconds
-            self._extended = max(self._extended, until)
-            self._slot.extend(self._started, self._extended)
+            until = max(self._until(), monotonic() + seconds)
+            self._extension = self._started, until
+            self._slot.extend(self._started, until)
             self.story.extend(seconds)
 
     def _raised(self, do: Do, error: BaseException, ld: dict[str, Any] | None) -> None:

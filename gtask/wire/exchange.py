@@ -113,7 +113,7 @@ class Exchange:
         state = _WORKER_MAY[self.state].get(kind)
         if state is None:
             raise self._out_of_turn(WORKER, kind)
-        if kind in _REPLIES:
+        if kind is Ok or kind in _REPLIES:
             self.owed -= 1
             if self.owed:
                 return
