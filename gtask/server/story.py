@@ -36,6 +36,12 @@ class Story:
         encode: makes the frame of a message; raises EncodeError.
         process_name: of this worker, for its log records.
         alarm: to be called after SIGALRM has come in while something was being told.
+
+    Attributes:
+        capture: which listens while a call runs: its ``is_open`` is set then, and reset with ``lock`` held, after which
+            nothing can be told before the reply any more.
+        has_told: whether the call has told anything, so that :meth:`end` is to be called.
+        is_terse: whether the client hears nothing but replies: what is deferred goes with those, the rest to nobody.
     """
 
     def __init__(
@@ -52,48 +58,33 @@ class Story:
         self._alarm = alarm
         self._pid = os.getpid()
         self._main = threading.get_ident()
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._writing = False  # in the main thread
         self._alarmed = False
         self._wants_ld = False
-        self._is_terse = False
-        self._has_told = False  # in this call
+        self.is_terse = False
+        self.has_told = False
         self._told_at = 0.0
         self._told = 0
         self._dropped = 0
         self._dropped_size = 0
 
-    def be_terse(self) -> None:
-        """The client hears nothing but replies: what is deferred goes with those, and the rest to nobody."""
-        self._is_terse = True
-
-    def begin(self, wants_ld: bool) -> None:
-        """A call begins.
-
-        Args:
-            wants_ld: whether its caller wants to have its deferred log.
-        """
-        self.capture.is_open = True
-        if wants_ld or self._is_terse:
-            self._wants_ld = self._has_told = True
-            logdefer.begin_call()
+    def defer(self) -> None:
+        """A call begins whose caller wants to have its deferred log."""
+        self._wants_ld = self.has_told = True
+        logdefer.begin_call()
 
     def end(self) -> dict[str, Any] | None:
-        """It is over: nothing may be told before its reply any more.
+        """The call is over, and has told something.
 
         Returns:
             what the reply itself has to tell, as ``ld``.
         """
-        with self._lock:
-            self.capture.is_open = False
-        return self._end() if self._has_told else None
-
-    def _end(self) -> dict[str, Any] | None:
-        self._has_told = False
+        self.has_told = False
         part = None
         if self._wants_ld:
             self._wants_ld = False
-            if self._is_terse:
+            if self.is_terse:
                 part = logdefer.take()
             else:
                 self._told_at = monotonic()  # the reply follows
@@ -115,7 +106,7 @@ class Story:
         if self._writing:
             self._alarmed = True
             return True
-        with self._lock:
+        with self.lock:
             self._replies.flush()
         return False
 
@@ -142,7 +133,7 @@ class Story:
         self._tell(lambda: self._tell_record(record))
 
     def _tell_record(self, record: logging.LogRecord) -> None:
-        self._has_told = True
+        self.has_told = True
         urgent = record.levelno >= logging.WARNING
         if self._told >= (2 * LIMIT if urgent else LIMIT):
             self._dropped += 1
@@ -166,7 +157,7 @@ class Story:
         self._replies.tell(frame, urgent)
 
     def _tell(self, act: Callable[[], Any]) -> None:
-        if self._is_terse:
+        if self.is_terse:
             return
         if os.getpid() != self._pid:
             return  # the connection is not that of a process which the application has forked
@@ -176,7 +167,7 @@ class Story:
                 return  # what is told has logged something itself
             self._writing = True
         try:
-            with self._lock:
+            with self.lock:
                 if self.capture.is_open:
                     act()
         except (ConnectionError, TimeoutError):

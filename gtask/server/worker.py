@@ -162,7 +162,7 @@ class _Worker:
             self._exchange, self._encode, self._decoder = peer.exchange, peer.encode, peer.decoder
             self._interface = peer.before_setup
             self._slot.want_no_last_words()
-            self.story.be_terse()
+            self.story.is_terse = True
         self._early = self._receive(deadline)
         if not self._early or self._json is not None:
             return bool(self._early)
@@ -275,7 +275,10 @@ class _Worker:
             tokens = self._variables.set(extras.context) if extras.context else None
             span = tracing.serve_call(method, extras.headers, self._config.name) if extras.headers else None
         self._call, self._started = do, started
-        self.story.begin(extras is not None and extras.ld)
+        story = self.story
+        if (extras is not None and extras.ld) or story.is_terse:
+            story.defer()
+        story.capture.is_open = True
         try:
             self._interruptible = started
             frame = self._encode(ok := Ok(self._interface.call(args, do.kwargs)))
@@ -283,7 +286,9 @@ class _Worker:
         except BaseException as raised:
             self._interruptible = 0.0
             error = raised
-        ld = self.story.end()
+        with story.lock:
+            story.capture.is_open = False
+        ld = story.end() if story.has_told else None
         self._call = self._left = None
         self._replies.after(method, started)
         error = self._interruption or error  # also if the application has swallowed it
