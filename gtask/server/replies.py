@@ -41,17 +41,18 @@ class Replies:
         handler: the worker's handler of SIGALRM, which calls :meth:`flush` if the application's code runs.
 
     Attributes:
+        holds: whether anything is held.
         more_follow: whether another request lies in the buffer, behind the one that is answered next.
     """
 
-    __slots__ = ("_fires_at", "_handler", "_hold_until", "_holds", "_slot", "_socket", "_usual", "more_follow")
+    __slots__ = ("_fires_at", "_handler", "_hold_until", "_slot", "_socket", "_usual", "holds", "more_follow")
 
     def __init__(self, sock: socket.socket, slot: Slot, handler: Callable[[int, object], None]) -> None:
         self.more_follow = False
         self._socket = sock
         self._slot = slot
         self._handler = handler
-        self._holds = False  # whether anything is held
+        self.holds = False
         self._hold_until = 0.0  # 0 while no reply is
         self._fires_at = 0.0  # when the timer does; 0 if it was stopped
         self._usual: dict[str, float] = {}
@@ -80,8 +81,8 @@ class Replies:
     def send(self, frame: bytes) -> None:
         """Send a reply, or hold it until the next."""
         if self.more_follow and (self._hold_until or self._start_holding()) and self._slot.hold(frame):
-            self._holds = True
-        elif self._holds:
+            self.holds = True
+        elif self.holds:
             self._send_all(frame)
         else:
             self._socket.sendall(frame)
@@ -91,16 +92,16 @@ class Replies:
         if now or not self._slot.hold(frame):
             self._send_all(frame)
         else:
-            self._holds = True
+            self.holds = True
 
     def flush(self) -> None:
         """Send what is held. Safe in a signal handler that came in while the application's code ran."""
-        if self._holds:
+        if self.holds:
             self._send_all(b"")
 
     def _send_all(self, frame: bytes) -> None:
         self._hold_until = 0.0
-        self._holds = False
+        self.holds = False
         self._socket.sendall(self._slot.take_held() + frame)
 
     def _start_holding(self) -> bool:

@@ -367,7 +367,8 @@ class _Worker:
             self._say(Bye(self._asks[:SHORT]))
 
     def _end_checkout(self) -> None:
-        self._replies.flush()
+        if self._replies.holds:
+            self._replies.flush()
         if not self._interface.has_checkout_done:
             return
         try:

@@ -313,6 +313,8 @@ def _read_do(plain: Plain, meta: Meta) -> Do:
     epoch = meta.get("q", 0)
     if type(epoch) is not int:
         raise ProtocolError("'q' in the meta of a call is an int")
+    if epoch and len(meta) == 1:
+        return Do(args, {}, epoch)  # the hot path
     kwargs = meta.get("kw")
     if kwargs is None:
         kwargs = {}
