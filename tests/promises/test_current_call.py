@@ -75,7 +75,8 @@ def test_waiting_for_a_worker_counts(serve, connect):
 
 def test_extend(serve, connect):
     """A call that asks for it in time may go on; one that does not is given up as before."""
-    client = connect(serve(SOURCE, "--hung-worker-timeout", "1"), timeout=0.5, refork_after_error=False)
+    client = connect(serve(SOURCE, "--hung-worker-timeout", "1"), min_workers=1, timeout=0.5)
+    client.open(wait=True)
     began = monotonic()
     left = client.call("longer", 4, 0.4, 5.0)
     assert monotonic() - began >= 1.6

@@ -180,9 +180,9 @@ def test_the_queue_is_bounded(server, connect):
 def test_a_time_out(server, client, monkeypatch):
     """Sticky; calls behind it never run, and the next checkout has another worker. Nobody waits for last words."""
     monkeypatch.setattr("gtask.client.connection.LAST_WORDS", 600)
-    with client.checkout(timeout=0.2) as worker:
+    with client.checkout(timeout=0.5) as worker:
         late, behind = worker.sleep.submit(60), worker.mark.submit("never")
-        with pytest.raises(gtask.CallTimeout, match=r"sleep took longer than 0.2 s in the worker at unix:"):
+        with pytest.raises(gtask.CallTimeout, match=r"sleep took longer than 0.5 s in the worker at unix:"):
             late.get()
         with pytest.raises(gtask.CallTimeout):
             behind.get()
@@ -342,7 +342,7 @@ def test_a_gtask_server(serve, connect, tmp_path):
         assert [result.get()[0] for result in results] == [[number] for number in range(5)]
         with pytest.raises(gtask.WorkerDied, match="closed the connection"):
             worker.leave()
-    with client.checkout(timeout=0.1) as worker, pytest.raises(gtask.CallTimeout):
+    with client.checkout(timeout=0.5) as worker, pytest.raises(gtask.CallTimeout):
         worker.hang()
     assert client.call("echo") == [[], {}]
 

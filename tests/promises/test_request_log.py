@@ -77,7 +77,8 @@ def test_one_request_one_story(serve, connect, caplog):
     in order, exactly once, with the right process id.
     """
     records = []
-    client = connect(serve(SOURCE), timeout=0.5)
+    client = connect(serve(SOURCE), min_workers=2, timeout=1)
+    client.open(wait=True)
     caplog.set_level(logging.DEBUG, "app")
     with RequestLog(records.append) as log:
         with client.checkout(log=log) as first:
@@ -156,7 +157,8 @@ def test_threads_and_much(serve, connect):
 @pytest.mark.parametrize("method", ["hang", "fail", "die"])
 def test_nothing_keeps_it_alive(serve, connect, method):
     """After a time-out, an error or a death it is gone with its last reference, without the garbage collector."""
-    client = connect(serve(SOURCE), timeout=0.3)
+    client = connect(serve(SOURCE), min_workers=1, timeout=0.5)
+    client.open(wait=True)
 
     def request():
         log = RequestLog(lambda record: None)

@@ -289,7 +289,8 @@ def test_a_worker_that_is_killed_has_told_all(serve, connect, seen, number):
 
 def test_a_worker_that_hangs_has_told_all(serve, connect, seen):
     """Before CallTimeout is raised; what it logs while it is interrupted, too."""
-    client = connect(serve(SOURCE), timeout=0.5)
+    client = connect(serve(SOURCE), min_workers=2, timeout=1)
+    client.open(wait=True)
     with pytest.raises(gtask.CallTimeout):
         client.call("info_and_hang")
     assert messages(seen) == [*(f"number {n}" for n in range(5)), "cleaning up"]
@@ -311,7 +312,8 @@ def test_a_warning_leaves_at_once(serve, connect, seen, tmp_path):
 
 def test_interrupted_while_it_logs(serve, connect, seen):
     """SIGALRM may strike while a record is half written: the conversation stays whole, and says where it hung."""
-    client = connect(serve(SOURCE), timeout=0.3)
+    client = connect(serve(SOURCE), min_workers=3, timeout=0.3)
+    client.open(wait=True)
     for _ in range(3):
         with pytest.raises(gtask.CallTimeout) as caught:
             client.call("log_for_ever")
