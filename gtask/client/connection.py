@@ -136,6 +136,9 @@ class Connection:
     done_frame = Encoder().encode(Done())
     """What tells the worker that its checkout is over."""
 
+    exchange_class: type[Exchange] = Exchange
+    decoder_class: type[Any] = ReplyDecoder
+
     def __init__(
         self,
         sock: Any,
@@ -159,9 +162,9 @@ class Connection:
         self.slot: Any = None
         self._owner = owner
         self._socket = sock
-        self._exchange = Exchange()
+        self._exchange = self.exchange_class()
         self._encoder = encoder
-        self._decoder: Reader = ReplyDecoder(limit)
+        self._decoder: Reader = self.decoder_class(limit)
         self.pending: deque[Call] = deque()
         self._unsent: deque[memoryview] = deque()
         self._burst: list[bytes] = []

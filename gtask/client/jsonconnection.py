@@ -8,15 +8,12 @@ nobody says last words for it.
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any
 
 from gtask import logbridge
-from gtask.address import Address
 from gtask.client.calls import Call
-from gtask.client.connection import Connection, Owner, Writer
+from gtask.client.connection import Connection
 from gtask.client.story import Story
 from gtask.errors import SetupError
-from gtask.logbridge import Levels
 from gtask.wire import failure
 from gtask.wire.jsonexchange import SETUP_EXCEPTION, JsonExchange
 from gtask.wire.jsontext import Encoder, ReplyDecoder
@@ -32,20 +29,8 @@ class JsonConnection(Connection):
 
     done_frame = Encoder().encode(Done())
 
-    def __init__(
-        self,
-        sock: Any,
-        address: Address,
-        owner: Owner,
-        encoder: Writer,
-        limit: int,
-        client: str = "",
-        timeout: float | None = None,
-        levels: Levels | None = None,
-    ) -> None:
-        super().__init__(sock, address, owner, encoder, limit, client, timeout, levels)
-        self._exchange = JsonExchange()
-        self._decoder = ReplyDecoder(limit)
+    exchange_class = JsonExchange
+    decoder_class = ReplyDecoder
 
     def greet(self, timeout: float) -> Hi:
         """Nobody greets: that the connection is there has to do. Setup runs before the first call."""

@@ -58,7 +58,7 @@ ARROWS = {
     "client.calls": "errors wire.messages client.story",
     "client.connection": "errors address logbridge wire.codec wire.exchange wire.lastwords wire.messages "
     "client.calls client.story client.verdicts",
-    "client.jsonconnection": "errors address logbridge wire.failure wire.jsonexchange wire.jsontext wire.messages "
+    "client.jsonconnection": "errors logbridge wire.failure wire.jsonexchange wire.jsontext wire.messages "
     "client.calls client.connection client.story",
     "client.lease": "errors contextbridge tracing wire.failure wire.messages "
     "client.calls client.connection client.counters client.loop client.story",
