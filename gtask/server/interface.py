@@ -68,6 +68,11 @@ class Interface:
         """The names that can be called; empty for a callable, which gets to see any."""
         return sorted(self._methods)
 
+    @property
+    def is_function(self) -> bool:
+        """Whether it gets all that the caller sends, so that the first of that need not be a method's name."""
+        return self._function is not None
+
     def functions(self) -> dict[str, Callable[..., Any]]:
         """What can be called, by name: those of the class itself where workers are yet to make the instance. A callable
         has itself, under the name ``()``."""

@@ -273,7 +273,9 @@ class _Worker:
         tokens = span = None
         if extras is not None:
             tokens = self._variables.set(extras.context) if extras.context else None
-            span = tracing.serve_call(method, extras.headers, self._config.name) if extras.headers else None
+            if extras.headers:
+                known = "()" if self._interface.is_function else method
+                span = tracing.serve_call(known, extras.headers, self._config.name)
         self._call, self._started = do, started
         story = self.story
         if (extras is not None and extras.ld) or story.is_terse:

@@ -58,6 +58,10 @@ SOURCE = """
         exporter.clear()
         return found
 
+    class Callable:
+        def __call__(self, *args):
+            return [json.loads(span.to_json())["name"] for span in exporter.get_finished_spans()]
+
     def current():
         return trace.get_current_span().get_span_context().span_id
 """
@@ -99,6 +103,15 @@ def test_one_trace(serve, connect, finished):
     assert inner["parent_id"] == served["context"]["span_id"]
     assert {span["context"]["trace_id"] for span in (inner, served)} == {f"0x{trace_id}"}
     assert client.call("current") != 0
+
+
+def test_a_call_as_a_function(serve, connect, finished):
+    """Is named so at both ends: what is sent first may be anything, and does not belong into names."""
+    client = connect(serve(SOURCE, attribute="Callable"), max_workers=1)
+    with client.checkout() as checkout:
+        checkout("secret")
+        assert checkout("secret") == ["gtask/()"]
+    assert [span.name for span in finished()] == ["gtask/()"] * 2
 
 
 def test_errors_are_recorded(serve, connect, finished):
