@@ -471,10 +471,12 @@ class Lease:
             context: where to run it.
             then: what is to follow, in any case.
         """
-        if self._replays is None:
-            self._replays = deque()
-            self._lender.spawn(self._replay_all)
-        self._replays.append((context, replay, then))
+        if self._replays is not None:
+            self._replays.append((context, replay, then))
+            return
+        replays = deque([(context, replay, then)])
+        self._lender.spawn(self._replay_all)
+        self._replays = replays  # last: whatever strikes before, it is delivered again
 
     @property
     def replays(self) -> bool:
@@ -510,9 +512,8 @@ class _SubmittedCall(Call):
         self.result = Result()
 
     def deliver(self, outcome: Outcome) -> None:
-        if self._is_delivered:
+        if self._is_delivered or self.result.ready():
             return  # an interruption came just after it had been delivered
-        self._is_delivered = True
         if type(outcome) is Ok and self.story is None and not self._lease.replays:
             self.result.set(outcome.value)
             return
@@ -532,5 +533,6 @@ class _SubmittedCall(Call):
 
         if lease.replays or (story is not None and story.has_records):
             lease.replay(self._context, replay, finish)
+            self._is_delivered = True
         else:
             finish()

@@ -168,7 +168,9 @@ class Peer:
             end = 4 + struct.unpack(">I", self._buffer[:4])[0]
             if len(self._buffer) < end:
                 break
-            self.heard.append(msgpack.unpackb(self._buffer[4:end]))
+            message = msgpack.unpackb(self._buffer[4:end])
+            if message[0] != "be":  # what it must know before a call is not what this is about
+                self.heard.append(message)
             self._buffer = self._buffer[end:]
         return self.heard
 
