@@ -84,6 +84,7 @@ SOURCE = """
             time.sleep(0.001)
 
     def log_for_ever():
+        log.propagate = False  # to its caller alone
         while True:
             log.warning("again")
 
@@ -92,6 +93,7 @@ SOURCE = """
         raise KeyError("x")
 
     def much(count):
+        log.propagate = False  # to its caller alone
         for number in range(count):
             log.info("%d %s", number, "x" * 10_000)
         log.error("the end")
@@ -310,14 +312,16 @@ def test_a_warning_leaves_at_once(serve, connect, seen, tmp_path):
     assert messages(seen) == ["urgent"]
 
 
-def test_interrupted_while_it_logs(serve, connect, seen):
+def test_interrupted_while_it_logs(serve, connect, seen, monkeypatch):
     """SIGALRM may strike while a record is half written: the conversation stays whole, and says where it hung."""
+    monkeypatch.setattr("gtask.client.connection.LAST_WORDS", 30)  # a busy machine may take longer over all it is told
     client = connect(serve(SOURCE), min_workers=3, timeout=0.3)
     client.open(wait=True)
     for _ in range(3):
         with pytest.raises(gtask.CallTimeout) as caught:
             client.call("log_for_ever")
-        assert any(frame.name == "log_for_ever" for frame in traceback.extract_tb(caught.value.__traceback__))
+        frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+        assert "log_for_ever" in frames or "in log_for_ever" in caught.value.stacks
     assert set(messages([r for r in seen if r.name == "app.db"])) == {"again"}
 
 
