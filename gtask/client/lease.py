@@ -112,6 +112,7 @@ class Lease:
         error: the sticky error, once there is one.
         released: whether the user has ended it.
         entered_by: a weak reference to the greenlet that is in its ``with`` block, if one is.
+        replays: what submitted calls have logged and is still to be replayed, if there is any.
         made_at: where it was made, innermost frame first, if somebody wants to know.
     """
 
@@ -121,7 +122,6 @@ class Lease:
         "_is_plain",
         "_lender",
         "_queue",
-        "_replays",
         "_request_log",
         "_stop_alarm",
         "_timeout",
@@ -131,6 +131,7 @@ class Lease:
         "error",
         "made_at",
         "released",
+        "replays",
     )
 
     def __init__(self, lender: Lender, timeout: float | None, request_log: RequestLog | None = None) -> None:
@@ -149,7 +150,7 @@ class Lease:
         self._request_log = request_log
         terms = lender.terms
         self._is_plain = request_log is None and timeout == terms.timeout and not terms.context
-        self._replays: deque[Replay] | None = None  # while there are any
+        self.replays: deque[Replay] | None = None  # while there are any
 
     def __repr__(self) -> str:
         if self.error is not None:
@@ -471,20 +472,15 @@ class Lease:
             context: where to run it.
             then: what is to follow, in any case.
         """
-        if self._replays is not None:
-            self._replays.append((context, replay, then))
+        if self.replays is not None:
+            self.replays.append((context, replay, then))
             return
         replays = deque([(context, replay, then)])
         self._lender.spawn(self._replay_all)
-        self._replays = replays  # last: whatever strikes before, it is delivered again
-
-    @property
-    def replays(self) -> bool:
-        """Whether such replays are under way."""
-        return self._replays is not None
+        self.replays = replays  # last: whatever strikes before, it is delivered again
 
     def _replay_all(self) -> None:
-        replays = self._replays or deque()
+        replays = self.replays or deque()
         try:
             while replays:
                 context, replay, then = replays[0]
@@ -494,7 +490,7 @@ class Lease:
                     replays.popleft()
                     then()
         finally:
-            self._replays = None
+            self.replays = None
             for _, _, then in replays:  # a handler has ended this greenlet
                 then()
 
@@ -514,9 +510,12 @@ class _SubmittedCall(Call):
     def deliver(self, outcome: Outcome) -> None:
         if self._is_delivered or self.result.ready():
             return  # an interruption came just after it had been delivered
-        if type(outcome) is Ok and self.story is None and not self._lease.replays:
+        if type(outcome) is Ok and self.story is None and self._lease.replays is None:
             self.result.set(outcome.value)
-            return
+        else:
+            self._conclude(outcome)
+
+    def _conclude(self, outcome: Outcome) -> None:
         error = self._lease.conclude(self, outcome)
         story, lease = self.story, self._lease
 
@@ -531,7 +530,7 @@ class _SubmittedCall(Call):
             if story is not None:
                 story.replay(self.method, lease.raises)
 
-        if lease.replays or (story is not None and story.has_records):
+        if lease.replays is not None or (story is not None and story.has_records):
             lease.replay(self._context, replay, finish)
             self._is_delivered = True
         else:
