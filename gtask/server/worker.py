@@ -302,8 +302,8 @@ class _Worker:
         if ld is not None:
             ld = jsontext.writable(ld)
             if error is None:
-                ok.ld = ld
-                frame = self._encode(ok)
+                with contextlib.suppress(EncodeError):  # too large together: then without it
+                    frame = self._encode(Ok(ok.value, ld))
         if error is None:
             self._exchange.worker_says(ok)
             self._replies.send(frame)

@@ -445,3 +445,10 @@ def test_logs_ride_with_the_reply(start, ask, peer):
             assert ld["start"] > 1e9
             assert ld["data"] == {"half": 0.5}
         assert answers[2:] in ([["ok", {}, [1]]], [])
+
+
+def test_a_log_too_large_for_the_reply(start, ask):
+    """Is left out: the value comes all the same."""
+    told = ask(start("--limit-message", "1K"), ["do", {}, "logs", "x" * 970])
+    assert told[0][0] == "ok"
+    assert told[0][2] == "logged"

@@ -78,10 +78,9 @@ SOURCE = """
         quick_infos(5)
         -1 in __import__("itertools").count()
 
-    def warn_and_wait(name):
+    def warn_and_hang():
         log.warning("urgent")
-        while not os.path.exists(DIR + "/" + name):
-            time.sleep(0.001)
+        time.sleep(60)
 
     def log_for_ever():
         log.propagate = False  # to its caller alone
@@ -118,8 +117,7 @@ SOURCE = """
 
     def late():
         def later():
-            while not os.path.exists(DIR + "/later"):
-                time.sleep(0.001)
+            open(DIR + "/later").close()
             log.warning("too late")
             open(DIR + "/logged", "w").close()
         threading.Thread(target=later, daemon=True).start()
@@ -302,13 +300,13 @@ def test_a_worker_that_hangs_has_told_all(serve, connect, seen):
     assert messages(seen) == [f"number {n}" for n in range(5)]
 
 
-def test_a_warning_leaves_at_once(serve, connect, seen, tmp_path):
+def test_a_warning_leaves_at_once(serve, connect, seen):
     """It is there when the caller's greenlet is interrupted amid the call."""
     client = connect(serve(SOURCE))
     with client.checkout() as checkout:
         checkout.pid()
         with gevent.Timeout(1, False):
-            checkout.warn_and_wait("never")
+            checkout.warn_and_hang()
     assert messages(seen) == ["urgent"]
 
 
@@ -417,8 +415,9 @@ def test_threads_and_forks_of_the_worker(serve, connect, seen, tmp_path):
     assert [(record.getMessage(), record.threadName) for record in seen] == [("from a thread", "helper")]
     assert client.call("in_a_child") == "done"
     assert len(seen) == 1
+    os.mkfifo(tmp_path / "later")
     client.call("late")
-    (tmp_path / "later").touch()
+    (tmp_path / "later").open("w").close()
     testing.wait_until((tmp_path / "logged").exists, what="a record between the calls")
     assert client.call("in_a_child") == "done"
     assert len(seen) == 1
