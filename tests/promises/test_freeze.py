@@ -4,6 +4,8 @@ Python's collector writes to every object that it looks at, which would copy eac
 worker. So the master exempts from collection what is there before its first fork.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,4 +40,6 @@ def test_a_fresh_worker_of_a_large_application_has_little_of_its_own(serve, conn
 def test_what_is_made_later_is_collected_as_ever(serve, connect):
     """All that was loaded is frozen, and nothing under --no-freeze."""
     assert connect(serve(LARGE), timeout=30).call("frozen") > 500_000
-    assert connect(serve(LARGE, "--no-freeze"), timeout=30).call("frozen") == 0
+    count = [sys.executable, "-c", "import gc; print(gc.get_freeze_count())"]  # Python 3.12 freezes some by itself
+    bare = int(subprocess.run(count, capture_output=True, text=True, check=True, timeout=60).stdout)
+    assert connect(serve(LARGE, "--no-freeze"), timeout=30).call("frozen") == bare
