@@ -10,7 +10,6 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Collection
-from contextvars import Context, copy_context
 from time import monotonic
 from traceback import StackSummary
 from types import ModuleType, TracebackType
@@ -22,6 +21,7 @@ from gtask.client.connection import Connection
 from gtask.client.counters import Counters
 from gtask.client.loop import thread_ident
 from gtask.client.story import RequestLog, Story
+from gtask.client.submitted import Replay, SubmittedCall
 from gtask.errors import CallDropped, Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
 from gtask.wire import failure
 from gtask.wire.messages import Er, Extras, Ok, Sk
@@ -29,9 +29,6 @@ from gtask.wire.messages import Er, Extras, Ok, Sk
 __all__ = ["Lease", "Lender", "Terms"]
 
 _epochs = itertools.count(1)
-
-Replay = tuple[Context, Callable[[], None], Callable[[], None]]
-"""Where to run it, the replay of log records, and what is to follow it in any case."""
 
 _EMPTY: deque[Call] = deque()
 """The queue of every lease that has none. Nothing is ever put into it; to have one each would cost 700 bytes."""
@@ -200,7 +197,7 @@ class Lease:
         """Send a call behind those already made, without waiting."""
         self._check_open(method)
         extras, story = (None, None) if self._is_plain and not tracing.is_wanted() else self._prepare(method)
-        call = _SubmittedCall(method, self._encode(method, args, kwargs, extras, story), self._timeout, self)
+        call = SubmittedCall(method, self._encode(method, args, kwargs, extras, story), self._timeout, self)
         call.story = story
         try:
             if self.connection is not None:
@@ -339,6 +336,10 @@ class Lease:
         """What may be raised here, as the client was told."""
         return self._lender.terms.raises
 
+    def spawn(self, function: Callable[[], object]) -> None:
+        """Run a function in a greenlet of its own."""
+        self._lender.spawn(function)
+
     # --- helpers ---------------------------------------------------------------------------------------
 
     def _check_open(self, method: str) -> None:
@@ -464,74 +465,3 @@ class Lease:
         if call.story is not None:
             call.story.end(outcome, error, call.sent_at, monotonic())
         return error
-
-    def replay(self, context: Context, replay: Callable[[], None], then: Callable[[], None]) -> None:
-        """Replay what a submitted call has logged, in a greenlet of its own and in the order of the calls.
-
-        Args:
-            context: where to run it.
-            then: what is to follow, in any case.
-        """
-        if self.replays is not None:
-            self.replays.append((context, replay, then))
-            return
-        replays = deque([(context, replay, then)])
-        self._lender.spawn(self._replay_all)
-        self.replays = replays  # last: whatever strikes before, it is delivered again
-
-    def _replay_all(self) -> None:
-        replays = self.replays or deque()
-        try:
-            while replays:
-                context, replay, then = replays[0]
-                try:
-                    context.run(replay)
-                finally:
-                    replays.popleft()
-                    then()
-        finally:
-            self.replays = None
-            for _, _, then in replays:  # a handler has ended this greenlet
-                then()
-
-
-class _SubmittedCall(Call):
-    """A call whose outcome goes into a Result."""
-
-    __slots__ = ("_context", "_is_delivered", "_lease", "result")
-
-    def __init__(self, method: str, frame: bytes, timeout: float | None, lease: Lease) -> None:
-        Call.__init__(self, method, frame, timeout)
-        self._lease = lease
-        self._context = copy_context()
-        self._is_delivered = False
-        self.result = Result()
-
-    def deliver(self, outcome: Outcome) -> None:
-        if self._is_delivered or self.result.ready():
-            return  # an interruption came just after it had been delivered
-        if type(outcome) is Ok and self.story is None and self._lease.replays is None:
-            self.result.set(outcome.value)
-        else:
-            self._conclude(outcome)
-
-    def _conclude(self, outcome: Outcome) -> None:
-        error = self._lease.conclude(self, outcome)
-        story, lease = self.story, self._lease
-
-        def finish() -> None:
-            if error is not None:
-                self.result.fail(error)
-            else:
-                assert isinstance(outcome, Ok)
-                self.result.set(outcome.value)
-
-        def replay() -> None:
-            if story is not None:
-                story.replay(self.method, lease.raises)
-
-        if lease.replays is not None or (story is not None and story.has_records):
-            lease.replay(self._context, replay, finish)
-            self._is_delivered = True
-        else:
-            finish()

@@ -60,8 +60,9 @@ ARROWS = {
     "client.calls client.story client.verdicts",
     "client.jsonconnection": "errors logbridge wire.failure wire.jsonexchange wire.jsontext wire.messages "
     "client.calls client.connection client.story",
+    "client.submitted": "errors wire.messages client.calls",
     "client.lease": "errors contextbridge tracing wire.failure wire.messages "
-    "client.calls client.connection client.counters client.loop client.story",
+    "client.calls client.connection client.counters client.loop client.story client.submitted",
     "client.checkout": "client.calls client.lease",
     "client.connector": "errors address logbridge spawn wire.codec wire.jsontext wire.messages "
     "client.config client.connection client.jsonconnection client.ledger",
