@@ -17,6 +17,7 @@ import socket
 import stat
 import struct
 from collections.abc import Collection
+from time import monotonic
 
 from gtask import address as addresses
 from gtask.address import Address, TcpAddress, UnixAddress
@@ -26,6 +27,9 @@ __all__ = ["AddressUnavailable", "Listener", "listen"]
 
 LOCK, NEW = ".lock", "~"
 """What the names of the lock file, and of a socket that is about to get the path, have behind the path."""
+
+PATIENCE = 1.0
+"""Seconds to wait for a lock: a worker that a master had just forked when it was killed holds it for a moment."""
 
 
 class AddressUnavailable(Exception):
@@ -265,11 +269,16 @@ def _lock(address: UnixAddress) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise AddressUnavailable(f"cannot listen at {address}: {error.strerror or error} ({error.filename})") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise _occupied(address) from None
+    deadline = monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if monotonic() > deadline:
+                os.close(descriptor)
+                raise _occupied(address) from None
+            select.poll().poll(10)
     with contextlib.suppress(FileNotFoundError):
         if _inode(path) == _identity(os.fstat(descriptor)):
             return descriptor

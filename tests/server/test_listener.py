@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -11,6 +12,7 @@ import stat
 import pytest
 
 from gtask.address import TcpAddress, UnixAddress, parse
+from gtask.server import listener as listeners_module
 from gtask.server.config import OpenSocket, ServerConfig
 from gtask.server.listener import AddressUnavailable, Listener
 from gtask.server.listener import listen as listen_at_all
@@ -204,6 +206,19 @@ def test_the_lock_alone_refuses_a_second_server(listen, tmp_path):
         listen(f"unix:{tmp_path}/sock")
     assert not (tmp_path / "sock").exists()
     first.close()
+    assert greets(listen(f"unix:{tmp_path}/sock"))
+
+
+def test_a_lock_is_waited_for_that_is_held_for_a_moment(listen, tmp_path, monkeypatch):
+    """As a worker does that was just forked when its master was killed: it closes it before all else."""
+    lock = os.open(tmp_path / "sock.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    class Pause:
+        def poll(self, milliseconds):
+            os.close(lock)
+
+    monkeypatch.setattr(listeners_module.select, "poll", Pause)
     assert greets(listen(f"unix:{tmp_path}/sock"))
 
 
