@@ -107,7 +107,6 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
     for listener in bound:
         listener.configure(config)
     listeners = bound or listen(config)
-    sockets = {listener.fileno() for listener in listeners}
     parent = None if orders.parent is None else process.Parent(orders.parent, orders.pipe, forked=False)
 
     def on_ready() -> None:
@@ -122,7 +121,7 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
         config,
         interface,
         listeners,
-        process.open_descriptors() - inherited - sockets,
+        process.open_descriptors() - inherited,
         parent,
         kept=orders.kept,
         reloads=orders.reloads,

@@ -116,6 +116,11 @@ class Listener:
         if self._is_ours and self._path:
             os.chown(self._path, uid, gid)
 
+    @property
+    def descriptors(self) -> set[int]:
+        """What it has open: the socket, and the lock if it has one. Whoever has the lock open holds it."""
+        return {self.fileno(), self._lock} - {-1}
+
     def fileno(self) -> int:
         return self.socket.fileno()
 

@@ -77,7 +77,7 @@ class Master:
         config: the server's options.
         interface: what the workers call.
         listeners: where connections come from, those for metrics included.
-        keep: descriptors that the application opened and its workers need.
+        keep: descriptors that the application opened and its workers need; those of the listeners never are.
         parent: the server stops when this process ends; None for a server of its own.
         kept: whether the parent is a keeper: then the server drains instead.
         reloads: how many masters there were before this one.
@@ -101,7 +101,7 @@ class Master:
         self._config = config
         self._interface = interface
         self._listeners = {listener.fileno(): listener for listener in listeners if not listener.for_metrics}
-        self._keep = {0, 1, 2, *keep}
+        self._keep = {0, 1, 2, *keep}.difference(*(listener.descriptors for listener in listeners))
         self._parent = parent
         self._kept = kept
         self._on_ready = on_ready

@@ -326,3 +326,17 @@ def test_a_masters_descriptors_are_flat(connect, tmp_path):
             testing.wait_until(lambda: state_of(server.master) == "S", what="the master's rest")
             counts.add((len(descriptors(server.master)), len(descriptors(server.pid))))
         assert len(counts) == 1
+
+
+def test_a_worker_does_not_keep_the_place_of_its_dead_server(serve, connect):
+    """The lock of a private server's socket is not among the worker's descriptors: another server can listen there
+    while that worker still serves.
+    """
+    server = serve(OPENED)
+    client = connect(server)
+    with client.checkout() as checkout:
+        assert not [path for path in checkout.descriptors().values() if path.endswith(".lock")]
+        os.kill(server.pid, signal.SIGKILL)
+        server.stop()
+        second = connect(serve(OPENED, address=server.address))
+        assert second.call("pid") != checkout.pid()
