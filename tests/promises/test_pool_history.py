@@ -69,7 +69,7 @@ class History:
         self.calls = []  # each with its token
         self.tokens = 0
         self.ceiling = client.stats().max_workers
-        self.restarts = 0
+        self.restarts = self.deaths = 0
 
     def some(self):
         return self.chance.choice(self.checkouts)
@@ -191,6 +191,10 @@ class History:
         total = stats.idle + stats.busy + stats.settling + stats.connecting
         assert total <= self.ceiling
         self.ceiling = max(stats.max_workers, min(self.ceiling, total))
+        deaths = sum(stats.deaths.values())
+        if deaths > self.deaths:  # somebody may have got a dead one since the last look, and wait again
+            self.served.update(checkout for checkout, _ in self.checkouts)
+        self.deaths = deaths
         waits = False
         for checkout, _ in self.checkouts:
             if checkout in lent and checkout not in self.served:
