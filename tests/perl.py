@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-import pytest
+from tests import needs
 
 PROGRAMS = Path(__file__).parent / "promises" / "perl"
 MODULES = ("AnyEvent", "JSON::XS")
-REQUIRED = "GTASK_TESTS_REQUIRE_PERL"
 ADVICE = "Debian and Ubuntu: apt-get install libanyevent-perl libjson-xs-perl"
 
 
@@ -34,8 +32,6 @@ def command(program):
     Without Perl or its modules the test is skipped, or fails if the environment says that they are required.
     """
     lacking = missing()
-    if lacking and os.environ.get(REQUIRED):
-        pytest.fail(f"this test needs {lacking}")
     if lacking:
-        pytest.skip(f"there is no {lacking}")
+        needs.fail_or_skip(lacking)
     return ["perl", str(PROGRAMS / program)]

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,11 @@ import pytest
 import gtask
 from gtask import current, logdefer
 from gtask.server import story
+from tests.documents import named_blocks
 
 ROOT = Path(gtask.__file__).parents[1]
 DOCUMENT = (ROOT / "docs" / "logging.rst").read_text(encoding="utf-8")
-BLOCKS = {
-    name: textwrap.dedent(body)
-    for name, body in re.findall(
-        r"^\.\. code-block:: \w+\n   :name: (\S+)\n\n((?:   .*\n|\n(?=\n*   ))+)", DOCUMENT, re.MULTILINE
-    )
-}
+BLOCKS = named_blocks(DOCUMENT)
 
 
 @pytest.mark.parametrize("program", ["teller", "request"])

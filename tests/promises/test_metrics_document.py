@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,16 +20,12 @@ from gtask.client.counters import CAUSES
 from gtask.prometheus import Collector
 from gtask.server import metrics, scrapes, status
 from gtask.stats import BOUNDS, ClientStats, Times
+from tests.documents import named_blocks
 
 DOCS = Path(gtask.__file__).parents[1] / "docs"
 DOCUMENT = (DOCS / "metrics.rst").read_text(encoding="utf-8")
 BOARD = json.loads((DOCS / "grafana.json").read_text(encoding="utf-8"))
-BLOCKS = {
-    name: textwrap.dedent(body)
-    for name, body in re.findall(
-        r"^\.\. code-block:: \w+\n   :name: (\S+)\n\n((?:   .*\n|\n(?=\n*   ))+)", DOCUMENT, re.MULTILINE
-    )
-}
+BLOCKS = named_blocks(DOCUMENT)
 
 
 class Client:

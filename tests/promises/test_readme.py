@@ -28,18 +28,11 @@ from gtask.client import connection
 from gtask.client.config import ClientConfig
 from gtask.server import children
 from gtask.server.config import ServerConfig
+from tests.documents import named_blocks
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
 FAILURES = (ROOT / "docs" / "failures.rst").read_text(encoding="utf-8")
-
-
-def named_blocks(document):
-    """The code blocks of a document that have names."""
-    found = re.findall(
-        r"^\.\. code-block:: \w+\n   :name: (\S+)\n\n((?:   .*\n|\n(?=\n*   ))+)", document, re.MULTILINE
-    )
-    return {name: textwrap.dedent(body) for name, body in found}
 
 
 BLOCKS = named_blocks(README)

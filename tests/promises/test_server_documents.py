@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import gtask
 from gtask.server import options
 from gtask.server.config import SIGNALS, ServerConfig
 from gtask.tool import cli as tool
+from tests.documents import named_blocks
 
 ROOT = Path(gtask.__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -24,14 +24,6 @@ SERVER = (DOCS / "server.rst").read_text(encoding="utf-8")
 DEPLOY = (DOCS / "deploy.rst").read_text(encoding="utf-8")
 NAMES = ("server", "signals", "deploy")
 DEFAULTS = ServerConfig((gtask.address.parse("unix:x"),))
-
-
-def blocks(document):
-    """The code blocks that have names."""
-    found = re.findall(
-        r"^\.\. code-block:: \w+\n   :name: (\S+)\n\n((?:   .*\n|\n(?=\n*   ))+)", document, re.MULTILINE
-    )
-    return {name: textwrap.dedent(body) for name, body in found}
 
 
 def described():
@@ -75,7 +67,7 @@ def test_what_is_not_for_a_file_is_told():
 def test_the_file_of_the_document_is_one(operator, monkeypatch):
     """It is read as it stands, and means what it says."""
     monkeypatch.chdir(operator.directory)
-    operator.write("gtask.conf.py", blocks(SERVER)["gtask.conf.py"])
+    operator.write("gtask.conf.py", named_blocks(SERVER)["gtask.conf.py"])
     asked = options.parse([], {})
     assert asked.target == "hasher"
     assert asked.config.max_memory == 500 << 20
@@ -152,7 +144,7 @@ def units():
 @pytest.mark.parametrize("name", ["gtask.service", "gtask.socket"])
 def test_the_units_are_those_of_the_document(name):
     """They stand in docs/examples as they are shown, to be copied from there."""
-    assert (DOCS / "examples" / name).read_text(encoding="utf-8") == blocks(DEPLOY)[name]
+    assert (DOCS / "examples" / name).read_text(encoding="utf-8") == named_blocks(DEPLOY)[name]
 
 
 def test_the_service_fits_the_daemon():
@@ -184,7 +176,7 @@ def test_systemd_accepts_the_units(tmp_path):
 
 def test_the_container_runs_it_as_the_first_process():
     """CMD is a list, so that no shell stands between the signals and the keeper; its arguments exist."""
-    (line,) = re.findall(r"^CMD (.*)$", blocks(DEPLOY)["Dockerfile"], re.MULTILINE)
+    (line,) = re.findall(r"^CMD (.*)$", named_blocks(DEPLOY)["Dockerfile"], re.MULTILINE)
     words = re.findall(r'"([^"]*)"', line)
     assert line == "[" + ", ".join(f'"{word}"' for word in words) + "]"
     assert words[0] == "gtask-server"
@@ -194,7 +186,7 @@ def test_the_container_runs_it_as_the_first_process():
 def test_the_web_application_calls(serve, connect, monkeypatch):
     """The example beside gunicorn does what it says, whatever WSGI server runs it."""
     server = serve("def hash(password):\n    return 'crypted ' + password\n")
-    source = blocks(DEPLOY)["web.py"]
+    source = named_blocks(DEPLOY)["web.py"]
     assert source.count("unix:/run/hasher/hasher.sock") == 1
     namespace = {}
     code = source.replace("unix:/run/hasher/hasher.sock", str(server.address))

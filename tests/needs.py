@@ -1,0 +1,20 @@
+"""Programs of other projects that some tests need, and what becomes of a test where this machine lacks one."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+REQUIRED = "GTASK_TESTS_REQUIRE_ALL"
+
+
+def fail_or_skip(lacking):
+    """End this test: it is skipped, or it fails if the environment says that nothing may be lacking.
+
+    Args:
+        lacking: what this machine lacks, and how to get it.
+    """
+    if os.environ.get(REQUIRED):
+        pytest.fail(f"this test needs {lacking}")
+    pytest.skip(f"there is no {lacking}")
