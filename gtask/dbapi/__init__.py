@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+__all__ = ["apilevel"]
+
+apilevel = "2.0"
