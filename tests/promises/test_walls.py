@@ -35,7 +35,13 @@ ARROWS = {
     "prometheus": "stats",
     "testing": "address spawn",
     "integrations": "",
-    "dbapi": "",
+    "dbapi": "client.client dbapi.clients dbapi.connection dbapi.cursor dbapi.driver dbapi.errors dbapi.module",
+    "dbapi.clients": "client.client",
+    "dbapi.connection": "errors client.client dbapi.cursor dbapi.driver wire.dbapi",
+    "dbapi.cursor": "dbapi.driver wire.dbapi",
+    "dbapi.driver": "errors dbapi.errors wire.dbapi",
+    "dbapi.errors": "errors wire.dbapi wire.failure",
+    "dbapi.module": "client.client dbapi.connection dbapi.cursor dbapi.driver",
     #
     "wire": "",
     "wire.messages": "errors",
@@ -45,6 +51,7 @@ ARROWS = {
     "wire.jsonexchange": "wire.exchange wire.messages",
     "wire.tracebacks": "",
     "wire.plain": "",
+    "wire.dbapi": "",
     "wire.failure": "errors wire.plain wire.tracebacks",
     "wire.lastwords": "errors wire.codec wire.messages",
     #
@@ -84,6 +91,8 @@ ARROWS = {
     "server.pidfile": "",
     "server.logs": "",
     "server.watch": "",
+    "server.drivers": "",
+    "server.dbapi": "server.drivers server.interface wire.dbapi",
     "server.config": "address wire.messages",
     "server.options": "gtask address server.config",
     "server.completion": "server.options",
@@ -118,16 +127,17 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 HOMES = {
     "msgpack": "wire.codec",
-    "gevent": "client.calls client.connection client.connector client.loop testing",
+    "gevent": "client.calls client.connection client.connector client.loop dbapi.clients testing",
     "socket": "address server.jsonpeer server.listener server.master server.replies server.scrapes server.systemd "
     "server.worker tool.conversation",
-    "select": "server.keeper server.listener server.master server.process server.scrapes tool.conversation tool.top",
+    "select": "server.drivers server.keeper server.listener server.master server.process server.scrapes "
+    "tool.conversation tool.top",
     "fork": "server.embed server.process",
     "subprocess": "spawn",
     "ctypes": "server.process",
     "threading": "server.embed server.story",
     "random": "client.pool",
-    "importlib": "gtask server.application",
+    "importlib": "gtask dbapi.driver server.application",
     "runpy": "server.options",
     "setproctitle": "server.process",
     "shtab": "server.completion",
@@ -255,7 +265,7 @@ def test_the_two_sides_never_meet():
 
     for name in ARROWS:
         rooms = {reached.split(".")[0] for reached in reach(name) - {name}}
-        if name.startswith("client"):
+        if name.startswith(("client", "dbapi", "integrations")):
             assert "server" not in rooms
         else:
             assert "client" not in rooms
