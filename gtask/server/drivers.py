@@ -6,6 +6,7 @@ Each driver has a :class:`Driver`; for one that is not here :class:`Driver` itse
 
 from __future__ import annotations
 
+import math
 import re
 import select
 from collections.abc import Callable
@@ -73,7 +74,7 @@ class Driver:
 
 
 class SQLite(Driver):
-    """sqlite3. A connection that has an attached or temporary database, or one in memory, is not lent again."""
+    """sqlite3, with REGEXP. A connection that has an attached or temporary database, or one in memory, is not lent again."""
 
     first = "database"
     readable = frozenset({"in_transaction", "total_changes", "isolation_level", "autocommit", "text_factory"})
@@ -111,6 +112,12 @@ class SQLite(Driver):
         self._settings, self._is_settled = {}, True
         # Python runs its signal handlers in this function: else an interruption would wait for the statement's end.
         connection.set_progress_handler(_nothing, self.steps)
+        # What programs commonly add to SQLite by themselves, which they cannot do here.
+        connection.create_function("regexp", 2, _regexp, deterministic=True)
+        try:
+            connection.execute("SELECT floor(0)")
+        except self.module.Error:  # SQLite was built without its mathematical functions
+            connection.create_function("floor", 1, math.floor, deterministic=True)
 
     def statement(self, connection: Any, operation: str) -> None:
         found = self._pragma.match(operation)
@@ -200,6 +207,11 @@ class Psycopg2(Driver):
 
 def _nothing() -> int:
     return 0
+
+
+def _regexp(pattern: str, text: str | None) -> bool | None:
+    """``text REGEXP pattern``: whether it is in there somewhere."""
+    return None if text is None else re.search(pattern, text) is not None
 
 
 _KNOWN: dict[str, Callable[[ModuleType], Driver]] = {

@@ -35,6 +35,7 @@ ARROWS = {
     "prometheus": "stats",
     "testing": "address spawn",
     "integrations": "",
+    "integrations.sqlalchemy": "errors client.client dbapi dbapi.driver",
     "dbapi": "client.client dbapi.clients dbapi.connection dbapi.cursor dbapi.driver dbapi.errors dbapi.module",
     "dbapi.clients": "client.client",
     "dbapi.connection": "errors client.client dbapi.cursor dbapi.driver wire.dbapi",
