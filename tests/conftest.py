@@ -14,6 +14,9 @@ import gtask
 from gtask import testing
 from gtask.spawn import SpawnedServer
 
+collect_ignore = ["compliance"]
+"""Suites of other projects, which are run by commands of their own."""
+
 _numbers = itertools.count(1)
 
 OF_THE_CLIENT = {

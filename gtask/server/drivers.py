@@ -74,7 +74,7 @@ class Driver:
 
 
 class SQLite(Driver):
-    """sqlite3, with REGEXP. A connection that has an attached or temporary database, or one in memory, is not lent again."""
+    """sqlite3, with REGEXP. A connection that has a second database, or one in memory, is not lent again."""
 
     first = "database"
     readable = frozenset({"in_transaction", "total_changes", "isolation_level", "autocommit", "text_factory"})
