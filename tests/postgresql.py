@@ -30,8 +30,8 @@ SETTINGS = {
 class Cluster:
     """A server with one database, "postgres", whose superuser of that name needs no password.
 
-    It runs in the background, not as a child of the tests; but a small child watches over it, and ends it when the tests
-    have ended, however that came about.
+    It runs in the background, not as a child of the tests; but a small child watches over it, and ends it when the
+    tests have ended, however that came about.
 
     Attributes:
         directory: where it is, and its socket.
