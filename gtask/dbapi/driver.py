@@ -15,6 +15,9 @@ from gtask.wire.dbapi import SCALARS, mark
 __all__ = ["Driver", "SQLite"]
 
 
+_CAST = "; cast the column in the statement, such as to text, or have the server's init hook register what converts it"
+
+
 class Driver:
     """Any driver.
 
@@ -50,6 +53,8 @@ class Driver:
     def translated(self, error: errors.Error) -> Exception:
         """What is raised for an error of gtask's."""
         if isinstance(error, errors.RemoteError) and not isinstance(error, errors.SetupError):
+            if isinstance(error, errors.EncodeError) and "cannot travel" in str(error):
+                return pep249.combined(error, self.exceptions["NotSupportedError"], _CAST)
             return pep249.of_driver(error, self.name, self.exceptions["Error"]) or error
         if isinstance(error, errors.EncodeError):
             return pep249.combined(error, self.exceptions["ProgrammingError"])

@@ -135,6 +135,8 @@ class Psycopg2(Driver):
             return value  # the worker may know it
         if isinstance(adapted, extensions.SQL_IN):
             return tuple(self._plain(each) for each in value)
+        if isinstance(value, list) and type(adapted).__module__ == "psycopg2._psycopg":
+            return [self._plain(each) for each in value]
         if isinstance(adapted, extensions.AsIs):
             return Verbatim(adapted)
         json = vars(sys.modules["psycopg2._json"])["Json"]
@@ -142,8 +144,6 @@ class Psycopg2(Driver):
             return adapted.dumps(adapted.adapted)
         if type(adapted).__module__ == extensions.__name__ and hasattr(adapted, "adapted"):
             inner = adapted.adapted
-            if isinstance(inner, list):
-                return [self._plain(each) for each in inner]
             return bytes(inner) if isinstance(inner, (memoryview, bytearray)) else inner
         if hasattr(adapted, "prepare"):
             raise self.error(
