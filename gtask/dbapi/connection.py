@@ -7,7 +7,7 @@ from typing import Any
 
 from gtask import errors
 from gtask.client.client import Client
-from gtask.dbapi import driver as drivers
+from gtask.dbapi import known
 from gtask.dbapi.cursor import Cursor
 from gtask.dbapi.driver import Driver
 from gtask.wire.dbapi import NO_SUCH, VALUE, mark, unmark
@@ -29,15 +29,15 @@ class Connection:
     _own = frozenset({"driver", "row_factory"})
 
     def __init__(self, client: Client, driver: Driver | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.driver = driver if driver is not None else drivers.known("")
-        self.row_factory: Any = None
+        self.driver = driver if driver is not None else known.known("")
+        kwargs, self.row_factory = self.driver.arguments(kwargs)
         self._forgotten: list[int] = []
         self._last_number = 0
         self._is_lost = False
         self._checkout: Any = client.checkout()
         name = self.call("connect", mark(list(args)), mark(kwargs))
         if driver is None:
-            self.driver = drivers.known(name)
+            self.driver = known.known(name)
 
     def __repr__(self) -> str:
         return f"<Connection by {self.driver.name}: {'closed' if self._checkout is None else self._checkout!r}>"
@@ -47,7 +47,8 @@ class Connection:
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
         """A cursor; never blocks. The arguments are those of the driver's, as far as they can travel."""
         self.check_open()
-        return Cursor(self, args, kwargs, self.row_factory)
+        cursor: Cursor = (self.driver.cursor_class or Cursor)(self, args, kwargs, self.row_factory)
+        return cursor
 
     def commit(self) -> None:
         """Commit what has been done; blocks this greenlet."""
@@ -97,7 +98,8 @@ class Connection:
             return self.driver.exceptions[name]
         if name == "closed" and (self._checkout is None or self._is_lost):
             return 1
-        return self.look(None, name)
+        local = self.driver.attribute(name)
+        return local if local is not None else self.look(None, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_") or name in self._own:
@@ -150,7 +152,8 @@ class Connection:
             )
 
         def method(*args: Any, **kwargs: Any) -> Any:
-            return unmark(self.call("invoke", number, name, mark(list(args)), mark(kwargs)))
+            given = [self.driver.parameter(each) for each in args]
+            return unmark(self.call("invoke", number, name, given, mark(kwargs)))
 
         method.__name__ = method.__qualname__ = name
         return method

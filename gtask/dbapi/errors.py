@@ -78,9 +78,15 @@ NAMES = (
 )  # fmt: skip
 
 
-def combined(error: errors.Error, base: type[Exception]) -> Exception:
-    """An error of gtask as one that is of a driver's class, too, with the same traceback, causes and notes."""
-    twin: Exception = _class((type(error), base))(*error.args)
+def combined(error: errors.Error, base: type[Exception], advice: str = "") -> Exception:
+    """An error of gtask as one that is of a driver's class, too, with the same traceback, causes and notes.
+
+    Args:
+        error: of gtask.
+        base: the driver's class.
+        advice: for the end of its text.
+    """
+    twin: Exception = _class((type(error), base))(*((f"{error}{advice}",) if advice else error.args))
     _resemble(twin, error)
     return twin
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine.url import URL
 
 from gtask import dbapi, errors
 from gtask.client.client import Client
-from gtask.dbapi import driver
+from gtask.dbapi.known import named
 
 __all__ = ["SQLiteDialect"]
 
@@ -53,7 +53,7 @@ class SQLiteDialect(SQLiteDialect_pysqlite):
     @classmethod
     def import_dbapi(cls) -> Any:
         """What stands for sqlite3 in an engine that is given no ``module``: the address comes when it connects."""
-        return dbapi.DriverModule(driver.named("sqlite3"), _no_address)
+        return dbapi.DriverModule(named("sqlite3"), _no_address)
 
     @classmethod
     def get_pool_class(cls, url: URL) -> type[pool.Pool]:
@@ -81,8 +81,8 @@ class SQLiteDialect(SQLiteDialect_pysqlite):
             return dbapi.connect(address, *args, like="sqlite3", **arguments)
         key = address, *sorted(options.items())
         if key not in self._modules:
-            named = {name.removeprefix(OPTION): value for name, value in options.items()}
-            self._modules.setdefault(key, dbapi.module(address, like="sqlite3", **named))
+            plain = {name.removeprefix(OPTION): value for name, value in options.items()}
+            self._modules.setdefault(key, dbapi.module(address, like="sqlite3", **plain))
         return self._modules[key].connect(*args, **arguments)
 
     def on_connect(self) -> Any:

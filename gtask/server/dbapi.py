@@ -10,6 +10,7 @@ import json
 import os
 import pkgutil
 import sqlite3 as sqlite3_module
+from collections import deque
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -40,7 +41,9 @@ def wrap(
     Args:
         module: the driver, a module as PEP 249 describes it: ``sqlite3``, ``psycopg2``, ``pymysql``...
         init: called in the worker with each new connection of the driver; here its functions, aggregates, collations
-            and converters are registered. It may be a name, ``"module:function"``.
+            and converters are registered. What it does in the database is committed. It may be a name,
+            ``"module:function"``. With psycopg2 it is called again when a checkout has ended, for the database then
+            forgets what it was told.
         reset: called in the worker with the connection when a checkout has ended and what it had not committed is
             rolled back, before the connection is lent again. If it raises, the connection is closed instead.
         connect_arguments: for the driver's ``connect``. A client may add others, and cannot change these.
@@ -95,16 +98,20 @@ class Database:
         ):
             self.teardown()
         if self._connection is None:
-            connection = self.driver.module.connect(*arguments[0], **arguments[1])
+            connection = self.driver.connect(*arguments[0], **arguments[1])
             try:
                 self.driver.prepare(connection)
-                if self._init is not None:
-                    self._init(connection)
+                self._run_init(connection)
             except BaseException:
                 connection.close()
                 raise
             self._connection, self._arguments = connection, arguments
         return self.driver.module.__name__
+
+    def _run_init(self, connection: Any) -> None:
+        if self._init is not None:
+            self._init(connection)
+            connection.commit()
 
     def _merge(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         if args and self.driver.first:
@@ -136,6 +143,9 @@ class Database:
         is_fit = False
         try:
             if self.driver.reset(connection):
+                if self.driver.forgets:
+                    self._before.clear()
+                    self._run_init(connection)
                 while self._before:
                     setattr(connection, *self._before.popitem())
                 if self._reset is not None:
@@ -221,7 +231,8 @@ class Database:
         cursor = self._cursors.get(number)
         if cursor is None:
             args, kwargs = options or ((), {})
-            cursor = self._cursors[number] = _Cursor(self._connection.cursor(*args, **kwargs))
+            made = self._connection.cursor(*args, **kwargs)
+            cursor = self._cursors[number] = _Cursor(made, self.driver.fetches_many(made))
         cursor.error = None
         return cursor
 
@@ -234,12 +245,14 @@ class Database:
     @staticmethod
     def _reply(cursor: _Cursor) -> list[Any]:
         driver = cursor.driver
+        if cursor.many is not None:
+            cursor.many(0)  # so that it has a description, and stays where it is
         description = driver.description
         rows: list[Any] = []
         is_nested, is_finished = False, True
         if description is not None:
             description = [[each if type(each) in SCALARS else str(each) for each in column] for column in description]
-            rows, is_nested, is_finished = cursor.take(FIRST_ROWS)
+            rows, is_nested, is_finished = cursor.take(FIRST_ROWS if cursor.many is None else 0)
         return [description, driver.rowcount, getattr(driver, "lastrowid", None), rows, is_nested, is_finished]
 
     # --- beyond PEP 249 --------------------------------------------------------------------------------
@@ -310,11 +323,19 @@ def _telling(method: Callable[..., Any], driver: Driver) -> Callable[..., Any]:
 
 
 class _Cursor:
-    """A cursor of the driver's, and the error that it met on its way to rows that the client has not asked for yet."""
+    """A cursor of the driver's, and the error that it met on its way to rows that the client has not asked for yet.
 
-    def __init__(self, driver: Any) -> None:
+    Args:
+        driver: the cursor.
+        many: what fetches just as many rows as the client asks for, where that matters; see
+            :meth:`gtask.server.drivers.Driver.fetches_many`.
+    """
+
+    def __init__(self, driver: Any, many: Callable[[int], list[Any]] | None) -> None:
         self.driver = driver
+        self.many = many
         self.error: Exception | None = None
+        self._fetched: deque[Any] = deque()  # by ``many``, but there was no room for them in the reply
 
     def take(self, most: int) -> tuple[list[Sequence[Any]], bool, bool]:
         """The next rows, whether there is more than plain values in them, and whether they are the last."""
@@ -322,8 +343,13 @@ class _Cursor:
         if error is not None:
             raise error
         rows: list[Sequence[Any]] = []
+        most = min(most, MOST_ROWS)
         is_nested, room, fetch = False, ROOM, self.driver.fetchone
-        while len(rows) < min(most, MOST_ROWS) and room > 0:
+        if self.many is not None:
+            if len(self._fetched) < most:
+                self._fetched.extend(self.many(most - len(self._fetched)))
+            fetch = self._next_fetched
+        while len(rows) < most and room > 0:
             try:
                 row = fetch()
             except Exception as raised:  # whatever it is, the rows before it come first
@@ -345,9 +371,12 @@ class _Cursor:
             rows.append(row)
         return rows, is_nested, False
 
+    def _next_fetched(self) -> Any:
+        return self._fetched.popleft() if self._fetched else None
+
 
 def _plain(value: Any) -> Any:
-    return bytes(value) if isinstance(value, (memoryview, bytearray)) else mark(value)
+    return bytes(value) if isinstance(value, bytearray) else mark(value)
 
 
 def _from_environment() -> Interface:

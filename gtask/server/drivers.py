@@ -6,12 +6,15 @@ Each driver has a :class:`Driver`; for one that is not here :class:`Driver` itse
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import select
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+
+from gtask.wire.dbapi import Verbatim
 
 __all__ = ["Driver", "driver_of"]
 
@@ -24,6 +27,8 @@ class Driver:
 
     Attributes:
         first: the name of the first positional argument of its ``connect``; "" if that is not known.
+        forgets: whether ``reset`` undoes all that was done to the connection, also by the init hook, so that this must
+            run again.
         readable: attributes of its connections that a client may read.
         writable: those that it may set, until the connection is given back.
         callable: methods of its connections that a client may call, beside those of PEP 249.
@@ -31,6 +36,7 @@ class Driver:
     """
 
     first = ""
+    forgets = False
     readable: frozenset[str] = frozenset()
     writable: frozenset[str] = frozenset({"autocommit"})
     callable: frozenset[str] = frozenset()
@@ -39,6 +45,10 @@ class Driver:
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
+
+    def connect(self, *args: Any, **kwargs: Any) -> Any:
+        """Open a connection of the driver's."""
+        return self.module.connect(*args, **kwargs)
 
     def prepare(self, connection: Any) -> None:
         """See to it that a new connection does not hang where it could be interrupted."""
@@ -66,6 +76,11 @@ class Driver:
         """
         connection.rollback()
         return True
+
+    def fetches_many(self, cursor: Any) -> Callable[[int], list[Any]] | None:
+        """What fetches that many rows with this cursor, if no more must be fetched than the client asks for; None if
+        rows may be fetched one by one, and before they are asked for."""
+        return None
 
     def told(self, error: BaseException) -> dict[str, Any] | None:
         """What the client must be told of an error, so that it can make one like it: see :data:`gtask.wire.dbapi.TOLD`.
@@ -168,9 +183,15 @@ class SQLite(Driver):
 
 
 class Psycopg2(Driver):
-    """psycopg2, for PostgreSQL. A statement that is interrupted is cancelled in the database, too."""
+    """psycopg2, for PostgreSQL. A statement that is interrupted is cancelled in the database, too.
+
+    For that the worker, not libpq, waits for the database: psycopg2 has a wait callback in this process. With one it
+    does not know COPY nor large objects; an init hook that needs them sets ``psycopg2.extensions.set_wait_callback``
+    to None meanwhile, and can then not be interrupted.
+    """
 
     first = "dsn"
+    forgets = True
     readable = frozenset(
         {
             "autocommit", "closed", "deferrable", "dsn", "encoding", "isolation_level", "notices", "protocol_version",
@@ -180,19 +201,64 @@ class Psycopg2(Driver):
     writable = frozenset({"autocommit", "deferrable", "isolation_level", "readonly"})
     callable = frozenset(
         {
-            "cancel", "get_backend_pid", "get_dsn_parameters", "get_native_connection", "get_parameter_status",
-            "get_transaction_status", "reset", "set_client_encoding", "set_isolation_level", "set_session",
-            "tpc_commit", "tpc_prepare", "tpc_recover", "tpc_rollback",
+            "get_backend_pid", "get_dsn_parameters", "get_parameter_status", "get_transaction_status", "reset",
+            "set_client_encoding", "set_isolation_level", "set_session", "tpc_begin", "tpc_commit", "tpc_prepare",
+            "tpc_rollback",
         }
     )  # fmt: skip
     cursor_readable = frozenset({"query", "statusmessage"})
     cursor_callable = frozenset({"mogrify"})
 
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__(module)
+        module.extensions.register_adapter(Verbatim, module.extensions.AsIs)
+
+    def connect(self, *args: Any, **kwargs: Any) -> Any:
+        for name in ("cursor_factory", "connection_factory"):
+            if name in kwargs:
+                raise self.module.NotSupportedError(
+                    f"{name} is for the client's connect() and cursor(): the worker sends rows as tuples"
+                )
+        self.module.extensions.set_wait_callback(self._wait)
+        return self.module.connect(*args, **kwargs)
+
+    def _wait(self, connection: Any) -> None:
+        extensions = self.module.extensions
+        try:
+            while (state := connection.poll()) != extensions.POLL_OK:
+                poll = select.poll()
+                poll.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+                poll.poll()
+        except self.module.Error:
+            raise
+        except BaseException:  # an interruption; psycopg2 closes the connection then
+            with contextlib.suppress(self.module.Error):  # there may be nothing to cancel yet
+                connection.cancel()
+            raise
+
+    def is_alive(self, connection: Any) -> bool:
+        return not connection.closed and super().is_alive(connection)
+
     def reset(self, connection: Any) -> bool:
+        """DISCARD ALL ends what ``connection.reset()`` does not: prepared statements, temporary tables, LISTEN, the
+        locks of the session. That comes last, for it sees to what psycopg2 itself knows and has set."""
         if connection.closed:
             return False
-        connection.reset()
+        try:
+            connection.rollback()
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("DISCARD ALL")
+            connection.reset()
+        except self.module.Error:  # a connection that was lost, or is in the middle of a two-phase commit
+            return False
+        connection.notices, connection.notifies = [], []
         return True
+
+    def fetches_many(self, cursor: Any) -> Callable[[int], list[Any]] | None:
+        """A named cursor is one of the database's: it matters which row it is at, and each fetch is a way there."""
+        many: Callable[[int], list[Any]] | None = None if cursor.name is None else cursor.fetchmany
+        return many
 
     def told(self, error: BaseException) -> dict[str, Any] | None:
         kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
