@@ -22,14 +22,14 @@ class Driver:
         module: the driver's.
 
     Attributes:
-        first: the name of the first positional argument of its ``connect``; "" if that is not known.
+        positional: the names of the positional arguments of its ``connect``, as far as they are known.
         readable: attributes of its connections that a client may read.
         writable: those that it may set, until the connection is given back.
         callable: methods of its connections that a client may call, beside those of PEP 249.
         cursor_readable, cursor_callable: the same of its cursors.
     """
 
-    first = ""
+    positional: tuple[str, ...] = ()
     readable: frozenset[str] = frozenset()
     writable: frozenset[str] = frozenset({"autocommit"})
     callable: frozenset[str] = frozenset()
@@ -75,7 +75,10 @@ class Driver:
 class SQLite(Driver):
     """sqlite3. A connection that has an attached or temporary database, or one in memory, is not lent again."""
 
-    first = "database"
+    positional = (
+        "database", "timeout", "detect_types", "isolation_level", "check_same_thread", "factory", "cached_statements",
+        "uri",
+    )  # fmt: skip
     readable = frozenset({"in_transaction", "total_changes", "isolation_level", "autocommit", "text_factory"})
     writable = frozenset({"isolation_level", "autocommit", "text_factory"})
     callable = frozenset({"getlimit", "setlimit", "getconfig", "setconfig", "interrupt"})
@@ -163,7 +166,7 @@ class SQLite(Driver):
 class Psycopg2(Driver):
     """psycopg2, for PostgreSQL. A statement that is interrupted is cancelled in the database, too."""
 
-    first = "dsn"
+    positional = ("dsn", "connection_factory", "cursor_factory")
     readable = frozenset(
         {
             "autocommit", "closed", "deferrable", "dsn", "encoding", "isolation_level", "notices", "protocol_version",
