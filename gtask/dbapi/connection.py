@@ -35,7 +35,11 @@ class Connection:
         self._last_number = 0
         self._is_lost = False
         self._checkout: Any = client.checkout()
-        name = self.call("connect", mark(list(args)), mark(kwargs))
+        try:
+            name = self.call("connect", mark(list(args)), mark(kwargs))
+        except BaseException:
+            self.close()  # the error knows this frame, and would hold the worker as long as it lives
+            raise
         if driver is None:
             self.driver = drivers.known(name)
 

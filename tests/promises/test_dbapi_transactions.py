@@ -297,6 +297,15 @@ def test_what_the_server_has_set(serve, connect, tmp_path):
             dbapi.connect(client, *other, **arguments)
 
 
+def test_a_connection_that_fails(client, tmp_path):
+    """It holds no worker, also while its error is kept."""
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        dbapi.connect(client, str(tmp_path / "nowhere" / "test.db"))
+    with contextlib.closing(dbapi.connect(client, ":memory:")) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert "unable to open" in str(caught.value)
+
+
 def test_what_a_client_may_not_do(client, database):
     """Only what the server offers of the driver's connection can be called or set."""
     with contextlib.closing(dbapi.connect(client, database)) as connection:
