@@ -35,7 +35,11 @@ class Connection:
         self._last_number = 0
         self._is_lost = False
         self._checkout: Any = client.checkout()
-        name = self.call("connect", mark(list(args)), mark(kwargs))
+        try:
+            name = self.call("connect", mark(list(args)), mark(kwargs))
+        except BaseException:
+            self.close()  # the error knows this frame, and would hold the worker as long as it lives
+            raise
         if driver is None:
             self.driver = known.known(name)
 
@@ -125,6 +129,10 @@ class Connection:
             translated = self.driver.translated(error)
             if translated is error:
                 raise
+        except BaseException as interruption:
+            self._is_lost = True
+            self._checkout.cancel(f"{method} was interrupted by {type(interruption).__name__}")  # if it is not yet
+            raise
         try:
             raise translated
         finally:

@@ -114,9 +114,10 @@ class Database:
             connection.commit()
 
     def _merge(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        if args and self.driver.first:
-            kwargs = {self.driver.first: args[0], **kwargs}
-            args = args[1:]
+        names = self.driver.positional[: len(args)]
+        for name in kwargs.keys() & set(names):
+            raise TypeError(f"connect() got {name} twice, by its place and by its name")
+        kwargs, args = {**dict(zip(names, args, strict=False)), **kwargs}, args[len(names) :]
         for name in kwargs.keys() & self._fixed.keys():
             if kwargs[name] != self._fixed[name]:
                 raise self.driver.module.InterfaceError(

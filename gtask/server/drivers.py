@@ -26,7 +26,7 @@ class Driver:
         module: the driver's.
 
     Attributes:
-        first: the name of the first positional argument of its ``connect``; "" if that is not known.
+        positional: the names of the positional arguments of its ``connect``, as far as they are known.
         forgets: whether ``reset`` undoes all that was done to the connection, also by the init hook, so that this must
             run again.
         readable: attributes of its connections that a client may read.
@@ -35,7 +35,7 @@ class Driver:
         cursor_readable, cursor_callable: the same of its cursors.
     """
 
-    first = ""
+    positional: tuple[str, ...] = ()
     forgets = False
     readable: frozenset[str] = frozenset()
     writable: frozenset[str] = frozenset({"autocommit"})
@@ -91,7 +91,10 @@ class Driver:
 class SQLite(Driver):
     """sqlite3, with REGEXP. A connection that has a second database, or one in memory, is not lent again."""
 
-    first = "database"
+    positional = (
+        "database", "timeout", "detect_types", "isolation_level", "check_same_thread", "factory", "cached_statements",
+        "uri",
+    )  # fmt: skip
     readable = frozenset({"in_transaction", "total_changes", "isolation_level", "autocommit", "text_factory"})
     writable = frozenset({"isolation_level", "autocommit", "text_factory"})
     callable = frozenset({"getlimit", "setlimit", "getconfig", "setconfig", "interrupt"})
@@ -190,7 +193,7 @@ class Psycopg2(Driver):
     to None meanwhile, and can then not be interrupted.
     """
 
-    first = "dsn"
+    positional = ("dsn", "connection_factory", "cursor_factory")
     forgets = True
     readable = frozenset(
         {
@@ -215,7 +218,7 @@ class Psycopg2(Driver):
 
     def connect(self, *args: Any, **kwargs: Any) -> Any:
         for name in ("cursor_factory", "connection_factory"):
-            if name in kwargs:
+            if kwargs.get(name) is not None:
                 raise self.module.NotSupportedError(
                     f"{name} is for the client's connect() and cursor(): the worker sends rows as tuples"
                 )
