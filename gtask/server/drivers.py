@@ -12,7 +12,7 @@ import re
 import select
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from gtask.wire.dbapi import Verbatim
 
@@ -27,6 +27,7 @@ class Driver:
 
     Attributes:
         positional: the names of the positional arguments of its ``connect``, as far as they are known.
+        unsaid: arguments of its ``connect`` with the values by which a client says nothing.
         forgets: whether ``reset`` undoes all that was done to the connection, also by the init hook, so that this must
             run again.
         readable: attributes of its connections that a client may read.
@@ -36,6 +37,7 @@ class Driver:
     """
 
     positional: tuple[str, ...] = ()
+    unsaid: ClassVar[dict[str, Any]] = {}
     forgets = False
     readable: frozenset[str] = frozenset()
     writable: frozenset[str] = frozenset({"autocommit"})
@@ -81,6 +83,16 @@ class Driver:
         """What fetches that many rows with this cursor, if no more must be fetched than the client asks for; None if
         rows may be fetched one by one, and before they are asked for."""
         return None
+
+    def notices(self, connection: Any) -> list[str]:
+        """What the database has said beside results, and was not asked for yet."""
+        return []
+
+    def leave_text(self, connection: Any, type_codes: list[Any]) -> None:
+        """Make no values of columns of these types, until the connection is reset."""
+        raise self.module.NotSupportedError(
+            f"{self.module.__name__} makes values in the worker: register what makes them in the server's init hook"
+        )
 
     def told(self, error: BaseException) -> dict[str, Any] | None:
         """What the client must be told of an error, so that it can make one like it: see :data:`gtask.wire.dbapi.TOLD`.
@@ -194,10 +206,11 @@ class Psycopg2(Driver):
     """
 
     positional = ("dsn", "connection_factory", "cursor_factory")
+    unsaid: ClassVar = {"dsn": ""}
     forgets = True
     readable = frozenset(
         {
-            "autocommit", "closed", "deferrable", "dsn", "encoding", "isolation_level", "notices", "protocol_version",
+            "autocommit", "closed", "deferrable", "dsn", "encoding", "isolation_level", "protocol_version",
             "readonly", "server_version", "status",
         }
     )  # fmt: skip
@@ -256,7 +269,18 @@ class Psycopg2(Driver):
         except self.module.Error:  # a connection that was lost, or is in the middle of a two-phase commit
             return False
         connection.notices, connection.notifies = [], []
+        connection.string_types.clear()  # what leave_text and the init hook, which runs again, have registered
         return True
+
+    def notices(self, connection: Any) -> list[str]:
+        said = connection.notices[:]
+        connection.notices.clear()
+        return list(said)
+
+    def leave_text(self, connection: Any, type_codes: list[Any]) -> None:
+        extensions = self.module.extensions
+        kind = extensions.new_type(tuple(type_codes), "TEXT", lambda text, cursor: text)
+        extensions.register_type(kind, connection)
 
     def fetches_many(self, cursor: Any) -> Callable[[int], list[Any]] | None:
         """A named cursor is one of the database's: it matters which row it is at, and each fetch is a way there."""

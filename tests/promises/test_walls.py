@@ -44,7 +44,7 @@ ARROWS = {
     "dbapi.errors": "errors wire.dbapi wire.failure",
     "dbapi.known": "dbapi.driver dbapi.psycopg2",
     "dbapi.module": "client.client dbapi.connection dbapi.cursor dbapi.driver",
-    "dbapi.psycopg2": "dbapi.cursor dbapi.driver wire.dbapi",
+    "dbapi.psycopg2": "dbapi.cursor dbapi.driver dbapi.psycopg2types wire.dbapi",
     #
     "wire": "",
     "wire.messages": "errors",
