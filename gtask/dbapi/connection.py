@@ -19,7 +19,9 @@ class Connection:
     """As PEP 249 says, made by :func:`gtask.dbapi.connect`.
 
     What else the driver's connections have, such as ``isolation_level`` or ``autocommit``, is there as far as the
-    server offers it; ``execute``, ``executemany`` and ``executescript``, too, which are those of a new cursor. In a ``with`` block it commits at the end, or rolls back if an exception has come; it stays open.
+    server offers it. So are ``execute``, ``executemany`` and ``executescript``, which are those of a new cursor, where
+    the driver's connections may have them. In a ``with`` block it commits at the end, or rolls back if an exception has
+    come; it stays open.
 
     Attributes:
         driver: the driver, as it is known here.

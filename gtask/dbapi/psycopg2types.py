@@ -1,7 +1,7 @@
 """What psycopg2's own functions want of a connection by a worker: ``register_uuid()`` and its kin, and ``info``.
 
-psycopg2 keeps the makers of values, its casters, in connections and cursors of its own, which are written in C. Those of
-a connection by a worker are kept there and run here.
+psycopg2 keeps what makes values, its casters, in connections and cursors of its own, which are written in C. Those that
+are registered with a connection by a worker are kept there, and run here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import datetime
 import sys
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from gtask.dbapi.cursor import Connection, Cursor
 
@@ -63,7 +63,7 @@ def _blank_cursor(extensions: Any) -> Any:
 class Info:
     """As psycopg2's ``connection.info``, as far as a worker tells it."""
 
-    _methods = {
+    _methods: ClassVar = {
         "backend_pid": "get_backend_pid",
         "dsn_parameters": "get_dsn_parameters",
         "transaction_status": "get_transaction_status",

@@ -44,6 +44,7 @@ ARROWS = {
     "dbapi.errors": "errors wire.dbapi wire.failure",
     "dbapi.known": "dbapi.driver dbapi.psycopg2",
     "dbapi.module": "client.client dbapi.connection dbapi.cursor dbapi.driver",
+    "dbapi.psycopg2types": "dbapi.cursor",
     "dbapi.psycopg2": "dbapi.cursor dbapi.driver dbapi.psycopg2types wire.dbapi",
     #
     "wire": "",
