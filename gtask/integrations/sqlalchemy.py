@@ -1,7 +1,8 @@
 """SQLAlchemy over SQLite in workers: ``create_engine("sqlite+gtask:////var/lib/app.db?address=unix:/run/db.sock")``.
 
 Other databases need no dialect of their own: theirs takes a module that stands for the driver, as in
-``create_engine("postgresql+psycopg2://", module=gtask.dbapi.module("unix:/run/db.sock", like="psycopg2"))``.
+``create_engine("postgresql+psycopg2://", module=gtask.dbapi.module("unix:/run/db.sock", like="psycopg2"))``, best with
+``poolclass=WorkerPool``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
+from gevent.lock import RLock
 from sqlalchemy import exc, pool
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine.url import URL
@@ -17,13 +19,41 @@ from gtask import dbapi, errors
 from gtask.client.client import Client
 from gtask.dbapi.known import named
 
-__all__ = ["SQLiteDialect"]
+__all__ = ["MemoryPool", "SQLiteDialect", "WorkerPool"]
 
 ADDRESS = "address"
 """What names the server, in a URL's query or in ``connect_args``."""
 
 OPTION = "gtask_"
 """How the names of a client's options begin there, for ``timeout`` alone is SQLite's, for locks."""
+
+
+class WorkerPool(pool.NullPool):
+    """The pool of an engine whose connections are those of workers: it keeps none, for there is a pool of workers.
+
+    It takes a worker for a transaction, and gives it back after that. A ``QueuePool`` would hold a worker for each of
+    its connections. And it waits by locks that block a greenlet only in a program which gevent has patched; any other
+    they stop for good as soon as greenlets wait for one another. This pool is for both.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # The first connection prepares the engine, by statements, and whoever comes meanwhile waits for this lock.
+        events: Any = self.dispatch.connect
+        events.for_modify(self.dispatch)._exec_once_mutex = RLock()
+
+
+class MemoryPool(pool.SingletonThreadPool):
+    """The pool of an engine whose database is in memory: one connection for each thread, which its greenlets share."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._lock = RLock()
+
+    def connect(self) -> Any:
+        """As that of any pool. It is there at once, but for the first time, when other greenlets wait for it, too."""
+        with self._lock:
+            return super().connect()
 
 
 class SQLiteDialect(SQLiteDialect_pysqlite):
@@ -36,9 +66,8 @@ class SQLiteDialect(SQLiteDialect_pysqlite):
     ``address`` out and give the engine a ``module=gtask.dbapi.module(...)``.
 
     Engines of one address share a pool of workers, unless they have options. That pool is the only one: the engine's
-    own is a ``NullPool``, which takes a worker for a transaction and gives it back after that. A ``QueuePool`` would
-    hold a worker for each of its connections, and wait by locks, which block only a greenlet in a program that gevent
-    has patched, and all of any other. A database in memory has one connection for each thread, as with pysqlite.
+    own is a :class:`WorkerPool`. A database in memory has one connection for each thread, as with pysqlite, and so
+    greenlets share its transactions: it is for tests.
 
     The worker knows REGEXP. Functions, aggregates and collations of one's own are registered in the server's init hook.
     """
@@ -57,8 +86,11 @@ class SQLiteDialect(SQLiteDialect_pysqlite):
 
     @classmethod
     def get_pool_class(cls, url: URL) -> type[pool.Pool]:
-        """``NullPool``, and for a database in memory pysqlite's."""
-        return pool.NullPool if not url.database or cls._is_url_file_db(url) else super().get_pool_class(url)
+        """That for a file or for a database in memory; without either it is the server that chooses, and a file."""
+        if not url.database or cls._is_url_file_db(url):
+            return WorkerPool
+        chosen: type[pool.Pool] = super().get_pool_class(url)
+        return MemoryPool if chosen is pool.SingletonThreadPool else chosen
 
     def create_connect_args(self, url: URL) -> Any:
         """The arguments of :meth:`connect` that are in a URL."""

@@ -139,7 +139,7 @@ def test_a_file(url, create_engine, tmp_path):
         connection.execute(sqlalchemy.text("INSERT INTO t VALUES (:n)"), [{"n": 1}, {"n": 2}])
     with contextlib.closing(sqlite3.connect(tmp_path / "test.db")) as database:
         assert database.execute("SELECT n FROM t").fetchall() == [(1,), (2,)]
-    assert type(engine.pool) is pool.NullPool
+    assert isinstance(engine.pool, pool.NullPool)
     assert engine.dialect.driver == "gtask"
 
 
@@ -159,7 +159,13 @@ def test_a_database_in_memory(address, create_engine):
         with orm.Session(engine) as session, session.begin():
             session.add(Account(name="ann", cents=number))
     assert [cents(engine) for engine in engines] == [0, 1]
-    assert type(engines[0].pool) is pool.SingletonThreadPool
+
+    def look():
+        with orm.Session(fresh) as session:
+            return session.connection().connection.dbapi_connection
+
+    fresh = create_engine(f"sqlite+gtask:///:memory:?address={address}")
+    assert len({greenlet.get() for greenlet in [gevent.spawn(look) for _ in range(20)]}) == 1
 
 
 def test_the_server_chooses_the_database(operator, create_engine, monkeypatch):
@@ -170,7 +176,7 @@ def test_the_server_chooses_the_database(operator, create_engine, monkeypatch):
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE t (n)")
     assert (operator.directory / "chosen.db").exists()
-    assert type(engine.pool) is pool.NullPool
+    assert isinstance(engine.pool, pool.NullPool)
     with (
         pytest.raises(sqlalchemy.exc.InterfaceError, match="the server has set database"),
         create_engine(f"sqlite+gtask:///other.db?address={operator.address}").connect(),

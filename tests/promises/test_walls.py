@@ -131,7 +131,8 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 HOMES = {
     "msgpack": "wire.codec",
-    "gevent": "client.calls client.connection client.connector client.loop dbapi.clients testing",
+    "gevent": "client.calls client.connection client.connector client.loop dbapi.clients integrations.sqlalchemy "
+    "testing",
     "socket": "address server.jsonpeer server.listener server.master server.replies server.scrapes server.systemd "
     "server.worker tool.conversation",
     "select": "server.drivers server.keeper server.listener server.master server.process server.scrapes "
