@@ -148,8 +148,8 @@ class Psycopg2(Driver):
         if hasattr(adapted, "prepare"):
             raise self.error(
                 "NotSupportedError",
-                f"a {kind.__name__} cannot be written without a connection of psycopg2, which is in the worker: give its "
-                "text and a cast, such as %s::int4range",
+                f"a {kind.__name__} cannot be written without a connection of psycopg2, which is in the worker: give "
+                "its text and a cast, such as %s::int4range",
             )
         return Verbatim(adapted.getquoted().decode())
 
