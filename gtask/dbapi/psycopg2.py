@@ -110,6 +110,7 @@ class Psycopg2(Driver):
         def refuse(*args: Any, **kwargs: Any) -> Any:
             raise self.error("NotSupportedError", f"{name}() cannot be called by way of a worker: {reason}")
 
+        refuse.__name__ = refuse.__qualname__ = name
         return refuse
 
     def names(self) -> dict[str, Any]:
