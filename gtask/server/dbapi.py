@@ -6,6 +6,7 @@ back when a checkout ends, and the next one that asks for a connection with the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pkgutil
@@ -162,7 +163,8 @@ class Database:
         self._before.clear()
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with contextlib.suppress(*self.driver.failures):  # it may be lost already
+                connection.close()
 
     # --- statements ------------------------------------------------------------------------------------
 
@@ -232,7 +234,7 @@ class Database:
         cursor = self._cursors.get(number)
         if cursor is None:
             args, kwargs = options or ((), {})
-            made = self._connection.cursor(*args, **kwargs)
+            made = self.driver.cursor(self._connection, args, kwargs)
             cursor = self._cursors[number] = _Cursor(made, self.driver.fetches_many(made))
         cursor.error = None
         return cursor
@@ -299,7 +301,7 @@ class Database:
         if number is None:
             return self._connection
         cursor = self._cursors.get(number)
-        return self._connection.cursor() if cursor is None else cursor.driver
+        return self.driver.cursor(self._connection, (), {}) if cursor is None else cursor.driver
 
 
 _METHODS = (

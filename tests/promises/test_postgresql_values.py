@@ -35,6 +35,7 @@ SERVER = """
     interface = wrap(psycopg2, dsn=DSN)
 
     def init(connection):
+        connection.cursor_factory = psycopg2.extras.RealDictCursor  # which is the client's business
         psycopg2.extras.register_uuid(conn_or_curs=connection)
         RANGE = psycopg2.extensions.new_type((3904,), "INT4RANGE", lambda value, cursor: value)
         psycopg2.extensions.register_type(RANGE, connection)
