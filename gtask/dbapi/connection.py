@@ -34,7 +34,12 @@ class Connection:
         self._forgotten: list[int] = []
         self._last_number = 0
         self._is_lost = False
-        self._checkout: Any = client.checkout()
+        self._checkout: Any
+        try:
+            self._checkout = client.checkout()
+        except errors.Error as error:
+            translated = self.driver.translated(error)
+            raise translated from translated.__cause__
         try:
             name = self.call("connect", mark(list(args)), mark(kwargs))
         except BaseException:

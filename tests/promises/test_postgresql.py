@@ -89,12 +89,14 @@ def entries(plain):
 
 @pytest.fixture
 def backends(plain, request):
-    """Gives the database's processes for this test's connections, and what each does."""
+    """Gives the database's processes for this test's connections, and the statement that each is in, or None."""
+    statement = """
+        SELECT pid, CASE state WHEN 'active' THEN query END FROM pg_stat_activity
+        WHERE application_name = left(%s, 63)
+    """
 
     def list_them():
-        return dict(
-            plain("SELECT pid, state FROM pg_stat_activity WHERE application_name = left(%s, 63)", request.node.name)
-        )
+        return dict(plain(statement, request.node.name))
 
     return list_them
 
@@ -172,20 +174,23 @@ def test_two_hundred_greenlets_move_money(start, accounts, backends, way):
 def test_a_transaction_is_cut_short_in_a_statement(start, entries, backends, cluster, how):
     """It is rolled back, and the database does not go on with the statement."""
     dsn = "options='-c client_connection_check_interval=100'" if how == "killed worker" else ""
-    module = start(dsn=dsn, timeout=1 if how == "time-out of the call" else PATIENCE)
+    log_ended = os.path.getsize(f"{cluster.directory}/log")
+    module = start(dsn=dsn, timeout=3 if how == "time-out of the call" else PATIENCE)
     connections = []
 
     def work():
         connection = module.connect()
         connections.append(connection)
-        with gevent.Timeout(1 if how == "gevent.Timeout" else None), connection, connection.cursor() as cursor:
+        with connection, connection.cursor() as cursor:
             cursor.execute("INSERT INTO entries VALUES ('lost')")
             cursor.execute("SELECT pg_sleep(3600)")
 
     greenlet = gevent.spawn(work)
-    wait_until(lambda: list(backends().values()) == ["active"] and connections, "the statement")
+    wait_until(lambda: list(backends().values()) == ["SELECT pg_sleep(3600)"], "the statement")
     if how == "killed greenlet":
         greenlet.kill()
+    elif how == "gevent.Timeout":
+        greenlet.kill(gevent.Timeout(1))  # as when its time is up
     elif how == "killed worker":
         os.kill(worker_of(connections[0]), signal.SIGKILL)
     greenlet.join()
@@ -206,6 +211,7 @@ def test_a_transaction_is_cut_short_in_a_statement(start, entries, backends, clu
         connection.cursor().execute("SELECT 1")
     wait_until(lambda: not backends(), "the end of the statement in the database")
     with open(f"{cluster.directory}/log") as log:
+        log.seek(log_ended)
         reason = "connection to client lost" if how == "killed worker" else "canceling statement due to user request"
         assert reason in log.read()
     with contextlib.closing(module.connect()) as connection, connection:

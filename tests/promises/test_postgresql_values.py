@@ -15,6 +15,7 @@ import traceback
 import uuid
 from decimal import Decimal
 
+import gevent
 import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
@@ -263,13 +264,25 @@ def test_errors(plain, database):
     assert "raised this in worker" in shown
 
 
-def test_no_worker_in_time(start):
+def test_no_worker_in_time(connect, tmp_path):
     """That is an OperationalError, and gtask's own error is its cause, for no class can be of both."""
-    module = start(max_workers=1, timeout=0.5)
-    with contextlib.closing(module.connect()), pytest.raises(psycopg2.OperationalError) as caught:
+    module = dbapi.module(connect(f"unix:{tmp_path}/nobody.sock", timeout=0.1), "psycopg2")
+    with pytest.raises(psycopg2.OperationalError) as caught:
         module.connect()
     assert isinstance(caught.value, gtask.FatalError)
     assert type(caught.value.__cause__) is gtask.AcquireTimeout
+
+
+def test_too_many_in_line(start):
+    """That is an OperationalError and gtask's own error in one."""
+    module = start(max_workers=1, max_waiting=1)
+    with contextlib.closing(module.connect()):
+        waiting = gevent.spawn(module.connect)
+        gevent.sleep(0)
+        with pytest.raises(psycopg2.OperationalError) as caught:
+            module.connect()
+        assert isinstance(caught.value, gtask.Overloaded)
+    waiting.get().close()
 
 
 # --- rows --------------------------------------------------------------------------------------------------
