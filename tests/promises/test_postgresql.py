@@ -50,7 +50,7 @@ def cluster():
 @pytest.fixture
 def plain(cluster):
     """psycopg2 itself: executes a statement, and gives the rows."""
-    with contextlib.closing(psycopg2.connect(cluster.dsn)) as connection:
+    with contextlib.closing(psycopg2.connect(cluster.dsn, options="-c lock_timeout=20s")) as connection:
         connection.autocommit = True
 
         def execute(statement, *parameters):
