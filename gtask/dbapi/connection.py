@@ -40,7 +40,12 @@ class Connection:
         self._forgotten: list[int] = []
         self._last_number = 0
         self._is_lost = False
-        self._checkout: Any = client.checkout()
+        self._checkout: Any
+        try:
+            self._checkout = client.checkout()
+        except errors.Error as error:
+            translated = self.driver.translated(error)
+            raise translated from translated.__cause__
         try:
             name = self.call("connect", mark(list(args)), mark(kwargs))
         except BaseException:
@@ -130,8 +135,9 @@ class Connection:
         """Call a method of the worker's :class:`gtask.server.dbapi.Database`, with the driver's errors."""
         self.check_open()
         forgotten, self._forgotten = self._forgotten, []
+        checkout = self._checkout
         try:
-            return self._checkout.call(method, forgotten, *args, **kwargs)
+            return checkout.call(method, forgotten, *args, **kwargs)
         except errors.Error as error:
             self._is_lost = self._is_lost or error.sticky
             translated = self.driver.translated(error)
@@ -139,7 +145,7 @@ class Connection:
                 raise
         except BaseException as interruption:
             self._is_lost = True
-            self._checkout.cancel(f"{method} was interrupted by {type(interruption).__name__}")  # if it is not yet
+            checkout.cancel(f"{method} was interrupted by {type(interruption).__name__}")  # also if it was just done
             raise
         try:
             raise translated

@@ -119,6 +119,7 @@ class Psycopg2(Driver):
         def refuse(*args: Any, **kwargs: Any) -> Any:
             raise self.error("NotSupportedError", f"{name}() cannot be called by way of a worker: {reason}")
 
+        refuse.__name__ = refuse.__qualname__ = name
         return refuse
 
     def names(self) -> dict[str, Any]:
@@ -157,8 +158,8 @@ class Psycopg2(Driver):
         if hasattr(adapted, "prepare"):
             raise self.error(
                 "NotSupportedError",
-                f"a {kind.__name__} cannot be written without a connection of psycopg2, which is in the worker: give its "
-                "text and a cast, such as %s::int4range",
+                f"a {kind.__name__} cannot be written without a connection of psycopg2, which is in the worker: give "
+                "its text and a cast, such as %s::int4range",
             )
         return Verbatim(adapted.getquoted().decode())
 

@@ -6,6 +6,7 @@ back when a checkout ends, and the next one that asks for a connection with the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pkgutil
@@ -41,11 +42,11 @@ def wrap(
     Args:
         module: the driver, a module as PEP 249 describes it: ``sqlite3``, ``psycopg2``, ``pymysql``...
         init: called in the worker with each new connection of the driver; here its functions, aggregates, collations
-            and converters are registered. What it does in the database is committed. It may be a name,
-            ``"module:function"``. With psycopg2 it is called again when a checkout has ended, for the database then
-            forgets what it was told.
+            and converters are registered. It may be a name, ``"module:function"``. With psycopg2 it is called again
+            when a checkout has ended, for the database then forgets what it was told.
         reset: called in the worker with the connection when a checkout has ended and what it had not committed is
-            rolled back, before the connection is lent again. If it raises, the connection is closed instead.
+            rolled back, before the connection is lent again. If it raises, the connection is closed instead. What the
+            hooks do in the database is committed.
         connect_arguments: for the driver's ``connect``. A client may add others, and cannot change these.
 
     Returns:
@@ -101,16 +102,17 @@ class Database:
             connection = self.driver.connect(*arguments[0], **arguments[1])
             try:
                 self.driver.prepare(connection)
-                self._run_init(connection)
+                self._run(self._init, connection)
             except BaseException:
                 connection.close()
                 raise
             self._connection, self._arguments = connection, arguments
         return self.driver.module.__name__
 
-    def _run_init(self, connection: Any) -> None:
-        if self._init is not None:
-            self._init(connection)
+    @staticmethod
+    def _run(hook: Hook | None, connection: Any) -> None:
+        if hook is not None:
+            hook(connection)
             connection.commit()
 
     def _merge(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -146,11 +148,10 @@ class Database:
             if self.driver.reset(connection):
                 if self.driver.forgets:
                     self._before.clear()
-                    self._run_init(connection)
+                    self._run(self._init, connection)
                 while self._before:
                     setattr(connection, *self._before.popitem())
-                if self._reset is not None:
-                    self._reset(connection)
+                self._run(self._reset, connection)
                 is_fit = True
         finally:
             if not is_fit:
@@ -162,7 +163,8 @@ class Database:
         self._before.clear()
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with contextlib.suppress(*self.driver.failures):  # it may be lost already
+                connection.close()
 
     # --- statements ------------------------------------------------------------------------------------
 
@@ -232,7 +234,7 @@ class Database:
         cursor = self._cursors.get(number)
         if cursor is None:
             args, kwargs = options or ((), {})
-            made = self._connection.cursor(*args, **kwargs)
+            made = self.driver.cursor(self._connection, args, kwargs)
             cursor = self._cursors[number] = _Cursor(made, self.driver.fetches_many(made))
         cursor.error = None
         return cursor
@@ -305,7 +307,7 @@ class Database:
         if number is None:
             return self._connection
         cursor = self._cursors.get(number)
-        return self._connection.cursor() if cursor is None else cursor.driver
+        return self.driver.cursor(self._connection, (), {}) if cursor is None else cursor.driver
 
 
 _METHODS = (

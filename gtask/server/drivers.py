@@ -10,7 +10,7 @@ import contextlib
 import math
 import re
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -59,13 +59,13 @@ class Driver:
         """Take note of a statement that is about to be executed, as far as it changes the connection itself."""
 
     def is_alive(self, connection: Any) -> bool:
-        """Whether a connection that has lain idle is worth using; never blocks.
+        """Whether a connection that has lain idle is worth using.
 
         An idle connection on which there is something to read has been closed by its server, or was told something that
-        is not for the next one who uses it.
+        is not for the next one who uses it. Where that cannot be seen it is asked something.
         """
         if not hasattr(connection, "fileno"):
-            return True
+            return self._answers(connection)
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLIN | select.POLLRDHUP)
         return not poll.poll(0)
@@ -76,8 +76,30 @@ class Driver:
         Returns:
             whether it is as a new one, and may be lent again.
         """
-        connection.rollback()
+        try:
+            connection.rollback()
+        except self.failures:
+            return False
         return True
+
+    def _answers(self, connection: Any) -> bool:
+        try:
+            cursor = connection.cursor()
+            cursor.execute("SELECT 1")
+            cursor.fetchall()
+            cursor.close()
+        except self.failures:
+            return False
+        return self.reset(connection)
+
+    @property
+    def failures(self) -> tuple[type[Exception], ...]:
+        """What its connections raise when they are lost."""
+        return self.module.Error, OSError
+
+    def cursor(self, connection: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """A cursor of the driver's, whose rows are sequences."""
+        return connection.cursor(*args, **kwargs)
 
     def fetches_many(self, cursor: Any) -> Callable[[int], list[Any]] | None:
         """What fetches that many rows with this cursor, if no more must be fetched than the client asks for; None if
@@ -266,11 +288,14 @@ class Psycopg2(Driver):
             with connection.cursor() as cursor:
                 cursor.execute("DISCARD ALL")
             connection.reset()
-        except self.module.Error:  # a connection that was lost, or is in the middle of a two-phase commit
+        except self.failures:  # a connection that was lost, or is in the middle of a two-phase commit
             return False
         connection.notices, connection.notifies = [], []
         connection.string_types.clear()  # what leave_text and the init hook, which runs again, have registered
         return True
+
+    def cursor(self, connection: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        return connection.cursor(*args, **{**kwargs, "cursor_factory": self.module.extensions.cursor})
 
     def notices(self, connection: Any) -> list[str]:
         said = connection.notices[:]
