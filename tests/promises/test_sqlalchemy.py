@@ -289,6 +289,19 @@ def test_two_hundred_greenlets_share_four_workers(url, create_engine):
     assert cents(engine) == 300
 
 
+def test_greenlets_wait_while_another_prepares_the_engine(address, connect, create_engine, tmp_path):
+    """An engine's first connection prepares it: those that come meanwhile do not stop the program."""
+    client = connect(address, refork_after_error=False)
+    engine = create_engine(f"sqlite+gtask:///{tmp_path}/test.db", connect_args={"address": client})
+    go_on = Event()
+    sqlalchemy.event.listen(engine, "connect", lambda connection, record: go_on.wait())
+    greenlets = [gevent.spawn(lambda: engine.connect().close()) for _ in range(3)]
+    wait_until(lambda: client.stats().busy == 3, 30, "all to be connected")
+    gevent.sleep(0.01)  # they are at the lock now, or have stopped the program
+    go_on.set()
+    gevent.joinall(greenlets, raise_error=True)
+
+
 def test_an_exception_rolls_back(engine):
     """What a session has done is undone, and its worker serves on."""
 
