@@ -73,7 +73,10 @@ class Functions:
 
     def _look_up(self, name: str) -> Callable[..., Any]:
         if name.startswith(EACH):
-            return partial(_call_each, self._look_up(name[len(EACH) :]))
+            return partial(_call_each, self._look_up_one(name[len(EACH) :]))
+        return self._look_up_one(name)
+
+    def _look_up_one(self, name: str) -> Callable[..., Any]:
         module, path = split(name)
         if not self._admits(module):
             raise self._refusal(name, f"{module} is neither an allowed module nor under one")
