@@ -80,7 +80,7 @@ class Case(unittest.TestCase):
 
     def assertEqual(self, first, second, msg=None):
         """Tuples arrive as lists."""
-        super().assertEqual(as_lists(first), as_lists(second), msg)
+        super().assertEqual(as_lists(first), as_lists(second), msg)  # noqa: PT009  # unittest it is
 
 
 def as_lists(value):
@@ -103,7 +103,7 @@ def cases():
 
 
 def outcome(case):
-    """"" if it passes, else where and why not."""
+    """ "" if it passes, else where and why not."""
     result = case.run()
     return "".join(text for _, text in [*result.errors, *result.failures]) or "".join(
         f"skipped: {why}" for _, why in result.skipped

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from gtask.client.calls import Result
 from gtask.client.checkout import Checkout, lease_of
 from gtask.client.lease import Lease
-from gtask.client.loop import Event
+from gtask.client.loop import Event, thread_ident
 from gtask.naming import name_of
 
 __all__ = ["Executor", "Future"]
@@ -35,12 +35,14 @@ class Future(concurrent.futures.Future[Any]):
     """What :meth:`Executor.submit` returns: a ``concurrent.futures.Future`` that never blocks more than a greenlet.
 
     It is also one of gevent's own kind: ``gevent.wait`` and ``gevent.iwait`` take it. What is given to
-    ``add_done_callback`` and ``rawlink`` runs in the hub, and so must not block.
+    ``add_done_callback`` and ``rawlink`` runs in the hub, and so must not block. It belongs to the client's thread; in
+    others one can wait for it, which blocks them.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self._waiters: list[Any] = _Waiters()
+        self._thread = thread_ident()
+        self._waiters: list[Any] = _Waiters(self._thread)
         self._name = name
         self._lease: Lease | None = None
         self._client: Client | None = None  # kept alive until the end: dropping it closes the pool
@@ -107,7 +109,12 @@ class Future(concurrent.futures.Future[Any]):
         Returns:
             whether it is done.
         """
-        return self.done() or self._over.wait(timeout)
+        if not self.done():
+            if thread_ident() == self._thread:
+                self._over.wait(timeout)
+            else:
+                concurrent.futures.wait([self], timeout)  # which blocks that thread
+        return self.done()
 
     def ready(self) -> bool:
         """The same as ``done()``, under gevent's name."""
@@ -157,11 +164,16 @@ class Future(concurrent.futures.Future[Any]):
 class _Waiters(list[Any]):
     """Those that ``concurrent.futures.wait`` and ``as_completed`` have left at a future.
 
-    Each waits for an event, with which it would stop the thread and its hub if threading is not patched.
+    Each has an event. If threading is not patched, to wait for that would stop the thread and its hub, for good. So
+    in the future's own thread they get one of gevent's.
     """
 
+    def __init__(self, thread: int) -> None:
+        super().__init__()
+        self._thread = thread
+
     def append(self, waiter: Any) -> None:
-        if not isinstance(waiter.event, Event):
+        if thread_ident() == self._thread and not isinstance(waiter.event, Event):
             waiter.event = Event()
         super().append(waiter)
 
