@@ -1,4 +1,4 @@
-"""The point of this test is to ensure that a task runs in a worker when called in a program, and in place when called in one."""
+"""The point of this test is to ensure that a task runs in a worker, and in place if it is called in one."""
 
 from __future__ import annotations
 
