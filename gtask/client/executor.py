@@ -48,7 +48,7 @@ class Future(concurrent.futures.Future[Any]):
         self._client: Client | None = None  # kept alive until the end: dropping it closes the pool
         self._frames: Any = None
         self._over = Event()
-        self._links: dict[Callable[[Future], object], Callable[[object], object]] = {}
+        self._links: list[tuple[Callable[[Future], object], Callable[[object], object]]] = []
         self.add_done_callback(_end)
 
     def __repr__(self) -> str:
@@ -126,14 +126,15 @@ class Future(concurrent.futures.Future[Any]):
         def link(_: object) -> None:
             callback(self)
 
-        self._links[callback] = link
+        self._links.append((callback, link))
         self._over.rawlink(link)
 
     def unlink(self, callback: Callable[[Future], object]) -> None:
         """Do not call it any more."""
-        link = self._links.pop(callback, None)
-        if link is not None:
-            self._over.unlink(link)
+        found = next((pair for pair in self._links if pair[0] == callback), None)
+        if found is not None:
+            self._links.remove(found)
+            self._over.unlink(found[1])
 
     def await_result(self, client: Client, lease: Lease, result: Result) -> None:
         """From now on it waits for this."""

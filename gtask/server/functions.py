@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from types import ClassMethodDescriptorType, ModuleType
+from types import BuiltinFunctionType, ClassMethodDescriptorType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from gtask.naming import split
@@ -25,12 +25,15 @@ what it returns is listed; if it raises, the rest is not done."""
 REMEMBERED = 1024
 """How many names a worker need not look up again."""
 
+ROUTINES = (FunctionType, BuiltinFunctionType, MethodType)
+
 
 class Functions:
     """Calls functions by their names: ``functions("myapp.jobs:render", page, dpi=300)``.
 
     A function may be called if it is defined in an allowed module or in one under it, is reached from the module by
-    public names, through classes only, and needs no instance. What such a module merely imports may not.
+    public names, through classes only, and needs no instance. What such a module merely imports may not. A class may be
+    called like a function, if what makes its instances is defined there, too.
 
     Args:
         allow: the modules. They are imported at once, so that workers share them; a module under one of them is
@@ -86,11 +89,12 @@ class Functions:
             if not _is_missing(module, error):
                 raise
             raise ModuleNotFoundError(f"{name}: the server has no module {module}", name=module) from None
-        found, home = _walk(name, loaded, path)
+        found, within = _walk(name, loaded, path)
         if not callable(found):
             raise TypeError(f"{name} is no function, but a {type(found).__name__}")
-        if not self._admits(home) and not _is_implementation(home, loaded, path[0]):
-            raise self._refusal(name, f"it is defined in {home or 'no module'}")
+        for home in _homes(found, within):
+            if not self._admits(home) and not _is_implementation(home, loaded, path[0]):
+                raise self._refusal(name, f"it is defined in {home or 'no module'}")
         return found  # type: ignore[no-any-return]
 
     def _admits(self, module: str) -> bool:
@@ -112,15 +116,15 @@ def _is_missing(module: str, error: ModuleNotFoundError) -> bool:
     return error.name is not None and f"{module}.".startswith(f"{error.name}.")
 
 
-def _walk(name: str, module: ModuleType, path: list[str]) -> tuple[Any, str]:
-    """What a path leads to, and in which module that is defined. No code of the application runs."""
+def _walk(name: str, module: ModuleType, path: list[str]) -> tuple[Any, type | None]:
+    """What a path leads to, and the class that has it, if one does. No code of the application runs."""
     found: Any = module
-    home: Any = None
+    base: type | None = None
     for part in path:
         if found is module:
-            spaces: list[tuple[Mapping[str, Any], Any]] = [(vars(module), None)]
+            spaces: list[tuple[Mapping[str, Any], type | None]] = [(vars(module), None)]
         elif isinstance(found, type):
-            spaces = [(vars(base), base) for base in type.mro(found)]
+            spaces = [(vars(cls), cls) for cls in found.__mro__]
         else:
             raise TypeError(f"{name}: only a class has functions in it, and {part} is in a {type(found).__name__}")
         space, base = next((pair for pair in spaces if part in pair[0]), ({}, None))
@@ -137,8 +141,26 @@ def _walk(name: str, module: ModuleType, path: list[str]) -> tuple[Any, str]:
             raise TypeError(
                 f"{name} needs an instance of {found.__name__}; call a function, or a static or class method"
             )
-        home = getattr(found, "__module__", None) or getattr(base, "__module__", None)
-    return found, home if isinstance(home, str) else ""
+    return found, base
+
+
+def _homes(found: Any, within: type | None) -> Iterator[str]:
+    """The modules that define something: what it is, and what runs when it is called."""
+    if isinstance(found, type):
+        yield found.__module__
+        for name in ("__new__", "__init__"):
+            maker = _having(name, found)
+            if maker is not object:
+                yield maker.__module__
+    elif isinstance(found, ROUTINES) or "__module__" in getattr(found, "__dict__", ()):  # functools.wraps has said it
+        home = found.__module__ or getattr(within, "__module__", None)
+        yield home if isinstance(home, str) else ""
+    else:
+        yield _having("__call__", type(found)).__module__
+
+
+def _having(name: str, cls: type) -> type:
+    return next(each for each in cls.__mro__ if name in vars(each))
 
 
 def _is_implementation(home: str, module: ModuleType, listed: str) -> bool:

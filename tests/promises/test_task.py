@@ -242,7 +242,7 @@ def guarded(program):
     return program.replace("else:\n", "if __name__ == '__main__':\n")
 
 
-def test_a_worker_needs_no_gevent(allow, connect):
+def test_a_worker_needs_no_gevent(unmeasured, allow, connect):
     """A task whose client is made late does not bring the client's side into the server."""
     server, module = allow(
         """

@@ -65,6 +65,23 @@ JOBS = """
     class Process(Popen):
         pass
 
+    class Tame(Popen):
+        def __init__(self, number):
+            self.number = number
+
+    class Later(functools.partial):
+        pass
+
+    class Caller:
+        def __call__(self, number):
+            return number + 1
+
+    class Plain:
+        pass
+
+    also_later = Later(system, "true")
+    caller = Caller()
+
     class Lent:
         run = staticmethod(subprocess.run)
         os = os
@@ -102,6 +119,7 @@ def jobs(tmp_path, monkeypatch):
         ("Report.blank", (), "blank"),
         ("Report.named", ("x",), ["Report", "x"]),
         ("Report.Page.count", (), 7),
+        ("caller", (1,), 2),
         ("*double", ([[1], [2]],), [2, 4]),
     ],
 )
@@ -116,6 +134,8 @@ def test_keywords_and_classes(jobs):
     functions = Functions([jobs])
     assert functions("myapp.jobs:double", 4, times=3) == 24
     assert functions("myapp.jobs:Report", number=3).number == 3
+    assert functions("myapp.jobs:Tame", 4).number == 4
+    assert vars(functions("myapp.jobs:Plain")) == {}
 
 
 @pytest.mark.parametrize(
@@ -127,6 +147,9 @@ def test_keywords_and_classes(jobs):
         ("myapp.jobs:Popen", PermissionError, "defined in subprocess"),
         ("myapp.jobs:later", PermissionError, "defined in functools"),
         ("myapp.jobs:Lent.run", PermissionError, "defined in subprocess"),
+        ("myapp.jobs:Process", PermissionError, "defined in subprocess"),
+        ("myapp.jobs:Later", PermissionError, "defined in functools"),
+        ("myapp.jobs:also_later", PermissionError, "defined in functools"),
         ("myapp.jobs:os.system", TypeError, "only a class has functions in it, and system is in a module"),
         ("myapp.jobs:Lent.os.system", TypeError, "needs an instance"),
         ("myapp.jobs:Process.kill", TypeError, "needs an instance of Process"),
