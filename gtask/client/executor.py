@@ -67,6 +67,9 @@ class Future(concurrent.futures.Future[Any]):
 
         Returns:
             whether it is cancelled now. A call that runs is not: it ends by itself, or by its time-out.
+
+        Raises:
+            WrongThread: it is in line, and this is not the client's thread.
         """
         lease = self._lease
         if lease is None or not lease.wants:

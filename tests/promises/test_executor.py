@@ -310,8 +310,11 @@ def test_cancel_until_it_is_sent(jobs, connect, gate, tmp_path):
     assert repr(waiting).endswith(":note, in line>")
     assert not held.cancel()
     assert not held.cancelled()
+    waiter = gevent.spawn(concurrent.futures.wait, [waiting])
+    gevent.sleep(0)
     assert waiting.cancel()
     assert waiting.cancel()
+    assert waiter.get(timeout=30).done == concurrent.futures.wait([waiting], timeout=30).done == {waiting}
     assert waiting.cancelled()
     assert waiting.done()
     assert repr(waiting).endswith(":note, cancelled>")
