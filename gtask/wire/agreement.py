@@ -7,11 +7,13 @@ one has not, the text says which, and what to do about it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 from gtask.wire.messages import Hi
 
-__all__ = ["NOTHING", "Agreement", "Never", "at_client", "at_worker", "hoped_for"]
+__all__ = ["NOTHING", "Agreement", "Needing", "Never", "at_client", "at_worker", "hoped_for"]
 
+_BOTH = "It may be pickled if both sides consent"
 _SERVER = "start gtask-server with --pickle, or gtask.Server with pickle=True"
 _CLIENT = "write Client(..., pickle=True)"
 
@@ -51,8 +53,7 @@ def hoped_for(pickle: bool) -> Agreement:
         return Agreement(pickle=True, arrays=True)
     return Agreement(
         arrays=True,
-        why_no_pickle="It could be pickled if both sides consented, and this client has not: "
-        f"{_CLIENT}; for the server, {_SERVER}",
+        why_no_pickle=f"{_BOTH}, and this client does not: {_CLIENT}; the server needs --pickle",
     )
 
 
@@ -67,7 +68,7 @@ def at_client(pickle: bool, numpy: bool, hi: Hi) -> Agreement:
     return Agreement(
         pickle=pickle and hi.pickle,
         arrays=numpy and hi.numpy,
-        why_no_pickle=f"It could be pickled, but the server has not consented: {_SERVER}",
+        why_no_pickle=f"{_BOTH}, and the server does not: {_SERVER}",
         why_no_arrays="the server has no numpy: install it there",
     )
 
@@ -82,12 +83,38 @@ def at_worker(pickle: bool, numpy: bool, hi: Hi) -> Agreement:
     """
     why = ""
     if pickle:
-        why = f"It could be pickled, but the client has not consented: {_CLIENT}"
+        why = f"{_BOTH}, and the client does not: {_CLIENT}"
     elif hi.pickle:
-        why = f"The client would take it pickled, but this server has not consented: {_SERVER}"
+        why = f"{_BOTH}, and this server does not: {_SERVER}"
     return Agreement(
         pickle=pickle and hi.pickle,
         arrays=numpy and hi.numpy,
         why_no_pickle=why,
         why_no_arrays="the client has no numpy: install it there",
     )
+
+
+@final
+class Needing:
+    """The frame of a call that not every worker can read.
+
+    Attributes:
+        data: the frame.
+        needs: what it has that needs an agreement, ``pickle`` or ``arrays``, and a phrase for that.
+    """
+
+    __slots__ = ("data", "needs")
+
+    def __init__(self, data: bytes, needs: dict[str, str]) -> None:
+        self.data = data
+        self.needs = needs
+
+    def refusal(self, agreement: Agreement) -> str:
+        """Why it must not be sent where this was agreed upon, for an EncodeError; "" if it may be."""
+        for allowed, what, why in (
+            (agreement.arrays, "arrays", agreement.why_no_arrays),
+            (agreement.pickle, "pickle", agreement.why_no_pickle),
+        ):
+            if what in self.needs and not allowed:
+                return f"cannot travel: {self.needs[what]}. {why[:1].upper()}{why[1:]}"
+        return ""

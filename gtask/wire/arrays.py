@@ -56,8 +56,8 @@ def tell(value: Any) -> tuple[bool, Any, Any]:
     """The parts of an array or scalar.
 
     Returns:
-        whether it is a scalar; then what :func:`array` or :func:`scalar` takes: of an array ``[item, shape, order]``, of
-        a scalar ``item``, and the bytes. An item is a text, or, of a structure, a list of ``[name, item]`` and
+        whether it is a scalar; then what :func:`array` or :func:`scalar` takes: of an array ``[item, shape, order]``,
+        of a scalar ``item``; and the bytes. An item is a text, or, of a structure, a list of ``[name, item]`` and
         ``[name, item, shape]``.
 
     Raises:

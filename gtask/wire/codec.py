@@ -22,11 +22,11 @@ import msgpack
 
 from gtask.errors import EncodeError, ProtocolError
 from gtask.wire import arrays
-from gtask.wire.agreement import NOTHING, Agreement, Never
+from gtask.wire.agreement import NOTHING, Agreement, Needing, Never
 from gtask.wire.messages import DEFAULT_LIMIT, Do, Extras, Message, Ok, from_plain, plain_do, to_plain
 from gtask.wire.pickled import Pickling, Sealed
 
-__all__ = ["LENGTH", "Decoder", "Encoder", "Needing", "decode_body"]
+__all__ = ["LENGTH", "Decoder", "Encoder", "decode_body"]
 
 CHUNK = 64 * 1024
 """Bytes that one read can take."""
@@ -272,31 +272,6 @@ def _culprit(pack: Callable[[Any], bytes], value: Any, place: str) -> str:
 # --- frames --------------------------------------------------------------------------------------------
 
 
-class Needing:
-    """The frame of a call that not every worker can read.
-
-    Attributes:
-        data: the frame.
-        needs: what it has that needs an agreement, ``pickle`` or ``arrays``, and a phrase for that.
-    """
-
-    __slots__ = ("data", "needs")
-
-    def __init__(self, data: bytes, needs: dict[str, str]) -> None:
-        self.data = data
-        self.needs = needs
-
-    def refusal(self, agreement: Agreement) -> str:
-        """Why it must not be sent where this was agreed upon, for an EncodeError; "" if it may be."""
-        for allowed, what, why in (
-            (agreement.arrays, "arrays", agreement.why_no_arrays),
-            (agreement.pickle, "pickle", agreement.why_no_pickle),
-        ):
-            if what in self.needs and not allowed:
-                return f"cannot travel: {self.needs[what]}. {why[:1].upper()}{why[1:]}"
-        return ""
-
-
 class Encoder:
     """Writes the messages of one connection.
 
@@ -305,7 +280,7 @@ class Encoder:
         agreement: what may be in them beyond what every peer can read.
     """
 
-    __slots__ = ("_default", "_keep", "_limit", "_pack", "_terms")
+    __slots__ = ("_default", "_keep", "_limit", "_needs", "_pack", "_terms")
 
     def __init__(self, limit: int = DEFAULT_LIMIT, agreement: Agreement = NOTHING) -> None:
         self._limit = limit
@@ -315,6 +290,7 @@ class Encoder:
     def agree(self, agreement: Agreement) -> None:
         """What may be in messages from now on."""
         self._terms = _Terms(agreement, self._limit)
+        self._needs = self._terms.needs
         self._default = partial(_pack_ext, self._terms)
         self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self._default).pack
 
@@ -333,12 +309,12 @@ class Encoder:
         self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, extras: Extras | None = None
     ) -> bytes | Needing:
         """The frame of a :class:`Do` with these fields; raises as :meth:`encode`."""
-        values = args if extras is None or not extras.context else (*args, extras.context)
+        values = args if extras is None else (*args, extras.context)
         frame = self._frame(plain_do(args, kwargs, epoch, extras), values, kwargs)
-        needs = self._terms.needs
-        if needs:
-            self._terms.needs = {}
-            return Needing(frame, needs)
+        if self._needs:
+            needs = Needing(frame, dict(self._needs))
+            self._needs.clear()
+            return needs
         return frame
 
     def _frame(self, plain: list[Any], values: Sequence[Any], named_values: dict[str, Any]) -> bytes:
@@ -357,7 +333,7 @@ class Encoder:
         if size > self._keep:
             self._pack = msgpack.Packer(default=self._default).pack  # or this one's buffer would stay as large
             if size > self._limit:
-                self._terms.needs = {}
+                self._needs.clear()
                 raise _too_large(f"the message has {size} bytes", self._limit)
         return LENGTH.pack(size) + body
 
@@ -370,9 +346,8 @@ class Encoder:
 
     def _other_body(self, plain: list[Any], error: Exception) -> bytes:
         """With pickles for what cannot travel otherwise, if that is agreed upon; or the error that says why not."""
-        terms = self._terms
-        terms.needs = {}
-        if terms.agreement.pickle and not isinstance(error, EncodeError):
+        self._needs.clear()
+        if self._terms.agreement.pickle and not isinstance(error, EncodeError):
             pickling = Pickling(self._default, partial(msgpack.ExtType, PICKLE), msgpack.ExtType)
             copy = list(plain)
             if copy[1] is not None:
@@ -384,9 +359,9 @@ class Encoder:
             except Exception as later:  # as in _frame
                 error = later
             else:
-                terms.needs["pickle"] = pickling.first
+                self._needs["pickle"] = pickling.first
                 return body
-            terms.needs = {}
+            self._needs.clear()
         raise self._refusal(plain, error) from None
 
     def _pack_any(self, value: Any) -> bytes:
@@ -408,7 +383,7 @@ class Encoder:
             except Exception:  # its methods raise even when it is only looked at
                 found = f"{place} is or holds something that cannot be looked at"
             if found:
-                self._terms.needs = {}
+                self._needs.clear()
                 return EncodeError(
                     f"cannot travel: {found}. What can: None, bool, int, float, str, bytes, list, tuple, dict, "
                     f"set, datetime and its kin, Decimal, UUID, complex, numpy's arrays and scalars{advice}"
@@ -512,7 +487,7 @@ def decode_body(body: memoryview, terms: _Terms = _NO_TERMS, hook: Callable[...,
     except Exception as error:  # any failure to read hostile bytes is the peer's fault
         raise ProtocolError(f"a frame that is no message: {type(error).__name__}: {error!s:.200}") from None
     if terms.needs:
-        terms.needs = {}
+        terms.needs.clear()
         _mark_pickled(message)
     return message
 
