@@ -114,7 +114,8 @@ ARROWS = {
     #
     "tool": "",
     "tool.tables": "",
-    "tool.conversation": "errors address wire.codec wire.exchange wire.failure wire.lastwords wire.messages",
+    "tool.conversation": "errors address wire.agreement wire.arrays wire.codec wire.exchange wire.failure "
+    "wire.lastwords wire.messages",
     "tool.top": "address errors tool.conversation tool.tables",
     "tool.cli": "gtask address errors tool.conversation tool.tables tool.top",
 }

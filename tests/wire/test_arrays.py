@@ -178,7 +178,7 @@ def test_what_is_sent_is_what_it_was_when_it_was_encoded():
 SCALARS = {
     "int64": "int64(3)", "int8": "int8(-1)", "uint16": "uint16(65535)", "float32": "float32(0.1)",
     "float16": "float16(1.5)", "longdouble": "longdouble('1.1')", "complex64": "complex64(1+2j)", "bool": "bool_(True)",
-    "datetime64": "datetime64('2026-11-24T12:30', 'ms')", "NaT": "datetime64('NaT')",
+    "datetime64": "datetime64('2026-11-24T12:30', 'ms')", "NaT": "datetime64('NaT', 's')",
     "timedelta64": "timedelta64(3, 'h')",
     "void": "void(b'ab')", "record": "array([(1, 'x', 2.5)], [('a', 'i4'), ('b', 'U2'), ('c', 'f8')])[0]",
 }  # fmt: skip

@@ -114,7 +114,8 @@ def refusal(*args, agreement=BOTH, **kwargs):
     "value",
     [
         Point(1), Colour.RED, fractions.Fraction(1, 3), range(3), ..., Point, ValueError, {(1, 2): 3},
-        {None: 1, "a": 2}, {1.5: [Point(1)]}, {Frozen(1)}, frozenset({Frozen((1, 2))}), datetime.timezone.utc, slice(1, 2, 3),
+        {None: 1, "a": 2}, {1.5: [Point(1)]}, {Frozen(1)},
+        frozenset({Frozen((1, 2))}), datetime.timezone.utc, slice(1, 2, 3),
     ],
     ids=repr,
 )  # fmt: skip
