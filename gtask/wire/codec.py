@@ -348,21 +348,25 @@ class Encoder:
         """With pickles for what cannot travel otherwise, if that is agreed upon; or the error that says why not."""
         self._needs.clear()
         if self._terms.agreement.pickle and not isinstance(error, EncodeError):
-            pickling = Pickling(self._default, partial(msgpack.ExtType, PICKLE), msgpack.ExtType)
-            copy = list(plain)
-            if copy[1] is not None:
-                copy[1] = {key: dict(part) if type(part) is dict else part for key, part in copy[1].items()}
             try:
-                for place, whole, key in _places(copy):
-                    whole[key] = pickling.copy(whole[key], place)
-                body = self._pack_any(copy)
+                return self._pickled_body(plain)
             except Exception as later:  # as in _frame
                 error = later
-            else:
-                self._needs["pickle"] = pickling.first
-                return body
-            self._needs.clear()
         raise self._refusal(plain, error) from None
+
+    def _pickled_body(self, plain: list[Any]) -> bytes:
+        # With terms of its own: pickling runs code of the application, which may have another message written by this.
+        terms = _Terms(self._terms.agreement, self._limit)
+        default = partial(_pack_ext, terms)
+        pickling = Pickling(default, partial(msgpack.ExtType, PICKLE), msgpack.ExtType)
+        copy = list(plain)
+        if copy[1] is not None:
+            copy[1] = {key: dict(part) if type(part) is dict else part for key, part in copy[1].items()}
+        for place, whole, key in _places(copy):
+            whole[key] = pickling.copy(whole[key], place)
+        body: bytes = msgpack.packb(copy, default=default, unicode_errors="surrogatepass")
+        self._needs.update(terms.needs, pickle=pickling.first)
+        return body
 
     def _pack_any(self, value: Any) -> bytes:
         body: bytes = msgpack.packb(value, default=self._default, unicode_errors="surrogatepass")

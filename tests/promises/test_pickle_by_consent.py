@@ -283,7 +283,9 @@ def test_what_the_caller_cannot_load(server, connect):
 
 def test_loading_is_part_of_the_call(server, connect, points):
     """It is interrupted when the call's time is over, at the line that hangs."""
-    with connect(server, pickle=True).checkout(timeout=0.5) as worker:
+    client = connect(server, pickle=True)
+    client.call("pid")  # so that there is a worker
+    with client.checkout(timeout=1) as worker:
         with pytest.raises(gtask.CallTimeout) as caught:
             worker.one(points.Hangs(60))
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]

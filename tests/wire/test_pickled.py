@@ -335,6 +335,25 @@ def test_a_call_says_that_it_needs_consent():
     assert type(encoder.encode_do(["f", 1], {}, 0)) is bytes
 
 
+def test_another_message_may_be_written_while_one_is_pickled():
+    """What is pickled runs code of the application, and that may call: each frame says what it needs itself."""
+    encoder = Encoder(agreement=hoped_for(True))
+    frames = []
+
+    class Calls:
+        def __reduce__(self):
+            frames.append(encoder.encode_do(["f", 1], {}, 0))
+            frames.append(encoder.encode_do(["f", Point(2)], {}, 0))
+            return Point, (1,)
+
+    frames.append(encoder.encode_do(["f", Point(3), Calls()], {}, 0))
+    plain, inner, outer = frames
+    assert type(plain) is bytes
+    assert "argument 1 is of type" in inner.needs["pickle"]
+    assert "argument 1 is of type" in outer.needs["pickle"]
+    assert type(encoder.encode_do(["f", 1], {}, 0)) is bytes
+
+
 def framed(plain):
     body = msgpack.packb(plain)
     return struct.pack("!I", len(body)) + body
