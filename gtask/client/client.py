@@ -70,6 +70,10 @@ class Client:
         codec: how messages are written: ``"msgpack"`` (the default), or ``"json"`` for a server of AnyEvent::Task in
             Perl. With JSON fewer types can travel, calls are sent one at a time, and errors are RemoteError; see
             docs/protocol.rst.
+        pickle: whether what cannot travel otherwise is pickled, both ways, if the server consents as well
+            (``gtask-server --pickle``). Who sends a pickle can have its reader run any code: both sides must trust each
+            other. Only at a unix socket, unless ``insecure``. Default False.
+        insecure: whether ``pickle`` is allowed over TCP; default False.
 
     Raises:
         ValueError, TypeError: an argument makes no sense; the message says what is allowed.
@@ -102,6 +106,8 @@ class Client:
         logs: bool = True,
         context: Sequence[ContextVar[Any]] = (),
         codec: str = "msgpack",
+        pickle: bool = False,
+        insecure: bool = False,
     ) -> None:
         self._config = ClientConfig(
             name=name,
@@ -127,14 +133,22 @@ class Client:
             logs=logs,
             context=contextbridge.name(context),
             codec=codec,
+            pickle=pickle,
+            insecure=insecure,
         )
         if isinstance(address, str) and address.startswith("spawn:"):
             target = address[len("spawn:") :]
             if not target:
                 raise ValueError("write spawn:module or spawn:module:attribute")
-            connector = Connector(None, self._config, lambda: spawn_server(target, name=target))
+            connector = Connector(None, self._config, lambda: spawn_server(target, name=target, pickle=pickle))
         else:
-            connector = Connector(addresses.parse(address), self._config)
+            server = addresses.parse(address)
+            if pickle and not insecure and isinstance(server, addresses.TcpAddress):
+                raise ValueError(
+                    f"pickle=True: whoever answers at {server} could have this process run any code. Use a unix "
+                    "socket, or say insecure=True if the network is trusted"
+                )
+            connector = Connector(server, self._config)
         self._address = str(address)
         this = weakref.ref(self)  # the pool must not keep its client alive
 

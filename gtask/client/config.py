@@ -46,6 +46,8 @@ class ClientConfig:
     logs: bool = True
     context: Named = ()
     codec: str = "msgpack"
+    pickle: bool = False
+    insecure: bool = False
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
@@ -68,9 +70,11 @@ class ClientConfig:
             )
         if self.codec not in CODECS:
             raise ValueError(f"codec={self.codec!r}: write {' or '.join(map(repr, CODECS))}")
-        for name in ("lifo", "logs"):
+        for name in ("lifo", "logs", "pickle", "insecure"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}={getattr(self, name)!r}: write True or False")
+        if self.pickle and self.codec == "json":
+            raise ValueError("pickle=True: JSON carries no pickles; leave it out, or codec='json'")
         if self.raises is not None and not (
             isinstance(self.raises, Collection) and all(isinstance(item, (type, ModuleType)) for item in self.raises)
         ):

@@ -176,7 +176,15 @@ def _add_sockets(group: Any) -> None:
         action="append",
         help="a user who may connect to a unix socket, others then may not; may be given several times",
     )
-    group.add_argument("--insecure", action="store_true", help="allow TCP where other machines can connect")
+    group.add_argument(
+        "--insecure", action="store_true", help="allow TCP where other machines can connect, and --pickle over TCP"
+    )
+    group.add_argument(
+        "--pickle",
+        action="store_true",
+        help="pickle what cannot travel otherwise, from and to clients that consent as well: who sends a pickle can "
+        "have its reader run any code",
+    )
     group.add_argument(
         "--metrics",
         metavar="ADDRESS",

@@ -52,6 +52,7 @@ SAID = [
     ("--socket-mode 660", "socket_mode", 0o660, "socket_mode = 0o660"),
     ("--allow-uid 7 --allow-uid 8", "allow_uid", (7, 8), "allow_uid = [7, 8]"),
     ("--insecure", "insecure", True, "insecure = True"),
+    ("--pickle", "pickle", True, "pickle = True"),
     ("--metrics tcp://127.0.0.1:9", "metrics", address("tcp://127.0.0.1:9"), "metrics = 'tcp://127.0.0.1:9'"),
     ("--limit-message 2M", "limit_message", 2 << 20, "limit_message = 2 * 1024 * 1024"),
     ("--max-workers 3", "max_workers", 3, "max_workers = 3"),
