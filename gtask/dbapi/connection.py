@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gtask import errors
@@ -48,10 +48,25 @@ class Connection:
 
     # --- PEP 249 ---------------------------------------------------------------------------------------
 
-    def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
-        """A cursor; never blocks. The arguments are those of the driver's, as far as they can travel."""
+    def cursor(self, *args: Any, factory: Callable[[Connection], Cursor] = Cursor, **kwargs: Any) -> Cursor:
+        """A cursor; never blocks.
+
+        Args:
+            factory: makes it of this connection: a subclass of :class:`Cursor`, as sqlite3's takes one of its own.
+            args, kwargs: for the driver's ``cursor``, as far as they can travel.
+
+        Raises:
+            TypeError: the factory made something else.
+        """
         self.check_open()
-        return Cursor(self, args, kwargs, self.row_factory)
+        cursor = factory(self)
+        if not isinstance(cursor, Cursor):
+            raise TypeError(f"factory={factory!r} must make a gtask.dbapi.Cursor, and not {cursor!r}")
+        if args or kwargs:
+            cursor.options = [list(args), kwargs]
+        if self.row_factory is not None:
+            cursor.row_factory = self.row_factory
+        return cursor
 
     def commit(self) -> None:
         """Commit what has been done; blocks this greenlet."""
