@@ -19,7 +19,7 @@ own sqlite3 backend, from which this one differs only thus:
 * A connection is a checkout of one worker until Django closes it, at the end of a request unless CONN_MAX_AGE says
   otherwise. If it ends in any other way, what it has not committed is rolled back.
 * Django has a connection for each thread. A program that has greenlets instead calls ``gevent.monkey.patch_all()``
-  before it imports Django. A connection is not for several real threads, whatever ``inc_thread_sharing()`` says.
+  before it imports Django. Real threads that share a connection (``inc_thread_sharing()``) open it anew in turn.
 * A relative NAME is meant from where Django runs. Databases in memory are refused: each worker has its own memory.
 * Functions, aggregates, collations and converters beyond Django's own are registered by the server.
 """
@@ -35,6 +35,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.sqlite3 import base
 
 from gtask import dbapi
+from gtask.dbapi.clients import here
 from gtask.integrations.django.sqlite3.creation import DatabaseCreation
 
 __all__ = ["CursorWrapper", "DatabaseWrapper"]
@@ -46,6 +47,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """What Django calls a connection; it opens one of gtask's when it is first used."""
 
     creation_class = DatabaseCreation
+    _thread: object = None  # of the connection
 
     def get_connection_params(self) -> dict[str, Any]:
         """The arguments for sqlite3's ``connect`` in the worker.
@@ -77,12 +79,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
             module = _module(self.alias, address, options)
         except (TypeError, ValueError) as error:
             raise self._improper("HOST or OPTIONS['client']", f"makes no sense: {error}") from error
-        connection = module.connect(**conn_params)
+        connection, self._thread = module.connect(**conn_params), here()
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA legacy_alter_table = OFF")
         for command in filter(None, map(str.strip, self.init_commands)):
             connection.execute(command)
         return connection
+
+    def ensure_connection(self) -> None:
+        """Open a connection if there is none, or if it was opened in another thread, and is in no transaction there."""
+        if self.connection is not None and self._thread is not here() and not self.in_atomic_block:
+            self.close()
+        super().ensure_connection()
 
     def create_cursor(self, name: str | None = None) -> CursorWrapper:
         """A cursor that takes statements as Django writes them."""
