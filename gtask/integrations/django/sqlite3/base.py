@@ -86,11 +86,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
             connection.execute(command)
         return connection
 
-    def ensure_connection(self) -> None:
-        """Open a connection if there is none, or if it was opened in another thread, and is in no transaction there."""
+    def close_if_health_check_failed(self) -> None:
+        """Close a connection that cannot be used, also if that is because another thread has opened it."""
         if self.connection is not None and self._thread is not here() and not self.in_atomic_block:
             self.close()
-        super().ensure_connection()
+        super().close_if_health_check_failed()
 
     def create_cursor(self, name: str | None = None) -> CursorWrapper:
         """A cursor that takes statements as Django writes them."""
