@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -36,7 +37,8 @@ class Connection:
         self._is_lost = False
         self._checkout: Any = client.checkout()
         try:
-            name = self.call("connect", mark(list(args)), mark(kwargs))
+            places = [_plain(value) for value in args]
+            name = self.call("connect", places, {key: _plain(value) for key, value in kwargs.items()})
         except BaseException:
             self.close()  # the error knows this frame, and would hold the worker as long as it lives
             raise
@@ -173,3 +175,8 @@ class Connection:
 
         method.__name__ = method.__qualname__ = name
         return method
+
+
+def _plain(argument: Any) -> Any:
+    """An argument of ``connect`` as it travels: a path as text."""
+    return os.fspath(argument) if isinstance(argument, os.PathLike) else mark(argument)

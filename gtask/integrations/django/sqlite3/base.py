@@ -80,10 +80,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
         except (TypeError, ValueError) as error:
             raise self._improper("HOST or OPTIONS['client']", f"makes no sense: {error}") from error
         connection, self._thread = module.connect(**conn_params), here()
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA legacy_alter_table = OFF")
-        for command in filter(None, map(str.strip, self.init_commands)):
-            connection.execute(command)
+        try:
+            for command in ("PRAGMA foreign_keys = ON", "PRAGMA legacy_alter_table = OFF", *self.init_commands):
+                if command.strip():
+                    connection.execute(command)
+        except BaseException:
+            connection.close()  # the error knows this frame, and would hold the worker as long as it lives
+            raise
         return connection
 
     def close_if_health_check_failed(self) -> None:
