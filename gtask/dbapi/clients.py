@@ -9,12 +9,7 @@ from gevent.hub import Hub, get_hub
 
 from gtask.client.client import Client
 
-__all__ = ["PerThread", "here", "shared"]
-
-
-def here() -> object:
-    """What stands for this thread: its hub, which no later thread will have."""
-    return get_hub()
+__all__ = ["PerThread", "shared"]
 
 
 class PerThread:

@@ -35,8 +35,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.sqlite3 import base
 
 from gtask import dbapi
-from gtask.dbapi.clients import here
 from gtask.integrations.django.sqlite3.creation import DatabaseCreation
+from gtask.integrations.django.sqlite3.owner import Owner
 
 __all__ = ["CursorWrapper", "DatabaseWrapper"]
 
@@ -47,7 +47,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """What Django calls a connection; it opens one of gtask's when it is first used."""
 
     creation_class = DatabaseCreation
-    _thread: object = None  # of the connection
+    _owner: Owner | None = None  # of the connection
 
     def get_connection_params(self) -> dict[str, Any]:
         """The arguments for sqlite3's ``connect`` in the worker.
@@ -79,7 +79,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             module = _module(self.alias, address, options)
         except (TypeError, ValueError) as error:
             raise self._improper("HOST or OPTIONS['client']", f"makes no sense: {error}") from error
-        connection, self._thread = module.connect(**conn_params), here()
+        connection = module.connect(**conn_params)
         try:
             for command in ("PRAGMA foreign_keys = ON", "PRAGMA legacy_alter_table = OFF", *self.init_commands):
                 if command.strip():
@@ -87,13 +87,26 @@ class DatabaseWrapper(base.DatabaseWrapper):
         except BaseException:
             connection.close()  # the error knows this frame, and would hold the worker as long as it lives
             raise
+        self._owner = Owner(self._bequeath)
         return connection
 
     def close_if_health_check_failed(self) -> None:
         """Close a connection that cannot be used, also if that is because another thread has opened it."""
-        if self.connection is not None and self._thread is not here() and not self.in_atomic_block:
+        if self._owner is not None and not self._owner.is_of_this_thread and not self.in_atomic_block:
             self.close()
         super().close_if_health_check_failed()
+
+    def _close(self) -> None:
+        if self._owner is not None:
+            self._owner.dismiss()
+            self._owner = None
+        super()._close()
+
+    def _bequeath(self) -> None:
+        """The greenlet has ended without closing the connection: nobody else could, and it would hold its worker until
+        garbage is collected."""
+        if self.connection is not None and not self.allow_thread_sharing:
+            self.connection.close()
 
     def create_cursor(self, name: str | None = None) -> CursorWrapper:
         """A cursor that takes statements as Django writes them."""
