@@ -37,9 +37,10 @@ ARROWS = {
     "integrations": "",
     "integrations.django": "",
     "integrations.django.sqlite3": "",
-    "integrations.django.sqlite3.base": "dbapi integrations.django.sqlite3.creation integrations.django.sqlite3.owner",
+    "integrations.django.sqlite3.base": "dbapi integrations.django.sqlite3.creation "
+    "integrations.django.sqlite3.greenlets",
     "integrations.django.sqlite3.creation": "",
-    "integrations.django.sqlite3.owner": "",
+    "integrations.django.sqlite3.greenlets": "",
     "integrations.django.sqlite3.server": "server.dbapi",
     "dbapi": "client.client dbapi.clients dbapi.connection dbapi.cursor dbapi.driver dbapi.errors dbapi.module",
     "dbapi.clients": "client.client",
@@ -134,7 +135,7 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 HOMES = {
     "msgpack": "wire.codec",
     "gevent": "client.calls client.connection client.connector client.loop dbapi.clients "
-    "integrations.django.sqlite3.owner testing",
+    "integrations.django.sqlite3.greenlets testing",
     "socket": "address server.jsonpeer server.listener server.master server.replies server.scrapes server.systemd "
     "server.worker tool.conversation",
     "select": "server.drivers server.keeper server.listener server.master server.process server.scrapes "

@@ -36,7 +36,7 @@ from django.db.backends.sqlite3 import base
 
 from gtask import dbapi
 from gtask.integrations.django.sqlite3.creation import DatabaseCreation
-from gtask.integrations.django.sqlite3.owner import Owner
+from gtask.integrations.django.sqlite3.greenlets import this_thread, when_it_ends
 
 __all__ = ["CursorWrapper", "DatabaseWrapper"]
 
@@ -47,7 +47,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """What Django calls a connection; it opens one of gtask's when it is first used."""
 
     creation_class = DatabaseCreation
-    _owner: Owner | None = None  # of the connection
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._thread: object = None  # of the connection
+        when_it_ends(self._abandoned)
 
     def get_connection_params(self) -> dict[str, Any]:
         """The arguments for sqlite3's ``connect`` in the worker.
@@ -87,24 +91,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
         except BaseException:
             connection.close()  # the error knows this frame, and would hold the worker as long as it lives
             raise
-        self._owner = Owner(self._bequeath)
+        self._thread = this_thread()
         return connection
 
     def close_if_health_check_failed(self) -> None:
         """Close a connection that cannot be used, also if that is because another thread has opened it."""
-        if self._owner is not None and not self._owner.is_of_this_thread and not self.in_atomic_block:
+        if self.connection is not None and self._thread is not this_thread() and not self.in_atomic_block:
             self.close()
         super().close_if_health_check_failed()
 
-    def _close(self) -> None:
-        if self._owner is not None:
-            self._owner.dismiss()
-            self._owner = None
-        super()._close()
-
-    def _bequeath(self) -> None:
-        """The greenlet has ended without closing the connection: nobody else could, and it would hold its worker until
-        garbage is collected."""
+    def _abandoned(self) -> None:
+        """The greenlet for which this was made has ended. If it left the connection open, nobody else would close it,
+        and it would keep its worker until garbage is collected."""
         if self.connection is not None and not self.allow_thread_sharing:
             self.connection.close()
 
