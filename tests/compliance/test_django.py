@@ -16,7 +16,7 @@ RUN = Path(__file__).with_name("django") / "run.py"
 
 @pytest.mark.timeout(900)
 def test_all_outcomes_are_the_same(unmeasured, tmp_path):
-    """Each test of five of Django's applications, threads being threads, and monkey-patched."""
+    """Each test of what they say of databases, where threads are threads, and monkey-patched."""
     with open(tmp_path / "output", "w+") as output:
         status = subprocess.run(
             [sys.executable, str(RUN)], stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=850
