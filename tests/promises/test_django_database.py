@@ -42,15 +42,16 @@ import django, gevent, gtask
 from django.conf import settings
 from gtask import testing
 
+OPTIONS = {
+    "timeout": 20,
+    "transaction_mode": "IMMEDIATE",
+    "client": {"min_workers": 0, "max_workers": int(sys.argv[2])},
+}
 DATABASE = {
     "ENGINE": "gtask.integrations.django.sqlite3",
     "HOST": sys.argv[1],
     "NAME": "app.sqlite3",
-    "OPTIONS": {
-        "timeout": 20,
-        "transaction_mode": "IMMEDIATE",
-        "client": {"min_workers": 0, "max_workers": int(sys.argv[2])},
-    },
+    "OPTIONS": OPTIONS,
 }
 settings.configure(DATABASES={"default": DATABASE}, USE_TZ=True, TIME_ZONE="UTC")
 django.setup()
@@ -71,8 +72,15 @@ class Account(models.Model):
     class Meta:
         app_label = "bank"
 
+class Transfer(models.Model):
+    account = models.ForeignKey(Account, models.CASCADE)
+
+    class Meta:
+        app_label = "bank"
+
 with connection.schema_editor() as editor:
     editor.create_model(Account)
+    editor.create_model(Transfer)
 
 def pid():
     with connection.cursor() as cursor:
@@ -126,6 +134,12 @@ def test_the_orm_and_its_transactions(run):
             day=1, hour=0, minute=0, second=0, microsecond=0
         )
         assert len({account.name for account in Account.objects.iterator(chunk_size=200)}) == 1501
+        with connection.cursor() as cursor:
+            update = "UPDATE bank_account SET photo = {} WHERE name = {} AND '%%' = '%%'"
+            cursor.executemany(update.format("%s", "%s"), ((b"p", f"n{number}") for number in range(3)))
+            cursor.executemany(update.format("%(p)s", "%(n)s"), [{"n": "n3", "p": b"p"}])
+            cursor.executemany(update.format("%s", "%s"), [])
+        assert Account.objects.filter(photo=b"p").count() == 4
 
         try:
             with transaction.atomic():
@@ -197,6 +211,11 @@ def test_errors_are_djangos(run):
                 assert str(error) == "UNIQUE constraint failed: bank_account.name"
                 assert isinstance(error.__cause__, sqlite3.IntegrityError)
                 assert isinstance(error.__cause__, gtask.RemoteError)
+        try:
+            Transfer.objects.create(account_id=4)
+            raise AssertionError("it did not raise")
+        except IntegrityError as error:
+            assert str(error) == "FOREIGN KEY constraint failed"
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT missing")
@@ -300,11 +319,33 @@ def test_what_makes_no_sense_is_said(run):
     )
 
 
+def test_a_connection_that_cannot_be_made_ready_holds_no_worker(run):
+    """What the settings want of it is an error in the worker, which is free again although the error is kept."""
+    run(
+        """
+        connection.close()
+        options = {**OPTIONS, "init_command": "SELECT missing"}
+        connections = ConnectionHandler({"default": {**DATABASE, "OPTIONS": options}})
+        try:
+            connections["default"].ensure_connection()
+            raise AssertionError("it did not raise")
+        except OperationalError as error:
+            kept = error
+        assert "no such column" in str(kept)
+        assert Account.objects.count() == 0
+        """,
+        max_workers=1,
+    )
+
+
 def test_test_databases_are_files(run):
     """Beside the usual one unless TEST names another; made, cloned, and removed, and never in memory."""
     run(
         """
+        import multiprocessing
         from pathlib import Path
+
+        multiprocessing.set_start_method("spawn")  # for which Django's own backend works otherwise
 
         def name(**settings):
             connections = ConnectionHandler({"default": {**DATABASE, **settings}})

@@ -32,8 +32,9 @@ from gtask import testing  # noqa: E402
 from tests.compliance.django.sdist import CannotBeHad, tests_of_django  # noqa: E402
 
 APPS = [
-    "basic", "queries", "transactions", "aggregation", "backends", "annotations", "bulk_create", "delete", "expressions",
-    "get_or_create", "introspection", "lookup", "ordering", "raw_query", "select_related", "timezones", "update",
+    "basic", "queries", "transactions", "aggregation", "backends", "annotations", "bulk_create", "delete",
+    "expressions", "get_or_create", "introspection", "lookup", "ordering", "raw_query", "select_related", "timezones",
+    "update",
 ]  # fmt: skip
 """What is quick, and has to do with databases."""
 
