@@ -200,6 +200,7 @@ def test_errors_are_djangos(run):
     """A constraint raises Django's IntegrityError, by that of sqlite3, which says what happened in which worker."""
     run(
         """
+        connection.close()  # for what making the tables has set of it
         Account.objects.create(name="ann")
         worker = pid()
         for number in range(3):
