@@ -28,6 +28,8 @@ ARROWS = {
     "logbridge": "wire.failure wire.plain",
     "logdefer": "wire.failure wire.plain",
     "tracing": "",
+    "naming": "",
+    "tasks": "current naming",
     "errors": "",
     "address": "",
     "spawn": "address",
@@ -82,16 +84,19 @@ ARROWS = {
     "client.checkout": "client.calls client.lease",
     "client.connector": "errors address logbridge spawn wire.codec wire.jsontext wire.messages "
     "client.config client.connection client.jsonconnection client.ledger",
+    "client.executor": "naming client.calls client.checkout client.lease client.loop",
+    "client.unordered": "client.calls client.checkout client.lease client.loop",
     "client.nesting": "client.lease client.ledger",
     "client.pool": "errors address stats wire.failure wire.messages client.calls client.checkout client.config "
     "client.connection client.counters client.lease client.ledger client.loop client.nesting client.refusals "
     "client.story",
-    "client.client": "address contextbridge spawn stats wire.messages client.checkout client.config client.connector "
-    "client.pool client.story",
+    "client.client": "address contextbridge naming spawn stats wire.messages client.checkout client.config "
+    "client.connector client.executor client.pool client.story client.unordered",
     #
     "server": "",
     "server.children": "",
     "server.interface": "",
+    "server.functions": "naming",
     "server.process": "",
     "server.succession": "",
     "server.systemd": "",
@@ -116,8 +121,8 @@ ARROWS = {
     "server.process server.replies server.scoreboard server.story",
     "server.master": "wire.lastwords wire.messages server.children server.config server.interface server.listener "
     "server.process server.scoreboard server.scrapes server.status server.watch server.worker",
-    "server.application": "address server.config server.interface server.listener server.logs server.master "
-    "server.options server.process server.watch",
+    "server.application": "address server.config server.functions server.interface server.listener server.logs "
+    "server.master server.options server.process server.watch",
     "server.embed": "address spawn server.config server.interface server.listener server.master server.process",
     "server.keeper": "server.config server.listener server.process server.succession server.systemd",
     "server.cli": "server.config server.keeper server.listener server.logs server.options server.pidfile "
@@ -145,7 +150,8 @@ HOMES = {
     "ctypes": "server.process",
     "threading": "server.embed server.story",
     "random": "client.pool",
-    "importlib": "gtask dbapi.driver server.application",
+    "concurrent": "client.executor",
+    "importlib": "gtask dbapi.driver server.application server.functions",
     "runpy": "server.options",
     "setproctitle": "server.process",
     "shtab": "server.completion",
@@ -156,7 +162,7 @@ HOMES = {
 """The one home, or the few, of what is dangerous: libraries, forking, chance, and importing by name."""
 
 BANISHED = {
-    "pickle", "marshal", "shelve", "multiprocessing", "asyncio", "concurrent", "eval", "exec", "compile", "__import__",
+    "pickle", "marshal", "shelve", "multiprocessing", "asyncio", "eval", "exec", "compile", "__import__",
 }  # fmt: skip
 """What has no home in gtask at all. What comes from the wire is neither unpickled nor run."""
 
@@ -164,6 +170,8 @@ PURE = {
     # module: what of ACTORS it may load
     "contextbridge": "",
     "errors": "",
+    "naming": "",
+    "tasks": "",
     "address": "socket select",  # for the constants
     "stats": "",
     "wire.messages": "",
@@ -182,6 +190,7 @@ PURE = {
     "client.verdicts": "",
     "client.config": "",
     "server.children": "signal",  # for the numbers
+    "server.functions": "",
     "server.interface": "",
     "server.metrics": "signal",  # children's
     "server.succession": "",
@@ -314,7 +323,7 @@ def test_what_is_dangerous_has_its_home(thing):
 
 
 def test_what_is_banished_is_nowhere():
-    """No pickle, no eval, no second kind of concurrency."""
+    """No pickle, no eval, no threads or processes but its own."""
     for node, place in nodes(ast.Name):
         assert node.id not in BANISHED, place
     for name, tree in SOURCES.items():
