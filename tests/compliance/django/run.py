@@ -97,7 +97,7 @@ def compare(plain: Outcomes, ours: Outcomes, by_nature: dict[str, str]) -> list[
     for name, outcomes in (("sqlite3", plain), ("gtask", ours)):
         counter = Counter(each for several in outcomes.values() for each in several)
         print(f"  {name}: " + ", ".join(f"{number} {outcome}" for outcome, number in counter.most_common()))
-    complaints = [] if len(ours) > 100 else ["  there are hardly any outcomes"]
+    complaints = [] if ours else ["  there are no outcomes"]
     for test in sorted(plain.keys() | ours.keys()):
         expected, got = plain.get(test, ["missing"]), ours.get(test, ["missing"])
         if expected != got:

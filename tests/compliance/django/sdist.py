@@ -57,6 +57,5 @@ def _download(directory: str) -> None:
             check=True,
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise CannotBeHad(
-            f"the sdist of {release}, which has Django's tests ({' '.join(command)}): {error}\n{error.stdout or ''}"
-        ) from error
+        said = f"{error.stdout or error}".strip()
+        raise CannotBeHad(f"sdist of {release}, which has Django's tests; {' '.join(command[1:])}: {said}") from error
