@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gtask import errors
@@ -36,7 +37,8 @@ class Connection:
         self._is_lost = False
         self._checkout: Any = client.checkout()
         try:
-            name = self.call("connect", mark(list(args)), mark(kwargs))
+            places = [_plain(value) for value in args]
+            name = self.call("connect", places, {key: _plain(value) for key, value in kwargs.items()})
         except BaseException:
             self.close()  # the error knows this frame, and would hold the worker as long as it lives
             raise
@@ -48,10 +50,25 @@ class Connection:
 
     # --- PEP 249 ---------------------------------------------------------------------------------------
 
-    def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
-        """A cursor; never blocks. The arguments are those of the driver's, as far as they can travel."""
+    def cursor(self, *args: Any, factory: Callable[[Connection], Cursor] = Cursor, **kwargs: Any) -> Cursor:
+        """A cursor; never blocks.
+
+        Args:
+            factory: makes it of this connection: a subclass of :class:`Cursor`, as sqlite3's takes one of its own.
+            args, kwargs: for the driver's ``cursor``, as far as they can travel.
+
+        Raises:
+            TypeError: the factory made something else.
+        """
         self.check_open()
-        return Cursor(self, args, kwargs, self.row_factory)
+        cursor = factory(self)
+        if not isinstance(cursor, Cursor):
+            raise TypeError(f"factory={factory!r} must make a gtask.dbapi.Cursor, and not {cursor!r}")
+        if args or kwargs:
+            cursor.options = [list(args), kwargs]
+        if self.row_factory is not None:
+            cursor.row_factory = self.row_factory
+        return cursor
 
     def commit(self) -> None:
         """Commit what has been done; blocks this greenlet."""
@@ -158,3 +175,8 @@ class Connection:
 
         method.__name__ = method.__qualname__ = name
         return method
+
+
+def _plain(argument: Any) -> Any:
+    """An argument of ``connect`` as it travels: a path as text."""
+    return os.fspath(argument) if isinstance(argument, os.PathLike) else mark(argument)
