@@ -7,6 +7,7 @@ Each driver has a :class:`Driver`; for one that is not here :class:`Driver` itse
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import select
 from collections.abc import Callable, Sequence
@@ -146,11 +147,26 @@ class SQLite(Driver):
         super().__init__(module)
         self._settings: dict[str, Any] = {}  # of this connection: what pragmas said before they were changed
         self._is_settled = True  # nothing was done to it that cannot be undone
+        self._file: tuple[str, os.stat_result] | None = None
 
     def prepare(self, connection: Any) -> None:
         self._settings, self._is_settled = {}, True
+        self._file = None
+        path = connection.execute("PRAGMA database_list").fetchone()[2]
+        if path:
+            self._file = path, os.stat(path)
         # Python runs its signal handlers in this function: else an interruption would wait for the statement's end.
         connection.set_progress_handler(_nothing, self.steps)
+
+    def is_alive(self, connection: Any) -> bool:
+        """Whether the database is still the file of that name: one that was removed or replaced would go on unseen."""
+        if self._file is None:
+            return True
+        path, opened = self._file
+        try:
+            return os.path.samestat(opened, os.stat(path))
+        except OSError:
+            return False
 
     def statement(self, connection: Any, operation: str) -> None:
         found = self._pragma.match(operation)
@@ -167,9 +183,6 @@ class SQLite(Driver):
         """Take note of a script: what it sets is not known."""
         if "pragma" in operation.lower():
             self._is_settled = False
-
-    def is_alive(self, connection: Any) -> bool:
-        return True
 
     def reset(self, connection: Any) -> bool:
         if connection.in_transaction:
