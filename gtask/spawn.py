@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from posix import close  # gevent's os.close, under monkey-patching, closes at the hub's next turn
 
 from gtask import address as addresses
@@ -100,7 +101,15 @@ class SpawnedServer:
         self.stop()
 
 
-def spawn_server(target: str, address: str | addresses.Address | None = None, *, name: str = "") -> SpawnedServer:
+def spawn_server(
+    target: str,
+    address: str | addresses.Address | None = None,
+    *,
+    name: str = "",
+    allow: Sequence[str] = (),
+    pickle: bool = False,
+    insecure: bool = False,
+) -> SpawnedServer:
     """Start a server in a child process, by exec. It dies with this process.
 
     Returns at once: clients wait until the application is loaded, and are told if that fails.
@@ -109,15 +118,28 @@ def spawn_server(target: str, address: str | addresses.Address | None = None, *,
         target: what it serves, ``"module"`` or ``"module:attribute"``; found along this process's ``sys.path``.
         address: where it listens (``unix:/path``, ``tcp://host:port``); by default a private unix socket.
         name: for messages and the process title; by default the target.
+        allow: the modules whose functions may be called, if the target is ``"gtask.server.functions"``.
+        pickle: whether the server consents to pickles from and to clients that do as well; see
+            :class:`gtask.Client`. Default False.
+        insecure: whether it may listen on TCP where other machines can connect, and ``pickle`` over TCP; default False.
 
     Raises:
-        ValueError: the address is none.
+        ValueError: the address is none, or must not be had with these options.
         OSError: no process could be started.
     """
     arguments = ["--name", name] if name else []
+    arguments += [f"--allow={module}" for module in allow]
+    arguments += ["--pickle"] if pickle else []
+    arguments += ["--insecure"] if insecure else []
     if address is None:
         return SpawnedServer(target, private_address(), arguments, private=True)
-    return SpawnedServer(target, addresses.parse(address), arguments)
+    where = addresses.parse(address)
+    if pickle and not insecure and isinstance(where, addresses.TcpAddress):
+        raise ValueError(
+            f"pickle=True: whoever connects to {where} could have the server run any code. Use a unix socket, or say "
+            "insecure=True if the network is trusted"
+        )
+    return SpawnedServer(target, where, arguments)
 
 
 def private_address() -> addresses.UnixAddress:

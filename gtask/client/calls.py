@@ -14,6 +14,7 @@ from gevent.hub import Waiter
 
 from gtask.client.story import Story
 from gtask.errors import Error
+from gtask.wire.agreement import Needing
 from gtask.wire.messages import Er, Ok, Sk
 
 __all__ = ["BlockingCall", "Call", "Outcome", "Result"]
@@ -65,7 +66,7 @@ class Call:
 
     __slots__ = ("deadline", "frame", "method", "sent_at", "story", "timeout")
 
-    def __init__(self, method: str, frame: bytes, timeout: float | None) -> None:
+    def __init__(self, method: str, frame: bytes | Needing, timeout: float | None) -> None:
         self.method = method
         self.frame = frame
         self.timeout = timeout
@@ -98,7 +99,7 @@ class BlockingCall(Call):
 
     __slots__ = ("_waiter", "deliver")
 
-    def __init__(self, method: str, frame: bytes, timeout: float | None) -> None:
+    def __init__(self, method: str, frame: bytes | Needing, timeout: float | None) -> None:
         Call.__init__(self, method, frame, timeout)
         self._waiter: Waiter[Outcome] = Waiter()
         self.deliver = self._waiter.switch  # type: ignore[assignment]  # saves a frame in the hot path

@@ -23,6 +23,8 @@ from gtask.client.calls import Call
 from gtask.client.story import Story
 from gtask.errors import Cancelled, ClientClosed, EncodeError, Error, ProtocolError
 from gtask.logbridge import Levels
+from gtask.wire import agreement, arrays
+from gtask.wire.agreement import Needing
 from gtask.wire.codec import Encoder
 from gtask.wire.exchange import Exchange
 from gtask.wire.lastwords import ReplyDecoder
@@ -96,6 +98,7 @@ class Connection:
         pending: the calls that have been sent and are owed a reply, in order.
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
+        agreement: what may be sent beyond what any worker can read, once the worker has greeted.
         error: why the connection is closed, or None while it is open.
         untouched: whether nothing has been sent since it was lent.
     """
@@ -116,6 +119,7 @@ class Connection:
         "_overdue",
         "_owes_done",
         "_owner",
+        "_pickle",
         "_reader",
         "_settle_alarm",
         "_socket",
@@ -125,6 +129,7 @@ class Connection:
         "_unsent",
         "_writer",
         "address",
+        "agreement",
         "error",
         "pending",
         "pid",
@@ -149,8 +154,11 @@ class Connection:
         client: str = "",
         timeout: float | None = None,
         levels: Levels | None = None,
+        pickle: bool = False,
     ) -> None:
         self.address = address
+        self.agreement = agreement.NOTHING
+        self._pickle = pickle
         self._client = client
         self._timeout = timeout
         self._levels = levels
@@ -203,7 +211,7 @@ class Connection:
         Raises:
             Error: the worker did not greet.
         """
-        hi = Hi(name=self._client, timeout=self._timeout)
+        hi = Hi(name=self._client, timeout=self._timeout, pickle=self._pickle, numpy=arrays.is_installed())
         self._exchange.client_says(hi)
         waiter: Waiter[Hi | Error] = Waiter()
         self._greeting = waiter
@@ -229,6 +237,8 @@ class Connection:
         pending = self.pending
         pending.append(call)
         frame = call.frame
+        if type(frame) is Needing:
+            frame = frame.data
         levels = self._levels
         if call.deadline or (levels is not None and (not levels.holds or levels.told is not self._told_levels)):
             frame = self._before(call.deadline - now) + frame
@@ -468,6 +478,9 @@ class Connection:
         elif isinstance(message, Bye):
             self._owner.asked(self, message.why or "asked to be retired")
         elif isinstance(message, Hi) and self._greeting is not None:
+            assert isinstance(self._decoder, ReplyDecoder)  # nobody else hears a greeting
+            self.agreement = agreement.at_client(self._pickle, arrays.is_installed(), message)
+            self._decoder.agree(self.agreement)
             self._greeting.switch(message)
 
     def _on_writable(self) -> None:

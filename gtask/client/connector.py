@@ -23,13 +23,14 @@ from gtask.client.ledger import Slot
 from gtask.errors import ClientClosed, Error
 from gtask.logbridge import Levels
 from gtask.spawn import SpawnedServer
+from gtask.wire.agreement import Needing, hoped_for
 from gtask.wire.codec import Encoder
 from gtask.wire.jsontext import Encoder as JsonEncoder
 from gtask.wire.messages import Extras, Hi
 
 __all__ = ["Connector", "Encode"]
 
-Encode = Callable[[tuple[Any, ...], dict[str, Any], int, Extras | None], bytes]
+Encode = Callable[[tuple[Any, ...], dict[str, Any], int, Extras | None], bytes | Needing]
 """Makes the frame of a call; raises EncodeError."""
 
 CONNECT_TIMEOUT = 10.0
@@ -80,7 +81,8 @@ class Connector:
         self._server: SpawnedServer | None = None
         is_json = config.codec == "json"
         self._connection = JsonConnection if is_json else Connection
-        self._encoder = JsonEncoder(config.limit_message) if is_json else Encoder(config.limit_message)
+        limit = config.limit_message
+        self._encoder = JsonEncoder(limit) if is_json else Encoder(limit, hoped_for(config.pickle))
         self.encode: Encode = self._encoder.encode_do
         self._levels = Levels() if config.logs else None
         self._attempts: dict[Slot, Any] = {}
@@ -153,6 +155,7 @@ class Connector:
                 config.name,
                 config.timeout,
                 self._levels,
+                config.pickle,
             )
             connection.slot = slot
             slot.worker = connection

@@ -59,6 +59,7 @@ class JsonConnection(Connection):
         if deadline < self._alarm_at:
             self._set_alarm(deadline, now)
         frame = call.frame
+        assert isinstance(frame, bytes)  # with JSON there is nothing to be agreed upon
         if self._owes_done:
             self._owes_done = False
             frame = self.done_frame + frame

@@ -24,7 +24,9 @@ from gtask.client.story import RequestLog, Story
 from gtask.client.submitted import Replay, SubmittedCall
 from gtask.errors import CallDropped, Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
 from gtask.wire import failure
+from gtask.wire.agreement import Needing
 from gtask.wire.messages import Er, Extras, Ok, Sk
+from gtask.wire.pickled import unseal
 
 __all__ = ["Lease", "Lender", "Terms"]
 
@@ -64,7 +66,9 @@ class Lender(Protocol):
     def peer(self) -> str:
         """Where the server is."""
 
-    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, extras: Extras | None, /) -> bytes:
+    def encode(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, extras: Extras | None, /
+    ) -> bytes | Needing:
         """The frame of a call; raises EncodeError."""
 
     def spawn(self, function: Callable[..., object], /) -> None:
@@ -93,6 +97,9 @@ class Lender(Protocol):
 
     def drop_later(self, lease: Lease) -> None:
         """Call ``lease.release`` from the hub: a finaliser may run anywhere, also amid the pool's own work."""
+
+    def later(self, function: Callable[[], object], /) -> None:
+        """Call a function from the hub, for a finaliser."""
 
     def interrupted(self) -> None:
         """An exception came amid some change: check the books in the hub's next turn."""
@@ -180,14 +187,16 @@ class Lease:
                 story.end(None, interruption, call.sent_at, monotonic())
                 story.replay(method, self.raises)
             raise
-        if type(outcome) is Ok and call.story is None:
+        if type(outcome) is Ok and call.story is None and not outcome.pickled:
             return outcome.value
         error = self.conclude(call, outcome)
         if call.story is not None and call.story.has_records:
             call.story.replay(method, self.raises)
-        if error is None:
-            assert isinstance(outcome, Ok)
-            return outcome.value
+        if isinstance(outcome, Ok):
+            error = self.unseal(method, outcome)
+            if error is None:
+                return outcome.value
+        assert error is not None
         try:
             raise error
         finally:
@@ -221,6 +230,10 @@ class Lease:
             except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
                 self._lender.interrupted()
                 raise
+
+    def later(self, function: Callable[[], object]) -> None:
+        """Call a function of this lease from the hub's next turn: for a finaliser, which may run anywhere."""
+        self._lender.later(function)
 
     def release(self) -> None:
         """End the checkout: give the worker back when the calls already made are through. Never blocks."""
@@ -258,10 +271,16 @@ class Lease:
         connection.lend()
         while self._queue and self.connection is not None:
             call = self._queue[0]
+            if type(call.frame) is Needing and (why := call.frame.refusal(connection.agreement)):
+                self._refuse_queue(EncodeError(f"{call.method}{self._for_client} was not sent: {why}"))
+                break
             connection.send(call)
             if self.connection is not None and self._queue and self._queue[0] is call:
                 self._queue.popleft()  # unless the sending has shown that the worker is dead
         if self.released and self.connection is not None:
+            if not connection.pending:  # all were refused
+                self.connection = None
+                return False
             connection.tell_when_drained()
         return True
 
@@ -377,15 +396,21 @@ class Lease:
         kwargs: dict[str, Any],
         extras: Extras | None,
         story: Story | None,
-    ) -> bytes:
+    ) -> bytes | Needing:
+        why = ""
         try:
             frame = self._lender.encode(args, kwargs, self._epoch, extras)
         except EncodeError as error:
-            refused = EncodeError(f"{method}{self._for_client} was not sent: {error}")
+            why = str(error)
+        else:
+            if type(frame) is Needing and self.connection is not None:
+                why = frame.refusal(self.connection.agreement)
+        if why:
+            refused = EncodeError(f"{method}{self._for_client} was not sent: {why}")
             if story is not None:
                 now = monotonic()
                 story.end(None, refused, now, now)
-            raise refused from None
+            raise refused
         self._lender.counters.calls += 1
         return frame
 
@@ -400,6 +425,15 @@ class Lease:
         else:
             self._queue = deque((call,))
             self._start_clock()
+
+    def _refuse_queue(self, error: EncodeError) -> None:
+        """The first call in the queue is nothing for this worker. As if it had raised, those behind it do not run."""
+        self._epoch = next(_epochs)
+        outcome: Error | Sk = error
+        while self._queue:
+            self._queue[0].post(outcome)
+            self._queue.popleft()
+            outcome = Sk()
 
     def _start_clock(self) -> None:
         """The first call of the queue waits for a worker, and its time runs."""
@@ -444,6 +478,21 @@ class Lease:
             )
         assert isinstance(outcome, Error)
         return self._twin(outcome)
+
+    def unseal(self, method: str, ok: Ok) -> EncodeError | None:
+        """Load what has come pickled in a value. This runs the classes' own code, so it is done in a greenlet.
+
+        Returns:
+            the error, if that is what it came to.
+        """
+        if ok.pickled:
+            holder = [ok.value]
+            try:
+                unseal(holder, lambda _: f"{method} was executed, but its result")
+            except EncodeError as error:
+                return error
+            ok.value, ok.pickled = holder[0], False
+        return None
 
     def _twin(self, error: Error) -> Error:
         """A copy, to be raised: the frames that a raised error passes know this lease and all that its user has, and

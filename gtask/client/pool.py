@@ -55,6 +55,7 @@ from gtask.errors import (
 )
 from gtask.stats import ClientStats
 from gtask.wire import failure
+from gtask.wire.agreement import Needing
 from gtask.wire.messages import Extras, Hi
 
 __all__ = ["Pool"]
@@ -75,7 +76,7 @@ class Connector(Protocol):
     @property
     def attempts(self) -> int: ...
     @property
-    def encode(self) -> Callable[[tuple[Any, ...], dict[str, Any], int, Extras | None], bytes]: ...
+    def encode(self) -> Callable[[tuple[Any, ...], dict[str, Any], int, Extras | None], bytes | Needing]: ...
     def prepare(self) -> None: ...
     def start(self, slot: Slot, pool: Pool, /) -> None: ...
     def is_trying(self, slot: Slot) -> bool: ...
@@ -287,8 +288,11 @@ class Pool:
         self._loop.spawn(function)
 
     def drop_later(self, lease: Lease) -> None:
+        self.later(lease.release)
+
+    def later(self, function: Callable[[], object]) -> None:
         if self._loop is not None:  # none in a forked child that has not used the client
-            self._loop.from_anywhere(lease.release)
+            self._loop.from_anywhere(function)
 
     def enter(self, lease: Lease) -> None:
         if self._loop is not None:

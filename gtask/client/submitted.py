@@ -1,6 +1,7 @@
 """A call that was submitted: its outcome goes into a Result, as soon as what it has logged has been replayed.
 
-Handlers may block, so what has been logged is replayed in a greenlet, for all calls of a lease in their order.
+Handlers may block, so what has been logged is replayed in a greenlet, for all calls of a lease in their order. There,
+too, is loaded what has come pickled.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from types import ModuleType
 from typing import Protocol
 
 from gtask.client.calls import Call, Outcome, Result
-from gtask.errors import Error
+from gtask.errors import EncodeError, Error
+from gtask.wire.agreement import Needing
 from gtask.wire.messages import Ok
 
 __all__ = ["Replay", "SubmittedCall"]
@@ -30,6 +32,7 @@ class Lease(Protocol):
     @property
     def raises(self) -> Collection[type | ModuleType] | None: ...
     def conclude(self, call: Call, outcome: Outcome, /) -> Error | None: ...
+    def unseal(self, method: str, ok: Ok, /) -> EncodeError | None: ...
     def spawn(self, function: Callable[[], object], /) -> None: ...
 
 
@@ -38,7 +41,7 @@ class SubmittedCall(Call):
 
     __slots__ = ("_context", "_is_delivered", "_lease", "result")
 
-    def __init__(self, method: str, frame: bytes, timeout: float | None, lease: Lease) -> None:
+    def __init__(self, method: str, frame: bytes | Needing, timeout: float | None, lease: Lease) -> None:
         Call.__init__(self, method, frame, timeout)
         self._lease = lease
         self._context = copy_context()
@@ -48,7 +51,7 @@ class SubmittedCall(Call):
     def deliver(self, outcome: Outcome) -> None:
         if self._is_delivered or self.result.ready():
             return  # an interruption came just after it had been delivered
-        if type(outcome) is Ok and self.story is None and self._lease.replays is None:
+        if type(outcome) is Ok and self.story is None and self._lease.replays is None and not outcome.pickled:
             self.result.set(outcome.value)
         else:
             self._conclude(outcome)
@@ -56,21 +59,28 @@ class SubmittedCall(Call):
     def _conclude(self, outcome: Outcome) -> None:
         story, lease = self.story, self._lease
         error = lease.conclude(self, outcome)
+        is_pickled = isinstance(outcome, Ok) and outcome.pickled
 
         def finish() -> None:
             if error is not None:
                 self.result.fail(error)
+                return
+            assert isinstance(outcome, Ok)
+            if outcome.pickled:
+                self.result.fail(EncodeError(f"{self.method} was executed, but loading its result was interrupted"))
             else:
-                assert isinstance(outcome, Ok)
                 self.result.set(outcome.value)
 
         def replay() -> None:
+            nonlocal error
             if story is not None:
                 story.replay(self.method, lease.raises)
+            if isinstance(outcome, Ok):
+                error = lease.unseal(self.method, outcome)
 
         if lease.replays is not None:
             lease.replays.append((self._context, replay, finish))
-        elif story is not None and story.has_records:
+        elif is_pickled or (story is not None and story.has_records):
             replays = deque([(self._context, replay, finish)])
             lease.spawn(partial(_replay_all, lease))
             lease.replays = replays  # last: whatever strikes before, the outcome is delivered again

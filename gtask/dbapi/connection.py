@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -47,7 +48,8 @@ class Connection:
             translated = self.driver.translated(error)
             raise translated from translated.__cause__
         try:
-            name = self.call("connect", mark(list(args)), mark(kwargs))
+            places = [_plain(value) for value in args]
+            name = self.call("connect", places, {key: _plain(value) for key, value in kwargs.items()})
         except BaseException:
             self.close()  # the error knows this frame, and would hold the worker as long as it lives
             raise
@@ -59,10 +61,26 @@ class Connection:
 
     # --- PEP 249 ---------------------------------------------------------------------------------------
 
-    def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
-        """A cursor; never blocks. The arguments are those of the driver's, as far as they can travel."""
+    def cursor(self, *args: Any, factory: Callable[[Connection], Cursor] | None = None, **kwargs: Any) -> Cursor:
+        """A cursor; never blocks.
+
+        Args:
+            factory: makes it of this connection: a subclass of :class:`Cursor`, as sqlite3's takes one of its own; by
+                default the class for this driver.
+            args, kwargs: for the driver's ``cursor``, as far as they can travel.
+
+        Raises:
+            TypeError: the factory made something else.
+        """
         self.check_open()
-        cursor: Cursor = (self.driver.cursor_class or Cursor)(self, args, kwargs, self.row_factory)
+        make: Any = factory or self.driver.cursor_class or Cursor
+        cursor = make(self)
+        if not isinstance(cursor, Cursor):
+            raise TypeError(f"factory={factory!r} must make a gtask.dbapi.Cursor, and not {cursor!r}")
+        if self.row_factory is not None:
+            cursor.row_factory = self.row_factory
+        if args or kwargs:
+            cursor.configure(args, kwargs)
         return cursor
 
     def commit(self) -> None:
@@ -179,3 +197,8 @@ class Connection:
 
         method.__name__ = method.__qualname__ = name
         return method
+
+
+def _plain(argument: Any) -> Any:
+    """An argument of ``connect`` as it travels: a path as text."""
+    return os.fspath(argument) if isinstance(argument, os.PathLike) else mark(argument)

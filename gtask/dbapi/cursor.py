@@ -60,18 +60,19 @@ class Cursor:
         lastrowid: as the driver's; None if it has none.
         rownumber: how many rows have been fetched.
         row_factory: what makes a row of the cursor and a tuple, as sqlite3's; None for tuples.
+        options: the positional and the keyword arguments of the driver's cursor; None for none.
     """
 
-    def __init__(self, connection: Connection, args: tuple[Any, ...], kwargs: dict[str, Any], row_factory: Any) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.arraysize = 1
         self.rowcount = -1
         self.lastrowid: Any = None
         self.rownumber = 0
-        self.row_factory = row_factory
+        self.row_factory: Any = None
+        self.options: list[Any] | None = None
         self._driver = connection.driver
         self._number = connection.number()
-        self._options = [list(args), kwargs] if args or kwargs else None
         self._description: list[list[Any]] | None = None
         self._columns: tuple[Column, ...] | None = None
         self._rows: deque[tuple[Any, ...]] = deque()
@@ -83,6 +84,10 @@ class Cursor:
 
     def __repr__(self) -> str:
         return f"<Cursor {self._number} of {self.connection!r}>"
+
+    def configure(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Take the arguments of the connection's ``cursor``, which are for the driver's."""
+        self.options = [list(args), kwargs]
 
     # --- statements ------------------------------------------------------------------------------------
 
@@ -106,9 +111,7 @@ class Cursor:
         else:
             values, is_nested = self._driver.parameters(parameters)
         self._reset()
-        self._take(
-            self.connection.call("execute", self._number, self._options, operation, is_nested, parameters=values)
-        )
+        self._take(self.connection.call("execute", self._number, self.options, operation, is_nested, parameters=values))
         return self
 
     def executemany(self, operation: str, rows: Iterable[Any]) -> Cursor:
@@ -129,7 +132,7 @@ class Cursor:
         """Execute several statements, with a driver that has this method; as :meth:`execute`."""
         self._check_open()
         self._reset()
-        self._take(self.connection.call("executescript", self._number, self._options, script))
+        self._take(self.connection.call("executescript", self._number, self.options, script))
         return self
 
     def callproc(self, name: str, parameters: Any = None) -> Any:
@@ -137,9 +140,7 @@ class Cursor:
         self._check_open()
         self._reset()
         values, is_nested = (None, False) if parameters is None else self._driver.parameters(parameters)
-        given, *reply = self.connection.call(
-            "callproc", self._number, self._options, name, is_nested, parameters=values
-        )
+        given, *reply = self.connection.call("callproc", self._number, self.options, name, is_nested, parameters=values)
         self._take(reply)
         return unmark(given)
 
@@ -289,9 +290,7 @@ class Cursor:
 
     def _send(self, operation: str, chunk: _Chunk, total: int | None) -> int:
         self._take(
-            self.connection.call(
-                "executemany", self._number, self._options, operation, chunk.is_nested, rows=chunk.rows
-            )
+            self.connection.call("executemany", self._number, self.options, operation, chunk.is_nested, rows=chunk.rows)
         )
         if total is not None:
             self.rowcount = total + max(self.rowcount, 0)

@@ -132,6 +132,7 @@ class SQLite(Driver):
     """sqlite3. Adapters that are registered here serve, and rows may be ``sqlite3.Row``."""
 
     _factories = (str, bytes, bytearray)
+    _unadapted = SCALARS | {bytearray}
 
     def closed(self, what: str) -> Exception:
         return self.error(
@@ -140,7 +141,7 @@ class SQLite(Driver):
 
     def parameter(self, value: Any) -> Any:
         assert self.module is not None
-        if not isinstance(value, (int, float, str, bytes, bytearray, memoryview)):
+        if type(value) not in self._unadapted:
             value = self.module.adapt(value, self.module.PrepareProtocol, value)
         return super().parameter(value)
 

@@ -44,16 +44,19 @@ class Psycopg2Cursor(Cursor):
         itersize: rows that a named cursor fetches together in a loop; 2000.
     """
 
-    def __init__(self, connection: Connection, args: tuple[Any, ...], kwargs: dict[str, Any], row_factory: Any) -> None:
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
         driver: Any = connection.driver
-        options = {**dict(zip(("name", "cursor_factory", "scrollable", "withhold"), args, strict=False)), **kwargs}
-        factory = driver.rows(options.pop("cursor_factory", None)) or row_factory
-        if options.get("name") is None:
-            options.pop("name", None)
-        super().__init__(connection, (), options, factory)
         self._psycopg2: Psycopg2 = driver
-        self.name = options.get("name")
+        self.name: str | None = None
         self.itersize = 2000
+
+    def configure(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = {**dict(zip(("name", "cursor_factory", "scrollable", "withhold"), args, strict=False)), **kwargs}
+        self.row_factory = self._psycopg2.rows(given.pop("cursor_factory", None)) or self.row_factory
+        self.name = given.get("name")
+        options = {key: value for key, value in given.items() if value is not None}
+        self.options = [[], options] if options else None
 
     @property
     def closed(self) -> bool:

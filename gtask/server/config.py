@@ -44,7 +44,8 @@ class ServerConfig:
         backlog: connections that the kernel keeps until the master accepts them.
         socket_mode: permissions of a unix socket.
         allow_uid: users who may connect to a unix socket, beside those whom the permissions let; none for all of them.
-        insecure: whether it may listen on TCP where other machines can reach it.
+        insecure: whether it may listen on TCP where other machines can reach it, and ``pickle`` on any TCP.
+        pickle: whether what cannot travel otherwise is pickled, from and to clients that consent as well.
         metrics: where it tells Prometheus what it does; None for nowhere.
         limit_message: bytes that a message may have.
         max_workers: how many workers there may be; None for no limit. More connections wait in the backlog.
@@ -75,6 +76,7 @@ class ServerConfig:
     socket_mode: int = 0o600
     allow_uid: tuple[int, ...] = ()
     insecure: bool = False
+    pickle: bool = False
     metrics: Address | None = None
     limit_message: int = DEFAULT_LIMIT
     max_workers: int | None = None
@@ -107,6 +109,11 @@ class ServerConfig:
                 raise ValueError(
                     f"{address}: other machines could connect, and nothing is encrypted and nobody asked for a key. "
                     "Listen at tcp://127.0.0.1 or a unix socket, or say insecure (--insecure) if the network is trusted"
+                )
+            if self.pickle and not self.insecure and isinstance(address, addresses.TcpAddress):
+                raise ValueError(
+                    f"pickle=True: whoever connects to {address} could have a worker run any code. Listen at a unix "
+                    "socket, or say insecure (--insecure) if the network is trusted"
                 )
         if self.metrics is not None:
             self._check_metrics(self.metrics)

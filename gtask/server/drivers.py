@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 import select
 from collections.abc import Callable, Sequence
@@ -159,9 +160,14 @@ class SQLite(Driver):
         super().__init__(module)
         self._settings: dict[str, Any] = {}  # of this connection: what pragmas said before they were changed
         self._is_settled = True  # nothing was done to it that cannot be undone
+        self._file: tuple[str, os.stat_result] | None = None
 
     def prepare(self, connection: Any) -> None:
         self._settings, self._is_settled = {}, True
+        self._file = None
+        path = connection.execute("PRAGMA database_list").fetchone()[2]
+        if path:
+            self._file = path, os.stat(path)
         # Python runs its signal handlers in this function: else an interruption would wait for the statement's end.
         connection.set_progress_handler(_nothing, self.steps)
         # What programs commonly add to SQLite by themselves, which they cannot do here.
@@ -170,6 +176,16 @@ class SQLite(Driver):
             connection.execute("SELECT floor(0)")
         except self.module.Error:  # SQLite was built without its mathematical functions
             connection.create_function("floor", 1, math.floor, deterministic=True)
+
+    def is_alive(self, connection: Any) -> bool:
+        """Whether the database is still the file of that name: one that was removed or replaced would go on unseen."""
+        if self._file is None:
+            return True
+        path, opened = self._file
+        try:
+            return os.path.samestat(opened, os.stat(path))
+        except OSError:
+            return False
 
     def statement(self, connection: Any, operation: str) -> None:
         found = self._pragma.match(operation)
@@ -186,9 +202,6 @@ class SQLite(Driver):
         """Take note of a script: what it sets is not known."""
         if "pragma" in operation.lower():
             self._is_settled = False
-
-    def is_alive(self, connection: Any) -> bool:
-        return True
 
     def reset(self, connection: Any) -> bool:
         if connection.in_transaction:

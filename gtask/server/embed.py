@@ -46,7 +46,10 @@ class Server:
         max_workers: how many workers there may be, while further connections wait; default None, for no limit.
         max_memory: bytes over which a worker asks to be replaced after its checkout; default None, for no limit.
         allow_uid: users who alone may connect to a unix socket; default (), for all whom the permissions let.
-        insecure: whether it may listen on TCP where other machines can connect; default False.
+        insecure: whether it may listen on TCP where other machines can connect, and ``pickle`` on any TCP; default
+            False.
+        pickle: whether what cannot travel otherwise is pickled, from and to clients that consent as well; see
+            :class:`gtask.Client`. Default False.
         metrics: where the server tells Prometheus over HTTP what it does (``tcp://127.0.0.1:port``, ``unix:/path``);
             default None, for nowhere. docs/metrics.rst lists what it tells.
         nice: how much workers yield to other processes, 0 to 19; default 0.

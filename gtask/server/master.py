@@ -28,6 +28,7 @@ from gtask.server.scoreboard import Slot
 from gtask.server.scrapes import Scrapes
 from gtask.server.status import Record
 from gtask.server.watch import Watch
+from gtask.wire import arrays
 from gtask.wire.lastwords import last_words
 from gtask.wire.messages import Rip
 
@@ -130,6 +131,7 @@ class Master:
         SIGTERM drains: workers finish their checkouts, for at most graceful_timeout. SIGINT and SIGQUIT stop at once.
         SIGUSR1 opens the log file anew, SIGUSR2 writes the status to the log.
         """
+        arrays.is_installed()  # known from now on, so that no worker has to look
         addresses = ", ".join(self._record.addresses)
         self._show(monotonic())
         if self._config.freeze:

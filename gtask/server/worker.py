@@ -28,11 +28,12 @@ from gtask.server.jsonpeer import JsonPeer, first_byte
 from gtask.server.replies import Replies
 from gtask.server.scoreboard import Slot
 from gtask.server.story import Story
-from gtask.wire import failure, jsontext
+from gtask.wire import agreement, arrays, failure, jsontext
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.exchange import Exchange
 from gtask.wire.jsonexchange import SETUP_EXCEPTION
 from gtask.wire.messages import Before, Bye, Do, Done, Er, Extras, Hi, Message, Ok, Sk
+from gtask.wire.pickled import unseal
 
 __all__ = ["serve"]
 
@@ -99,7 +100,8 @@ class _Worker:
         self._config = config
         self._slot = slot
         self._exchange = Exchange()
-        self._encode = Encoder(config.limit_message).encode
+        self._encoder = Encoder(config.limit_message)
+        self._encode = self._encoder.encode
         self._decoder: Decoder | jsontext.Decoder = Decoder(config.limit_message)
         self._json: JsonPeer | None = None  # who the client is, if it speaks JSON
         self._replies = Replies(sock, slot, self.on_alarm)
@@ -170,9 +172,16 @@ class _Worker:
         self._exchange.client_says(hello)
         if isinstance(hello, Hi):
             self._client, self._timeout = hello.name, hello.timeout
+            self._agree(hello)
             if hello.about:
                 self._interface, self._counts = self._about, 0
-        hi = Hi(name=self._config.name, pid=os.getpid(), done=self._interface.has_checkout_done)
+        hi = Hi(
+            name=self._config.name,
+            pid=os.getpid(),
+            done=self._interface.has_checkout_done,
+            pickle=self._config.pickle,
+            numpy=arrays.is_installed(),
+        )
         try:
             self._run(SETUP, self._interface.setup)
         except BaseException as error:  # whatever it is, the client is told
@@ -186,6 +195,13 @@ class _Worker:
         if self._asks and not hi.text:
             self._ask()
         return not hi.text
+
+    def _agree(self, hello: Hi) -> None:
+        """What may travel from here on is what both sides have said."""
+        agreed = agreement.at_worker(self._config.pickle, arrays.is_installed(), hello)
+        self._encoder.agree(agreed)
+        assert isinstance(self._decoder, Decoder)  # a JSON peer does not greet
+        self._decoder.agree(agreed)
 
     def run(self) -> None:
         """Serve calls until the client hangs up, or the master does; then run the hooks that are due."""
@@ -272,7 +288,7 @@ class _Worker:
         extras = do.extras
         tokens = span = None
         if extras is not None:
-            tokens = self._variables.set(extras.context) if extras.context else None
+            tokens = self._variables.set(extras.context) if extras.context and not extras.pickled else None
             if extras.headers:
                 known = "()" if self._interface.is_function else method
                 span = tracing.serve_call(known, extras.headers, self._config.name)
@@ -283,6 +299,9 @@ class _Worker:
         story.capture.is_open = True
         try:
             self._interruptible = started
+            if extras is not None and extras.pickled:
+                _unseal(do, extras)
+                tokens = self._variables.set(extras.context)
             frame = self._encode(ok := Ok(self._interface.call(args, do.kwargs)))
             self._interruptible = 0.0
         except BaseException as raised:
@@ -406,6 +425,13 @@ class _Worker:
 
 
 _NO_EXTRAS = Extras()
+
+
+def _unseal(do: Do, extras: Extras) -> None:
+    """Load what has come pickled in a call. It is part of the call: it is interrupted with it, and may raise."""
+    unseal(do.args, lambda index: f"argument {index}")
+    unseal(do.kwargs, lambda name: f"argument {name}")
+    unseal(extras.context, lambda name: f"the context variable {name}")
 
 
 def _without_our_frames(error: BaseException) -> BaseException:

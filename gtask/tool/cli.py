@@ -166,7 +166,9 @@ def _call(options: argparse.Namespace) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has: sets become lists, bytes and all else text."""
+    """What JSON has: sets and numpy's arrays become lists, bytes and all else text."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {key if isinstance(key, str) else str(_plain(key)): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -10,7 +10,8 @@ from typing import Any
 
 from gtask import address as addresses
 from gtask.errors import AcquireTimeout, CallTimeout, ProtocolError, SetupError, WorkerDied
-from gtask.wire import failure
+from gtask.wire import arrays, failure
+from gtask.wire.agreement import at_client
 from gtask.wire.codec import Encoder
 from gtask.wire.exchange import Exchange
 from gtask.wire.lastwords import ReplyDecoder
@@ -47,7 +48,7 @@ class Conversation:
         self._timeout = timeout
         self._deadline = monotonic() + timeout
         self._exchange = Exchange()
-        self._encode = Encoder().encode
+        self._encoder = Encoder()
         self._decoder = ReplyDecoder(DEFAULT_LIMIT)
         self._early: list[Message] = []
         self._socket = self._connect()
@@ -107,7 +108,8 @@ class Conversation:
                 raise AcquireTimeout(f"server unreachable: {reason} at {self.address}") from None
 
     def _greet(self, about: bool) -> None:
-        self._say(Hi(name="gtask", about=about))
+        has_numpy = arrays.is_installed()
+        self._say(Hi(name="gtask", about=about, numpy=has_numpy))
         try:
             hi = self._hear()
         except WorkerDied:
@@ -125,6 +127,9 @@ class Conversation:
         if hi.exc is not None or hi.text:
             note = f"setup raised this in worker {hi.pid} of {hi.name} at {self.address}"
             raise failure.rebuild(hi.exc, hi.text, mixin=SetupError, note=note)
+        agreed = at_client(False, has_numpy, hi)
+        self._encoder.agree(agreed)
+        self._decoder.agree(agreed)
 
     def _overdue(self, method: str) -> CallTimeout:
         """Hang up, so that the server ends the call, and hear where it was."""
@@ -142,7 +147,7 @@ class Conversation:
         return error
 
     def _say(self, message: Message) -> None:
-        frame = self._encode(message)
+        frame = self._encoder.encode(message)
         self._exchange.client_says(message)
         self._socket.settimeout(max(1e-3, self._deadline - monotonic()))
         with contextlib.suppress(ConnectionError, TimeoutError):  # the last words say more, or there is no time left

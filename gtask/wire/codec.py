@@ -3,7 +3,9 @@
 A value comes out as it went in, but for tuples (lists), subclasses (their base) and time zones (their
 offset); what cannot travel is an EncodeError before a byte of it is sent. What comes in is not trusted:
 a length over the limit is refused before anything is allocated for it, a bad frame is a ProtocolError,
-and memory grows only as bytes arrive. This is the only module that knows msgpack.
+and memory grows only as bytes arrive. This is the only module that knows msgpack. What else travels if both
+sides have agreed upon it (:mod:`gtask.wire.agreement`) is made by :mod:`~gtask.wire.arrays` and
+:mod:`~gtask.wire.pickled`.
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ import datetime
 import decimal
 import struct
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgpack
 
 from gtask.errors import EncodeError, ProtocolError
+from gtask.wire import arrays
+from gtask.wire.agreement import NOTHING, Agreement, Needing, Never
 from gtask.wire.messages import DEFAULT_LIMIT, Do, Extras, Message, Ok, from_plain, plain_do, to_plain
+from gtask.wire.pickled import Pickling, Sealed
 
 __all__ = ["LENGTH", "Decoder", "Encoder", "decode_body"]
 
@@ -31,6 +37,9 @@ KEEP = 1024 * 1024
 NESTED_EXT = 16
 """How deep sets may lie in sets. Each level is a C call with 40 KiB of stack, so it needs a bound."""
 
+HEAD = 64 * 1024
+"""Bytes in which an array has to say what it is."""
+
 LENGTH = struct.Struct("!I")
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _KEYS = frozenset({str, int, bytes})
@@ -38,10 +47,27 @@ _NOTHING: dict[str, Any] = {}
 
 # --- values beyond msgpack's own -----------------------------------------------------------------------
 
-BIGINT, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, SET, FROZENSET, COMPLEX = range(1, 11)
+BIGINT, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, SET, FROZENSET, COMPLEX, PICKLE, ARRAY, SCALAR = range(1, 14)
 
 
-def _pack_ext(value: Any, depth: int = 0) -> msgpack.ExtType:
+class _Terms:
+    """What the ext types of one encoder or decoder have to know.
+
+    Attributes:
+        agreement: with the peer.
+        limit: bytes that a frame may have.
+        needs: what the frame at hand has that only an agreement allows: ``pickle``, ``arrays``; with a phrase for it.
+    """
+
+    __slots__ = ("agreement", "limit", "needs")
+
+    def __init__(self, agreement: Agreement, limit: int) -> None:
+        self.agreement = agreement
+        self.limit = limit
+        self.needs: dict[str, str] = {}
+
+
+def _pack_ext(terms: _Terms, value: Any, depth: int = 0) -> msgpack.ExtType:
     """What the packer asks for each value that it does not know; a TypeError where there is no answer."""
     if isinstance(value, int):
         size = value.bit_length() // 8 + 1
@@ -65,12 +91,27 @@ def _pack_ext(value: Any, depth: int = 0) -> msgpack.ExtType:
         _check_members(value)
 
         def deeper(inner: Any) -> msgpack.ExtType:
-            return _pack_ext(inner, depth + 1)
+            return _pack_ext(terms, inner, depth + 1)
 
         return msgpack.ExtType(code, msgpack.packb(list(value), default=deeper, unicode_errors="surrogatepass"))
     if isinstance(value, complex):
         return msgpack.ExtType(COMPLEX, struct.pack("!dd", value.real, value.imag))
+    if arrays.is_numpy(value):
+        return _pack_array(terms, value)
     raise TypeError(f"a {type(value).__name__}")
+
+
+def _pack_array(terms: _Terms, value: Any) -> msgpack.ExtType:
+    if not terms.agreement.arrays:
+        raise Never(terms.agreement.why_no_arrays)
+    is_scalar, told, data = arrays.tell(value)
+    if len(data) > terms.limit:
+        raise _too_large(f"an array in it has {len(data)} bytes", terms.limit)
+    head = msgpack.packb(told, unicode_errors="surrogatepass")
+    if len(head) > HEAD:
+        raise TypeError(f"its dtype takes {len(head)} bytes to tell, and there are {HEAD}")
+    terms.needs["arrays"] = f"a value of type {_name(value)}"
+    return msgpack.ExtType(SCALAR if is_scalar else ARRAY, b"".join((head, data)))
 
 
 def _pack_time(value: datetime.datetime | datetime.time) -> bytes:
@@ -86,7 +127,7 @@ def _offset(value: datetime.datetime | datetime.time) -> datetime.timezone | Non
     return None if offset is None else datetime.timezone(offset)
 
 
-def _unpack_ext(code: int, data: bytes, depth: int = 0, errors: str = "strict") -> Any:
+def _unpack_ext(terms: _Terms, code: int, data: bytes, depth: int = 0, errors: str = "strict") -> Any:
     if code == BIGINT:
         return int.from_bytes(data, "big", signed=True)
     if code == DATETIME:
@@ -110,20 +151,34 @@ def _unpack_ext(code: int, data: bytes, depth: int = 0, errors: str = "strict") 
         whole.feed(data)
         whole.skip()
         # What lies in a set is hashable, so an array in it was a tuple.
-        items = _unpackb(data, False, depth + 1, errors)
+        items = _unpackb(terms, data, False, depth + 1, errors)
         if type(items) is not tuple:
             raise ValueError("a set is written as an array")
         return set(items) if code == SET else frozenset(items)
     if code == COMPLEX:
         return complex(*struct.unpack("!dd", data))
+    if code in (ARRAY, SCALAR) and terms.agreement.arrays:
+        head = msgpack.Unpacker(max_buffer_size=HEAD, max_array_len=arrays.FIELDS, max_map_len=0, unicode_errors=errors)
+        head.feed(data[:HEAD])
+        told = head.unpack()
+        return (arrays.array if code == ARRAY else arrays.scalar)(told, memoryview(data)[head.tell() :])
+    if code == PICKLE and terms.agreement.pickle:
+        terms.needs["pickle"] = "a pickle"
+        return Sealed(data)
+    if code in (PICKLE, ARRAY, SCALAR):
+        raise ValueError(f"{'a pickle' if code == PICKLE else 'an array'}, upon which both sides have not agreed")
     raise ValueError(f"unknown extension type {code}")
 
 
-def _unpackb(data: bytes | memoryview, use_list: bool, depth: int, errors: str) -> Any:
+_NO_TERMS = _Terms(NOTHING, DEFAULT_LIMIT)
+_NO_HOOK = partial(_unpack_ext, _NO_TERMS)
+
+
+def _unpackb(terms: _Terms, data: bytes | memoryview, use_list: bool, depth: int, errors: str) -> Any:
     return msgpack.unpackb(
         data,
         use_list=use_list,
-        ext_hook=lambda code, inner: _unpack_ext(code, inner, depth, errors),
+        ext_hook=lambda code, inner: _unpack_ext(terms, code, inner, depth, errors),
         strict_map_key=False,
         unicode_errors=errors,
         timestamp=3,
@@ -133,17 +188,21 @@ def _unpackb(data: bytes | memoryview, use_list: bool, depth: int, errors: str) 
 # --- what can travel -----------------------------------------------------------------------------------
 
 
+class _KeysError(TypeError):
+    """There is a dict whose keys cannot travel, or what would break the frame."""
+
+
 def _check_keys(value: Any) -> None:
     """Refuse what msgpack would write but nobody could read: maps whose keys are not str, int or bytes."""
     if isinstance(value, dict):
         if not _KEYS.issuperset(map(type, value)):
             for key in value:
                 if not isinstance(key, (str, int, bytes)):
-                    raise EncodeError(f"a dict with the key {key!r:.60} cannot travel: keys may be str, int or bytes")
+                    raise _KeysError(f"a dict with the key {key!r:.60} cannot travel: keys may be str, int or bytes")
         parts: Any = value.values()
     elif isinstance(value, (list, tuple)):
         if type(value) is msgpack.ExtType:
-            raise EncodeError("a msgpack.ExtType cannot travel")
+            raise _KeysError("a msgpack.ExtType cannot travel")
         parts = value
     else:
         return
@@ -169,10 +228,31 @@ def _text(error: Exception) -> str:
         return type(error).__name__
 
 
-def _culprit(value: Any, place: str = "") -> str:
-    """Which part of a message that could not be packed is at fault, for the error's text."""
+def _name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
+
+def _too_large(what: str, limit: int) -> EncodeError:
+    return EncodeError(f"too large: {what} and the limit is {limit}; send it in parts, or through a file")
+
+
+def _places(plain: list[Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The values in a message: what each is called, in what it lies, and at which key or index."""
+    kind, meta = plain[0], plain[1]
+    if kind == "ok":
+        yield "the result", plain, 2
+    if kind == "do":
+        for index in range(2, len(plain)):
+            yield f"argument {index - 2}", plain, index
+        for key, what in (("kw", "argument"), ("context", "the context variable")):
+            for name in meta[key] if meta and key in meta else ():
+                yield f"{what} {name}", meta[key], name
+
+
+def _culprit(pack: Callable[[Any], bytes], value: Any, place: str) -> str:
+    """Which part of a value that could not be packed is at fault, for the error's text."""
     try:
-        msgpack.packb(value, default=_pack_ext, unicode_errors="surrogatepass")
+        pack(value)
     except Exception as error:  # whatever the packer said about the whole, ask for each part
         if isinstance(value, dict):
             parts: Any = ((f"{place}[{key!r:.40}]", part) for key, part in value.items())
@@ -181,12 +261,11 @@ def _culprit(value: Any, place: str = "") -> str:
         else:
             parts = ()
         for inner_place, part in parts:
-            found = _culprit(part, inner_place)
+            found = _culprit(pack, part, inner_place)
             if found:
                 return found
-        name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
         reason = "" if str(error) == f"a {type(value).__name__}" else f": {error}"
-        return f"{place or 'it'} is of type {name}{reason}"
+        return f"{place} is of type {_name(value)}{reason}"
     return ""
 
 
@@ -198,14 +277,22 @@ class Encoder:
 
     Args:
         limit: bytes that a frame may have; the same as the reader's.
+        agreement: what may be in them beyond what every peer can read.
     """
 
-    __slots__ = ("_keep", "_limit", "_pack")
+    __slots__ = ("_default", "_keep", "_limit", "_needs", "_pack", "_terms")
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, limit: int = DEFAULT_LIMIT, agreement: Agreement = NOTHING) -> None:
         self._limit = limit
         self._keep = min(limit, KEEP)
-        self._pack: Callable[[Any], bytes] = msgpack.Packer(default=_pack_ext).pack
+        self.agree(agreement)
+
+    def agree(self, agreement: Agreement) -> None:
+        """What may be in messages from now on."""
+        self._terms = _Terms(agreement, self._limit)
+        self._needs = self._terms.needs
+        self._default = partial(_pack_ext, self._terms)
+        self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self._default).pack
 
     def encode(self, message: Message) -> bytes:
         """The frame of a message.
@@ -214,14 +301,21 @@ class Encoder:
             EncodeError: a value in it cannot travel, or the frame would be over the limit.
         """
         if type(message) is Do:
-            return self.encode_do(message.args, message.kwargs, message.epoch, message.extras)
+            frame = self.encode_do(message.args, message.kwargs, message.epoch, message.extras)
+            return frame.data if isinstance(frame, Needing) else frame
         return self._frame(to_plain(message), (message.value,) if type(message) is Ok else (), _NOTHING)
 
-    def encode_do(self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, extras: Extras | None = None) -> bytes:
+    def encode_do(
+        self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, extras: Extras | None = None
+    ) -> bytes | Needing:
         """The frame of a :class:`Do` with these fields; raises as :meth:`encode`."""
-        if extras is not None and extras.context:
-            _check_keys(extras.context)
-        return self._frame(plain_do(args, kwargs, epoch, extras), args, kwargs)
+        values = args if extras is None else (*args, extras.context)
+        frame = self._frame(plain_do(args, kwargs, epoch, extras), values, kwargs)
+        if self._needs:
+            needs = Needing(frame, dict(self._needs))
+            self._needs.clear()
+            return needs
+        return frame
 
     def _frame(self, plain: list[Any], values: Sequence[Any], named_values: dict[str, Any]) -> bytes:
         try:
@@ -231,52 +325,72 @@ class Encoder:
             if named_values:
                 _check_keys(named_values)
             body = self._pack(plain)
-        except EncodeError:
-            raise
         except UnicodeEncodeError:
-            body = self._pack_surrogates(plain)
-        except RecursionError:
-            raise EncodeError("a value that is nested too deeply (or contains itself) cannot travel") from None
+            body = self._body(plain)
         except Exception as error:  # also what the methods of a value's class raise
-            raise self._refusal(plain, error) from None
+            body = self._other_body(plain, error)
         size = len(body)
         if size > self._keep:
-            self._pack = msgpack.Packer(default=_pack_ext).pack  # or this one's buffer would stay as large
+            self._pack = msgpack.Packer(default=self._default).pack  # or this one's buffer would stay as large
             if size > self._limit:
-                raise EncodeError(
-                    f"too large: the message has {size} bytes and the limit is {self._limit}; "
-                    "send it in parts, or through a file"
-                )
+                self._needs.clear()
+                raise _too_large(f"the message has {size} bytes", self._limit)
         return LENGTH.pack(size) + body
 
-    def _pack_surrogates(self, plain: list[Any]) -> bytes:
+    def _body(self, plain: list[Any]) -> bytes:
+        """With what UTF-8 has no bytes for."""
         try:
-            body: bytes = msgpack.packb(plain, default=_pack_ext, unicode_errors="surrogatepass")
-            return body
-        except Exception as error:  # as in encode
-            raise self._refusal(plain, error) from None
+            return self._pack_any(plain)
+        except Exception as error:  # as in _frame
+            return self._other_body(plain, error)
 
-    @staticmethod
-    def _refusal(plain: list[Any], error: Exception) -> EncodeError:
-        if "recursion limit" in _text(error):
-            return EncodeError("a value that is nested too deeply (or contains itself) cannot travel")
-        kind, meta, *items = plain
-        named = {f"argument {index}": item for index, item in enumerate(items)} if kind == "do" else {}
-        if kind == "do" and meta and "kw" in meta:
-            named.update({f"argument {name}": item for name, item in meta["kw"].items()})
-        if kind == "do" and meta and "context" in meta:
-            named.update({f"the context variable {name}": item for name, item in meta["context"].items()})
-        if kind == "ok":
-            named = {"the result": items[0]}
-        for place, item in named.items():
+    def _other_body(self, plain: list[Any], error: Exception) -> bytes:
+        """With pickles for what cannot travel otherwise, if that is agreed upon; or the error that says why not."""
+        self._needs.clear()
+        if self._terms.agreement.pickle and not isinstance(error, EncodeError):
             try:
-                found = _culprit(item, place)
+                return self._pickled_body(plain)
+            except Exception as later:  # as in _frame
+                error = later
+        raise self._refusal(plain, error) from None
+
+    def _pickled_body(self, plain: list[Any]) -> bytes:
+        # With terms of its own: pickling runs code of the application, which may have another message written by this.
+        terms = _Terms(self._terms.agreement, self._limit)
+        default = partial(_pack_ext, terms)
+        pickling = Pickling(default, partial(msgpack.ExtType, PICKLE), msgpack.ExtType)
+        copy = list(plain)
+        if copy[1] is not None:
+            copy[1] = {key: dict(part) if type(part) is dict else part for key, part in copy[1].items()}
+        for place, whole, key in _places(copy):
+            whole[key] = pickling.copy(whole[key], place)
+        body: bytes = msgpack.packb(copy, default=default, unicode_errors="surrogatepass")
+        self._needs.update(terms.needs, pickle=pickling.first)
+        return body
+
+    def _pack_any(self, value: Any) -> bytes:
+        body: bytes = msgpack.packb(value, default=self._default, unicode_errors="surrogatepass")
+        return body
+
+    def _refusal(self, plain: list[Any], error: Exception) -> EncodeError:
+        if isinstance(error, EncodeError):
+            return error
+        if isinstance(error, RecursionError) or "recursion limit" in _text(error):
+            return EncodeError("a value that is nested too deeply (or contains itself) cannot travel")
+        why = self._terms.agreement.why_no_pickle
+        advice = f". {why}" if why and not isinstance(error, Never) else ""
+        if isinstance(error, _KeysError):
+            return EncodeError(f"{error}{advice}")
+        for place, whole, key in _places(plain):
+            try:
+                found = _culprit(self._pack_any, whole[key], place)
             except Exception:  # its methods raise even when it is only looked at
                 found = f"{place} is or holds something that cannot be looked at"
             if found:
+                self._needs.clear()
                 return EncodeError(
                     f"cannot travel: {found}. What can: None, bool, int, float, str, bytes, list, tuple, dict, "
-                    "set, datetime and its kin, Decimal, UUID, complex"
+                    f"set, datetime and its kin, Decimal, UUID, complex, numpy's arrays and scalars{advice}"
                 )
         return EncodeError(f"cannot travel: {_text(error)}")
 
@@ -293,7 +407,7 @@ class Decoder:
         limit: bytes that a frame may have; the length of a larger one is refused as soon as it is read.
     """
 
-    __slots__ = ("_chunk", "_limit", "_partial", "space")
+    __slots__ = ("_chunk", "_hook", "_limit", "_partial", "_terms", "space")
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self._limit = limit
@@ -301,6 +415,12 @@ class Decoder:
         self._partial = bytearray()
         self.space = memoryview(self._chunk)
         """Where the next bytes are to be put."""
+        self._terms, self._hook = _NO_TERMS, _NO_HOOK
+
+    def agree(self, agreement: Agreement) -> None:
+        """What may be in messages from now on, beyond what every peer can read."""
+        self._terms = _Terms(agreement, self._limit)
+        self._hook = partial(_unpack_ext, self._terms)
 
     @property
     def midway(self) -> bool:
@@ -316,7 +436,7 @@ class Decoder:
         if not self._partial:
             # The common case, exactly one whole frame, has this short path.
             if LENGTH.unpack_from(self._chunk)[0] == count - 4 <= self._limit:
-                return [decode_body(self.space[4:count])]
+                return [decode_body(self.space[4:count], self._terms, self._hook)]
             return self._frames(self.space[:count])
         self._partial += self.space[:count]
         if len(self._partial) >= 4:
@@ -336,7 +456,7 @@ class Decoder:
             if stop > end or stop - body > limit:
                 self._check(stop - body)
                 break
-            messages.append(decode_body(data[body:stop]))
+            messages.append(decode_body(data[body:stop], self._terms, self._hook))
             start = stop
         if start < end:
             self._partial += data[start:]
@@ -349,8 +469,11 @@ class Decoder:
             )
 
 
-def decode_body(body: memoryview) -> Message:
+def decode_body(body: memoryview, terms: _Terms = _NO_TERMS, hook: Callable[..., Any] = _NO_HOOK) -> Message:
     """The message in a frame, without its length.
+
+    Args:
+        terms: of its decoder, and ``hook``, what reads ext types by them; by default nothing is agreed upon.
 
     Raises:
         ProtocolError: it is none.
@@ -359,9 +482,25 @@ def decode_body(body: memoryview) -> Message:
         # unpackb's own limits are what is wanted here: no string, array or map is longer than its frame has bytes,
         # and nothing nests deeper than 1024.
         try:
-            plain = msgpack.unpackb(body, ext_hook=_unpack_ext, strict_map_key=False, timestamp=3)
+            plain = msgpack.unpackb(body, ext_hook=hook, strict_map_key=False, timestamp=3)
         except UnicodeDecodeError:
-            plain = _unpackb(body, True, 0, "surrogatepass")
+            plain = _unpackb(terms, body, True, 0, "surrogatepass")
+        message = from_plain(plain)
+    except ProtocolError:
+        raise
     except Exception as error:  # any failure to read hostile bytes is the peer's fault
-        raise ProtocolError(f"a frame that is no msgpack array: {type(error).__name__}: {error!s:.200}") from None
-    return from_plain(plain)
+        raise ProtocolError(f"a frame that is no message: {type(error).__name__}: {error!s:.200}") from None
+    if terms.needs:
+        terms.needs.clear()
+        _mark_pickled(message)
+    return message
+
+
+def _mark_pickled(message: Message) -> None:
+    if type(message) is Do:
+        message.extras = message.extras or Extras()
+        message.extras.pickled = True
+    elif type(message) is Ok:
+        message.pickled = True
+    else:
+        raise ProtocolError(f"a pickle in {type(message).__name__.lower()!r}, where none may be")

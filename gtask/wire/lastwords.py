@@ -46,7 +46,7 @@ class ReplyDecoder(Decoder):
         """As :meth:`Decoder.received`; some messages may come with the next bytes, or from :meth:`settle`."""
         chunk = self._chunk
         if not self._partial and LENGTH.unpack_from(chunk)[0] == count - 4 <= self._limit and chunk[count - 1] != END:
-            return [decode_body(self.space[4:count])]
+            return [decode_body(self.space[4:count], self._terms, self._hook)]
         self._partial += self.space[:count]
         return self._take(settled=False)
 
@@ -112,7 +112,7 @@ class ReplyDecoder(Decoder):
         with memoryview(self._partial) as data:
             for stop in stops:
                 with data[start + 4 : stop] as body:
-                    messages.append(decode_body(body))
+                    messages.append(decode_body(body, self._terms, self._hook))
                 start = stop
         del self._partial[:start]
 

@@ -61,6 +61,10 @@ class Hi:
     """Client: it asks about the server, and does not want the application."""
     timeout: float | None = None
     """Client: seconds that its calls may take, unless they say otherwise; None for no limit."""
+    pickle: bool = False
+    """It consents to values that are pickled, both ways."""
+    numpy: bool = False
+    """It has numpy."""
 
 
 @dataclass(slots=True)
@@ -87,6 +91,8 @@ class Extras:
     """Of the request to which the call belongs, such as ``traceparent``."""
     context: dict[str, Any] = field(default_factory=dict)
     """The values of context variables, by ``module:name``."""
+    pickled: bool = False
+    """Whether parts of the call have come pickled, and are to be loaded before it runs."""
 
 
 @dataclass(slots=True)
@@ -107,6 +113,8 @@ class Ok:
     value: Any
     ld: Meta | None = None
     """What the worker has written into its deferred log, for a peer that knows no :class:`Log`."""
+    pickled: bool = False
+    """Whether parts of it have come pickled, and are to be loaded before its caller gets it."""
 
 
 @dataclass(slots=True)
@@ -231,6 +239,10 @@ def _write_hi(hi: Hi) -> Plain:
     for key, value in (("name", hi.name), ("pid", hi.pid), ("done", hi.done), ("text", hi.text), ("about", hi.about)):
         if value:
             meta[key] = value
+    if hi.pickle:
+        meta["pickle"] = True
+    if hi.numpy:
+        meta["numpy"] = True
     if hi.exc is not None:
         meta["exc"] = hi.exc
     if hi.timeout is not None:
@@ -251,6 +263,8 @@ def _read_hi(plain: Plain, meta: Meta) -> Hi:
         _typed(meta, "text", str, ""),
         _typed(meta, "about", bool, False),
         _seconds(meta, "t"),
+        _typed(meta, "pickle", bool, False),
+        _typed(meta, "numpy", bool, False),
     )
 
 

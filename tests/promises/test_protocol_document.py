@@ -26,9 +26,16 @@ from gtask.errors import ProtocolError
 from gtask.server import children, scoreboard
 from gtask.server.config import ServerConfig
 from gtask.tool.conversation import Conversation
-from gtask.wire import codec, exchange, failure, jsonexchange, jsontext, lastwords, messages
+from gtask.wire import arrays, codec, exchange, failure, jsonexchange, jsontext, lastwords, messages, pickled
+from gtask.wire.agreement import Agreement
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.lastwords import ReplyDecoder, last_words
+from gtask.wire.pickled import unseal
+
+try:
+    import numpy
+except ImportError:
+    numpy = None
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.rst").read_text(encoding="utf-8")
 KINDS = {
@@ -45,10 +52,11 @@ KINDS = {
     "rip": messages.Rip,
 }
 HEX = "(?:[0-9a-f]{2}(?: [0-9a-f]{2})*)"
-NAMES = {"datetime": datetime, "decimal": decimal, "uuid": uuid}
+NAMES = {"datetime": datetime, "decimal": decimal, "uuid": uuid, "numpy": numpy}
 EXAMPLES = [
     (eval(text, dict(NAMES)), bytes.fromhex(written))
     for text, written in re.findall(rf"^    (?!{HEX}$)(\S.*)\n((?:    {HEX}$\n)+)", DOCUMENT, re.MULTILINE)
+    if numpy is not None or "numpy." not in text
 ]
 MESSAGES = [(plain, frame) for plain, frame in EXAMPLES if isinstance(plain, list)]
 VALUES = [(value, packed) for value, packed in EXAMPLES if not isinstance(value, list)]
@@ -113,13 +121,24 @@ def test_messages(plain, frame):
 
 @pytest.mark.parametrize(("value", "packed"), VALUES, ids=[type(value).__name__ for value, _ in VALUES])
 def test_values(value, packed):
-    """The bytes of each value are what gtask writes for it, and are read as it, of the same type."""
+    """The bytes of each value are what gtask writes for it where all is agreed upon, and are read as it, of the same
+    type."""
     body = VALUE_HEAD + packed
     frame = len(body).to_bytes(4, "big") + body
-    assert bytes(Encoder().encode(messages.Ok(value))) == frame
-    (read,) = decode(frame, len(frame))
-    assert read == messages.Ok(value)
-    assert repr(read.value) == repr(value)
+    agreement = Agreement(pickle=True, arrays=True)
+    assert bytes(Encoder(agreement=agreement).encode(messages.Ok(value))) == frame
+    decoder = Decoder()
+    decoder.agree(agreement)
+    (read,) = feed(decoder, frame)
+    holder = [read.value]
+    unseal(holder, str)
+    assert type(holder[0]) is type(value)
+    assert repr(holder[0]) == repr(value)
+    needs_agreement = extension_code(packed) in (codec.PICKLE, codec.ARRAY, codec.SCALAR)
+    assert needs_agreement or read == messages.Ok(value) == decode(frame, len(frame))[0]
+    if needs_agreement:
+        with pytest.raises(ProtocolError):
+            decode(frame, len(frame))
 
 
 def test_examples_are_complete():
@@ -144,8 +163,9 @@ def test_examples_are_complete():
         "set": codec.SET,
         "frozenset": codec.FROZENSET,
         "complex": codec.COMPLEX,
-    }
-    assert [int(code) for code, *_ in rows("code")] == list(codes.values())
+        "range": codec.PICKLE,
+    } | ({"ndarray": codec.ARRAY, "int16": codec.SCALAR} if numpy is not None else {})
+    assert [int(code) for code, *_ in rows("code")] == list(range(codec.BIGINT, codec.SCALAR + 1))
 
 
 def extension_code(packed):
@@ -219,6 +239,10 @@ def test_numbers():
     assert f"This is version {messages.VERSION} of" in text
     assert f"at most {messages.DEFAULT_LIMIT:,} bytes" in text
     assert f"Sets may lie in sets {codec.NESTED_EXT} deep" in text
+    assert f"at most {arrays.FIELDS:,} fields, and structures lie in structures {arrays.NESTED} deep" in text
+    assert f"an array of at most {arrays.DIMENSIONS} whole numbers" in text
+    assert f"What stands before them has at most {codec.HEAD:,} bytes" in text
+    assert f"of Python's protocol {pickled.PROTOCOL}" in text
     assert f"{children.GRACE:g} seconds later by SIGABRT, another second later by SIGKILL" in text
     assert children.LAST_GRACE == 1
     assert f"closes {connection.LAST_WORDS:g} seconds later" in text
@@ -276,7 +300,7 @@ def talk(server, said, size_of):
 
 
 def test_conversation(serve):
-    """The bytes of the whole conversation are those that a real server sends, but for the process id."""
+    """The bytes of the whole conversation are those that a real server without numpy sends, but for the process id."""
     frames = [(who, data) for who, data in DUMP if not data.startswith(jsontext.OPENING)]
     told = [data for who, data in frames if who == "<"]
 
@@ -286,7 +310,7 @@ def test_conversation(serve):
     hi, *answers = talk(serve(SERVED, "--name", "hasher"), frames, size_of)
     assert answers == told[1:]
     (greeting,) = decode(hi, len(hi))
-    greeting.pid = 4711
+    greeting.pid, greeting.numpy = 4711, False
     assert Encoder().encode(greeting) == told[0]
 
 

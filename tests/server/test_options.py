@@ -52,6 +52,7 @@ SAID = [
     ("--socket-mode 660", "socket_mode", 0o660, "socket_mode = 0o660"),
     ("--allow-uid 7 --allow-uid 8", "allow_uid", (7, 8), "allow_uid = [7, 8]"),
     ("--insecure", "insecure", True, "insecure = True"),
+    ("--pickle", "pickle", True, "pickle = True"),
     ("--metrics tcp://127.0.0.1:9", "metrics", address("tcp://127.0.0.1:9"), "metrics = 'tcp://127.0.0.1:9'"),
     ("--limit-message 2M", "limit_message", 2 << 20, "limit_message = 2 * 1024 * 1024"),
     ("--max-workers 3", "max_workers", 3, "max_workers = 3"),
@@ -111,6 +112,22 @@ def test_every_field_can_be_told():
 def test_what_is_not_said_has_its_default():
     """The defaults are those of ServerConfig; the name is the target's."""
     assert config() == ServerConfig((address(HERE),), name="hasher")
+
+
+def test_what_may_be_called():
+    """It is no option of the server, but of the one interface that needs it, which needs it."""
+    ready = ("gtask.server.functions", "--listen", HERE)
+    assert told(*ready, "--allow", "a.b", "--allow", "c").allow == ("a.b", "c")
+    assert told(*ready, environment="--allow a").allow == ("a",)
+    assert told(*ready, environment="--allow a", file="allow = ['b', 'c']").allow == ("a",)
+    assert told(*ready, file="allow = ['b', 'c']").allow == ("b", "c")
+    assert told("hasher", "--listen", HERE, file="").allow == ()
+    assert refusal(*ready).startswith("allow=(): gtask.server.functions must know whose functions")
+    assert refusal("hasher", "--listen", HERE, "--allow", "a").startswith(
+        "allow='a': that is for gtask.server.functions"
+    )
+    assert refusal("hasher", "--listen", HERE, environment="--allow a").startswith("GTASK_SERVER_ARGS: allow='a': ")
+    assert refusal("hasher", "--listen", HERE, file="allow = 'a'").startswith("gtask.conf.py: allow='a': ")
 
 
 # --- who wins ------------------------------------------------------------------------------------------
