@@ -35,6 +35,12 @@ ARROWS = {
     "prometheus": "stats",
     "testing": "address spawn",
     "integrations": "",
+    "integrations.configured": "gtask",
+    "integrations.wsgi": "gtask",
+    "integrations.flask": "gtask logdefer integrations.configured integrations.wsgi",
+    "integrations.django": "integrations.django.settings",
+    "integrations.django.settings": "gtask integrations.configured",
+    "integrations.bottle": "gtask integrations.configured integrations.wsgi",
     "dbapi": "",
     #
     "wire": "",
@@ -118,10 +124,11 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 HOMES = {
     "msgpack": "wire.codec",
-    "gevent": "client.calls client.connection client.connector client.loop testing",
+    "gevent": "client.calls client.connection client.connector client.loop integrations.wsgi testing",
     "socket": "address server.jsonpeer server.listener server.master server.replies server.scrapes server.systemd "
     "server.worker tool.conversation",
-    "select": "server.keeper server.listener server.master server.process server.scrapes tool.conversation tool.top",
+    "select": "server.keeper server.listener server.master server.process server.scrapes tool.conversation tool.top "
+    "integrations.wsgi",
     "fork": "server.embed server.process",
     "subprocess": "spawn",
     "ctypes": "server.process",
@@ -134,6 +141,9 @@ HOMES = {
     "rich": "tool.top",
     "opentelemetry": "tracing",
     "prometheus_client": "prometheus",
+    "flask": "integrations.flask",
+    "django": "integrations.django.settings",
+    "bottle": "integrations.bottle",
 }
 """The one home, or the few, of what is dangerous: libraries, forking, chance, and importing by name."""
 
