@@ -13,6 +13,7 @@ jobs = GTask()
 def create_app():
     app = flask.Flask(__name__)
     app.config.from_mapping(GTASK_URL=os.environ["JOBS"], GTASK_MAX_WORKERS=4, GTASK_NAME="flask")
+    app.config.from_prefixed_env()  # FLASK_GTASK_MAX_WORKERS=2
     jobs.init_app(app)
 
     @app.get("/")
