@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -53,12 +54,12 @@ class GTaskPlugin:
             A route says otherwise by ``gtask_cancel_on_disconnect=True`` or ``False``.
     """
 
-    name = "gtask"
     api = 2
 
     def __init__(
         self, *, keyword: str = "gtask", checkout_keyword: str = "worker", cancel_on_disconnect: bool = False
     ) -> None:
+        self.name = keyword  # of plugins of the same name Bottle would apply only one
         self._keyword = keyword
         self._checkout_keyword = checkout_keyword
         self._cancel_on_disconnect = cancel_on_disconnect
@@ -81,7 +82,8 @@ class GTaskPlugin:
 
     def apply(self, callback: Callable[..., Any], route: Route) -> Callable[..., Any]:
         """Bottle calls it for each route; gives the callback, or what passes the arguments to it."""
-        asked = self._names.intersection(route.get_callback_args())
+        # Not route.get_callback_args(), which loses its way in a callback that is a closure.
+        asked = self._names.intersection(inspect.signature(route.callback).parameters)
         if not asked:
             return callback
         client = self._clients[route.app]

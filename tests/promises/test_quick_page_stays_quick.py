@@ -39,7 +39,7 @@ def test_quick_page_stays_quick(tmp_path):
 
 @contextlib.contextmanager
 def computing(site, server):
-    """Four workers, two of each process, compute for requests of the same web application; more of these wait in line."""
+    """Four workers, two of each process, compute for requests of the same application; more wait in line."""
     over = threading.Event()
 
     def ask():
