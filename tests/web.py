@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,11 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtask import testing
-from tests.gtask_server import ROOT, Daemon, children, is_gone
+from tests.documents import named_blocks
+from tests.gtask_server import COMMAND, ROOT, Daemon, children, is_gone
 from tests.needs import fail_or_skip
 
 APPS = Path(__file__).with_name("apps")
 GUNICORN = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0"]
+
+HOWTO = ROOT / "docs" / "howto"
+PROGRAMS = {
+    "gtask-server": COMMAND,
+    "gunicorn": [sys.executable, "-m", "gunicorn"],
+    "flask": [sys.executable, "-m", "flask"],
+}
+"""How the programs that the pages name are started here."""
 
 PATIENCE = 60.0
 """Seconds that a server gets to start, and to end."""
@@ -43,8 +53,8 @@ class Load:
         return {kind: n for kind in ("connect", "read", "write", "timeout", "status") if (n := getattr(self, kind))}
 
 
-class WebServer:
-    """A web server, which says in its log where it listens.
+class Server:
+    """A web server or another one, which says in its log when it serves.
 
     Args:
         directory: its working directory, where the log is written.
@@ -54,13 +64,17 @@ class WebServer:
     """
 
     def __init__(self, directory, command, env, say="Listening at: "):
-        self._log = directory / "web.log"
-        path = os.pathsep.join([str(directory), str(APPS), str(ROOT)])
+        self._log = directory / f"log-{len(list(directory.glob('log-*')))}"
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=directory,
-                env={**os.environ, "HOME": str(directory), "PYTHONPATH": path, **env},  # gunicorn has a socket at home
+                env={
+                    **os.environ,
+                    "HOME": str(directory),
+                    "PYTHONPATH": str(ROOT),
+                    **env,
+                },  # gunicorn's socket is at home
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -71,11 +85,15 @@ class WebServer:
         except BaseException:
             self.kill()
             raise
-        self.url = re.search(r"http://[0-9.]+:\d+", self.log).group()
 
     @property
     def log(self):
         return self._log.read_text()
+
+    @property
+    def url(self):
+        """Where a web server listens."""
+        return re.search(r"http://[0-9.]+:\d+", self.log).group()
 
     @property
     def workers(self):
@@ -127,7 +145,7 @@ class WebServer:
     def end(self, number=signal.SIGTERM):
         """Send it a signal that ends it; gives its exit status."""
         self.process.send_signal(number)
-        testing.wait_until(lambda: self.process.poll() is not None, PATIENCE, "the web server's end")
+        testing.wait_until(lambda: self.process.poll() is not None, PATIENCE, "the server's end")
         return self.process.returncode
 
     def kill(self):
@@ -148,14 +166,14 @@ class Site:
 
     def __init__(self, directory, *arguments):
         self.marks = directory
-        self._env = {"MARKS": str(directory), "JOBS": f"unix:{directory}/sock"}
+        path = os.pathsep.join([str(APPS), str(ROOT)])
+        self._env = {"MARKS": str(directory), "JOBS": f"unix:{directory}/sock", "PYTHONPATH": path}
         self._webs = []
-        env = {**self._env, "PYTHONPATH": os.pathsep.join([str(APPS), str(ROOT)])}
-        self.server = Daemon(directory, *arguments, source="", target="jobs", env=env)
+        self.server = Daemon(directory, *arguments, source="", target="jobs", env=self._env)
 
     def web(self, *command, say="Listening at: ", **env):
-        """Start a :class:`WebServer`."""
-        self._webs.append(WebServer(self.marks, command, {**self._env, **env}, say))
+        """Start a :class:`Server`."""
+        self._webs.append(Server(self.marks, command, {**self._env, **env}, say))
         return self._webs[-1]
 
     def gunicorn(self, app, *arguments, **env):
@@ -174,6 +192,38 @@ class Site:
         self.server.kill()
 
 
+class Page:
+    """What somebody does who follows a page of docs/howto: its files are there, and its commands can be typed in."""
+
+    def __init__(self, name, directory):
+        self.directory = directory
+        self._blocks = named_blocks((HOWTO / name).read_text())
+        self._started = []
+        for name, text in self._blocks.items():
+            if "." in name:
+                (directory / name).write_text(text)
+
+    def start(self, block, number, *more, say):
+        """Start the server of the n-th line of a block of commands, with some arguments more."""
+        words = shlex.split(self.lines(block)[number])
+        env = {}
+        while "=" in words[0]:
+            name, _, env[name] = words.pop(0).partition("=")
+        server = Server(self.directory, [*PROGRAMS[words[0]], *words[1:], *more], env, say)
+        self._started.append(server)
+        return server
+
+    def lines(self, block):
+        """The commands of a block."""
+        return [line.removeprefix("$ ") for line in self._blocks[block].splitlines() if line]
+
+    def close(self):
+        for server in reversed(self._started):
+            if server.process.poll() is None:
+                server.end()
+            server.kill()
+
+
 @contextlib.contextmanager
 def site(directory, *arguments):
     """A :class:`Site` for a ``with`` block; all its processes end with it.
@@ -183,6 +233,21 @@ def site(directory, *arguments):
         arguments: more arguments of gtask-server.
     """
     running = Site(directory, *arguments)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+@contextlib.contextmanager
+def page(name, directory):
+    """A :class:`Page` for a ``with`` block; what was started ends with it.
+
+    Args:
+        name: of the page, a file of docs/howto.
+        directory: an empty one.
+    """
+    running = Page(name, directory)
     try:
         yield running
     finally:
