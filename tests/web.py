@@ -21,7 +21,10 @@ from tests.gtask_server import COMMAND, ROOT, Daemon, children, is_gone
 from tests.needs import fail_or_skip
 
 APPS = Path(__file__).with_name("apps")
-GUNICORN = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0"]
+GUNICORN = [
+    *(sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0"),
+    *("-c", str(APPS / "gunicorn.conf.py")),
+]
 
 HOWTO = ROOT / "docs" / "howto"
 PROGRAMS = {
@@ -177,9 +180,9 @@ class Site:
         return self._webs[-1]
 
     def gunicorn(self, app, *arguments, **env):
-        """Start gunicorn with two gevent workers; they are there when it is given back."""
+        """Start gunicorn with two gevent workers; they are ready when it is given back."""
         web = self.web(*GUNICORN, "-w", "2", *arguments, f"{app}:application", **env)
-        web.wait_for("Booting worker", 2)
+        web.wait_for("Ready: ", 2)
         return web
 
     def close(self):

@@ -4,6 +4,7 @@ and new code comes to both servers by the page's commands.
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -17,12 +18,19 @@ def test_program(tmp_path, more):
     """The page's configuration files count; after the reloads the answers come from new code."""
     with web.page("gunicorn.rst", tmp_path) as page:
         page.start("start", 0, say=" serves")
-        server = page.start("start", 1, "-b", "127.0.0.1:0", *more, say="Listening at: ")
-        server.wait_for("Booting worker", 2)
+        # Whose access log says who has answered: a signal to one that still loads may be lost.
+        log = ["--access-logfile", "-", "--access-logformat", "answered by %(p)s"]
+        server = page.start("start", 1, "-b", "127.0.0.1:0", *log, *more, say="Listening at: ")
+        testing.wait_until(lambda: server.get("/") and len(answered(server)) == 2, 30)
         assert "Using worker: gevent" in server.log
         assert [server.get(page) for page in ("/", "/fibonacci/15", "/version")] == ["it works\n", "610\n", "1\n"]
         if not more:
             reload_both(page, server)
+
+
+def answered(server):
+    """The processes that have answered."""
+    return set(re.findall("answered by <[0-9]+>", server.log))
 
 
 def reload_both(page, server):

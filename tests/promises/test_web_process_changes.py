@@ -16,13 +16,12 @@ from tests.gtask_server import children
 
 def test_reload_of_both_under_load(site):
     """gunicorn and gtask-server are reloaded while 200 connections call: no error, and all processes are new."""
-    # gunicorn miscounts its connections at times, and then an old worker without any stays for the graceful time-out.
-    web = site.gunicorn("flask_app", "--graceful-timeout", "5")
+    web = site.gunicorn("flask_app")
     before = {*web.workers, *site.server.masters}
     finish = web.wrk("/double/4", 3)
     testing.wait_until(lambda: site.server.workers, 30, "the load")
     web.process.send_signal(signal.SIGHUP)
-    web.wait_for("Booting worker", 4)
+    web.wait_for("Ready: ", 4)
     site.server.process.send_signal(signal.SIGHUP)
     load = finish()
     assert load.errors == {}
@@ -35,7 +34,7 @@ def test_restart_of_workers_under_load(site):
     """``--max-requests``: gunicorn's workers end and begin while 200 connections call, without an error."""
     web = site.gunicorn("flask_app", "--max-requests", "150", "--max-requests-jitter", "50")
     finish = web.wrk("/double/4", 3)
-    web.wait_for("Booting worker", 3)
+    web.wait_for("Ready: ", 3)
     load = finish()
     assert load.errors == {}
     assert "Autorestarting worker" in web.log
