@@ -4,8 +4,10 @@ and with Flask's own server.
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -35,16 +37,35 @@ def test_production(page):
     check(page.start("production", 1, "-b", "127.0.0.1:0", say="Listening at: "))
 
 
+NEW = """
+import time
+
+def count_primes(limit):
+    if limit == 10:
+        return "few"
+    open("hanging", "w").close()
+    try:
+        time.sleep(300)
+    finally:
+        open("interrupted", "w").close()
+"""
+
+
 def test_development(page):
-    """One command; when a file changes, the application and the workers' code are new."""
+    """One command; when a file changes, the application and the workers' code are new; who hangs up ends the call."""
     server = page.start("development", 0, "--port", "0", say="Running on")
     check(server)
-    (page.directory / "jobs.py").write_text("def count_primes(limit):\n    return 'many'\n")
+    (page.directory / "jobs.py").write_text(NEW)
     application = (page.directory / "app.py").read_text()
     (page.directory / "app.py").write_text(application.replace("I count primes", "I count"))
-    server.wait_for("Restarting with", 2)
-    testing.wait_until(lambda: newly(server) == "I count.\n", 30)
-    assert json.loads(server.get("/primes/1000"))["primes"] == "many"
+    testing.wait_until(lambda: newly(server) == "I count.\n", 60)
+    assert json.loads(server.get("/health")) == {"primes": "few"}
+    browser = http.client.HTTPConnection(urlsplit(server.url).netloc)
+    browser.request("GET", "/primes/1000")
+    testing.wait_until((page.directory / "hanging").exists, 30)
+    browser.close()
+    testing.wait_until((page.directory / "interrupted").exists, 30)
+    server.wait_for(" 499 ")
 
 
 def newly(server):
