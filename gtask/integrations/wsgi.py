@@ -58,7 +58,6 @@ def cancel_on_disconnect(environ: Mapping[str, Any], checkout: gtask.Checkout) -
     try:
         yield checkout
     finally:
-        watcher.stop()
         watcher.close()
         loop.run_callback(notice.close)  # the loop may still have to let go of it
 

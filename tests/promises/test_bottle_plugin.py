@@ -125,13 +125,13 @@ def test_a_client_that_goes_away(application):
 def test_configuration_from_a_file(application, tmp_path):
     """Where all values are texts, they are read as what they stand for."""
     (tmp_path / "site.ini").write_text(
-        "[gtask]\nmax_workers = 3\ntimeout = None\nlifo = False\nname = 007\nshed_target = 0.5\n"
+        "[gtask]\nmax_workers = 3\ntimeout = None\nlifo = False\nname = 0x7\nshed_target = 0.5\n"
     )
     app = application()
     app.config.load_config(str(tmp_path / "site.ini"))
     app.install(GTaskPlugin())
     app.get("/")(lambda gtask: f"{gtask.name} {gtask.stats().max_workers}")
-    assert get(app, "/") == "007 3"
+    assert get(app, "/") == "0x7 3"
 
 
 @pytest.mark.parametrize(
