@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from gtask.server.embed import Server, fork_server
     from gtask.server.interface import Interface
     from gtask.spawn import spawn_server
+    from gtask.tasks import task
 
 __version__ = "0.1.0"
 
@@ -64,6 +65,7 @@ __all__ = [
     "current_call",
     "fork_server",
     "spawn_server",
+    "task",
 ]
 
 _HOMES = {
@@ -74,6 +76,7 @@ _HOMES = {
     "Server": "gtask.server.embed",
     "fork_server": "gtask.server.embed",
     "spawn_server": "gtask.spawn",
+    "task": "gtask.tasks",
 }
 
 

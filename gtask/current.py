@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
-__all__ = ["Call", "current_call", "provide"]
+__all__ = ["Call", "current_call", "in_worker", "provide"]
 
 
 class Call:
@@ -83,3 +83,8 @@ def provide(provider: Callable[[], Call | None]) -> None:
 def current_call() -> Call | None:
     """The call that this worker runs, asked in any of its threads; None outside of a call, and in any other process."""
     return _provider()
+
+
+def in_worker() -> bool:
+    """Whether this process is a worker, or was forked from one; also in setup and the other hooks."""
+    return _provider is not _none

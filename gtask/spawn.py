@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from posix import close  # gevent's os.close, under monkey-patching, closes at the hub's next turn
 
 from gtask import address as addresses
@@ -100,7 +101,9 @@ class SpawnedServer:
         self.stop()
 
 
-def spawn_server(target: str, address: str | addresses.Address | None = None, *, name: str = "") -> SpawnedServer:
+def spawn_server(
+    target: str, address: str | addresses.Address | None = None, *, name: str = "", allow: Sequence[str] = ()
+) -> SpawnedServer:
     """Start a server in a child process, by exec. It dies with this process.
 
     Returns at once: clients wait until the application is loaded, and are told if that fails.
@@ -109,12 +112,14 @@ def spawn_server(target: str, address: str | addresses.Address | None = None, *,
         target: what it serves, ``"module"`` or ``"module:attribute"``; found along this process's ``sys.path``.
         address: where it listens (``unix:/path``, ``tcp://host:port``); by default a private unix socket.
         name: for messages and the process title; by default the target.
+        allow: the modules whose functions may be called, if the target is ``"gtask.server.functions"``.
 
     Raises:
         ValueError: the address is none.
         OSError: no process could be started.
     """
     arguments = ["--name", name] if name else []
+    arguments += [f"--allow={module}" for module in allow]
     if address is None:
         return SpawnedServer(target, private_address(), arguments, private=True)
     return SpawnedServer(target, addresses.parse(address), arguments)

@@ -19,10 +19,12 @@ _numbers = itertools.count(1)
 OF_THE_CLIENT = {
     "test_acquire_timeout", "test_call_timeout_sticks", "test_cancel_sticks", "test_client_before_server",
     "test_client_close", "test_connecting_is_capped", "test_drain", "test_dropped_reference_releases",
-    "test_error_clears_queue", "test_error_names_client_and_method", "test_failing_setup_is_no_fork_storm",
+    "test_error_clears_queue", "test_error_names_client_and_method", "test_executor", "test_executor_compliance",
+    "test_executor_document", "test_failing_setup_is_no_fork_storm",
     "test_fair_line", "test_fork", "test_full_backlog", "test_idle_order", "test_idle_shrink",
     "test_idle_worker_death_is_not_noticed", "test_interpreter_exit", "test_interrupted_call_destroys_connection",
     "test_kill_safety", "test_late_connection_joins", "test_leaks", "test_logging_document",
+    "test_map_unordered",
     "test_max_checkouts", "test_max_lifetime",
     "test_max_waiting", "test_nested_checkout", "test_open_and_wait", "test_patched_programs", "test_pool_history",
     "test_prometheus_collector", "test_readme", "test_reconnect_failed", "test_released_checkout", "test_reprs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextvars import ContextVar
 from types import EllipsisType, ModuleType
 from typing import Any
@@ -11,10 +11,13 @@ from typing import Any
 from gtask import address as addresses
 from gtask import contextbridge
 from gtask.client.checkout import Checkout
-from gtask.client.config import ClientConfig, check_size, check_timeout
+from gtask.client.config import ClientConfig, check_count, check_size, check_timeout
 from gtask.client.connector import Connector
+from gtask.client.executor import Executor
 from gtask.client.pool import Pool
 from gtask.client.story import RequestLog
+from gtask.client.unordered import map_unordered
+from gtask.naming import name_of
 from gtask.spawn import spawn_server
 from gtask.stats import ClientStats
 from gtask.wire.messages import DEFAULT_LIMIT
@@ -242,6 +245,44 @@ class Client:
         """Check out a worker, call it once, and release it; see :meth:`Checkout.call`."""
         with self._pool.checkout(self._config.timeout, self) as checkout:
             return checkout.call(name, *args, **kwargs)
+
+    def executor(self, *, timeout: float | EllipsisType | None = ...) -> Executor:
+        """A ``concurrent.futures.Executor`` whose functions run in the workers, each in a checkout of its own.
+
+        The server must serve ``gtask.server.functions``; docs/executor.rst has more.
+
+        Args:
+            timeout: of each call, the time in line included; by default the client's.
+        """
+        if not isinstance(timeout, EllipsisType):
+            check_timeout(timeout)
+        return Executor(self, timeout)
+
+    def map_unordered(
+        self, method: Callable[..., Any] | str, iterable: Iterable[Any], *, max_ahead: int | None = None
+    ) -> Generator[Any, None, None]:
+        """Call a method with each item, in many workers at once, and give the values as they come.
+
+        An exception ends it: that of a call, in place of its value, or the iterable's own. At the end, whichever it is
+        (also when the generator is closed or dropped), what is still under way is cancelled, and nothing more is taken
+        from the iterable.
+
+        Args:
+            method: its name; or a function, if the server is ``gtask.server.functions``.
+            iterable: its items are taken as there is room for them, each is the one argument of a call.
+            max_ahead: how many items may have been taken whose values have not; by default as many as there may be
+                workers, and the same again in line, or max_waiting if that is less.
+
+        Raises:
+            ValueError, TypeError: an argument makes no sense.
+            Error: from the generator, as for :meth:`call`.
+        """
+        name = method if isinstance(method, str) else name_of(method)
+        if max_ahead is None:
+            most, waiting = self._pool.stats().max_workers, self._config.max_waiting
+            max_ahead = most + (most if waiting is None else min(most, waiting))
+        check_count("max_ahead", max_ahead, 1)
+        return map_unordered(self, name, iterable, max_ahead)
 
     @property
     def remote(self) -> Remote:

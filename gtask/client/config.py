@@ -10,7 +10,7 @@ from typing import Any
 from gtask.contextbridge import Named
 from gtask.wire.messages import DEFAULT_LIMIT
 
-__all__ = ["ClientConfig"]
+__all__ = ["ClientConfig", "check_count", "check_size", "check_timeout"]
 
 CODECS = ("msgpack", "json")
 
@@ -55,13 +55,13 @@ class ClientConfig:
             if getattr(self, name) is not None:
                 _check_seconds(name, getattr(self, name), ", or None for no limit")
         for name in ("max_connecting", "max_queue"):
-            _check_count(name, getattr(self, name), 1)
-        _check_count("limit_message", self.limit_message, 1024)
+            check_count(name, getattr(self, name), 1)
+        check_count("limit_message", self.limit_message, 1024)
         check_size(self.min_workers, self.max_workers)
         if self.max_checkouts is not None:
-            _check_count("max_checkouts", self.max_checkouts, 1)
+            check_count("max_checkouts", self.max_checkouts, 1)
         if self.max_waiting is not None:
-            _check_count("max_waiting", self.max_waiting, 0)
+            check_count("max_waiting", self.max_waiting, 0)
         if self.on_reconnect_failed is not None and not callable(self.on_reconnect_failed):
             raise TypeError(
                 f"on_reconnect_failed={self.on_reconnect_failed!r}: write a function that takes the client, or None"
@@ -85,12 +85,20 @@ def check_timeout(timeout: float | None, name: str = "timeout") -> None:
 
 def check_size(min_workers: int, max_workers: int) -> None:
     """Refuse numbers of workers that make no sense."""
-    _check_count("min_workers", min_workers, 0)
-    _check_count("max_workers", max_workers, 1)
+    check_count("min_workers", min_workers, 0)
+    check_count("max_workers", max_workers, 1)
     if min_workers > max_workers:
         raise ValueError(
             f"min_workers={min_workers} is more than max_workers={max_workers}: lower the one, or raise the other"
         )
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Refuse what is no whole number, or less than the least."""
+    if not isinstance(value, int):
+        raise TypeError(f"{name}={value!r}: write a whole number")
+    if value < least:
+        raise ValueError(f"{name}={value!r}: write a number of at least {least}")
 
 
 def _check_seconds(name: str, value: float, otherwise: str = "") -> None:
@@ -99,10 +107,3 @@ def _check_seconds(name: str, value: float, otherwise: str = "") -> None:
         raise TypeError(advice)
     if not value > 0:
         raise ValueError(advice)
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int):
-        raise TypeError(f"{name}={value!r}: write a whole number")
-    if value < least:
-        raise ValueError(f"{name}={value!r}: write a number of at least {least}")

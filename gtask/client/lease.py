@@ -94,6 +94,9 @@ class Lender(Protocol):
     def drop_later(self, lease: Lease) -> None:
         """Call ``lease.release`` from the hub: a finaliser may run anywhere, also amid the pool's own work."""
 
+    def later(self, function: Callable[[], object], /) -> None:
+        """Call a function from the hub, for a finaliser."""
+
     def interrupted(self) -> None:
         """An exception came amid some change: check the books in the hub's next turn."""
 
@@ -221,6 +224,10 @@ class Lease:
             except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
                 self._lender.interrupted()
                 raise
+
+    def later(self, function: Callable[[], object]) -> None:
+        """Call a function of this lease from the hub's next turn: for a finaliser, which may run anywhere."""
+        self._lender.later(function)
 
     def release(self) -> None:
         """End the checkout: give the worker back when the calls already made are through. Never blocks."""

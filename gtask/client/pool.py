@@ -287,8 +287,11 @@ class Pool:
         self._loop.spawn(function)
 
     def drop_later(self, lease: Lease) -> None:
+        self.later(lease.release)
+
+    def later(self, function: Callable[[], object]) -> None:
         if self._loop is not None:  # none in a forked child that has not used the client
-            self._loop.from_anywhere(lease.release)
+            self._loop.from_anywhere(function)
 
     def enter(self, lease: Lease) -> None:
         if self._loop is not None:

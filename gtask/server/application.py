@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from gtask.address import UnixAddress
 from gtask.server import logs, options, process
 from gtask.server.config import ServerConfig
+from gtask.server.functions import Functions
 from gtask.server.interface import Interface
 from gtask.server.listener import AddressUnavailable, Listener, listen
 from gtask.server.master import Master
@@ -99,10 +100,10 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
     config = dataclasses.replace(asked.config, private=orders.private, log_file=log_file)
     logs.setup(config.log_level, config.log_json)
     _settle_down(config)
-    target = load(asked.target)
+    target = Functions(asked.allow) if asked.target == options.FUNCTIONS else load(asked.target)
     interface = target if isinstance(target, Interface) else Interface(target)
     if asked.check:
-        print(_plan(asked.target, config, interface))
+        print(_plan(asked, config, interface))
         return
     for listener in bound:
         listener.configure(config)
@@ -176,10 +177,11 @@ def _settle_down(config: ServerConfig) -> None:
     sys.path[:0] = [os.path.abspath(directory) for directory in config.pythonpath]
 
 
-def _plan(target: str, config: ServerConfig, interface: Interface) -> str:
+def _plan(asked: options.Options, config: ServerConfig, interface: Interface) -> str:
     """What would be done, for ``--check-config``."""
-    lines = [f"serves {target} as {config.name}: {', '.join(interface.methods) or 'a callable'}"]
+    lines = [f"serves {asked.target} as {config.name}: {', '.join(interface.methods) or 'a callable'}"]
     lines += [f"hook: {hook}" for hook in interface.hooks]
+    lines += [f"allows {module}" for module in asked.allow]
     lines += [f"listens at {address}" for address in config.addresses]
     defaults = ServerConfig((UnixAddress("-"),))
     for field in dataclasses.fields(config):

@@ -21,13 +21,16 @@ import gtask
 from gtask import address as addresses
 from gtask.server.config import LEVELS, SIGNALS, OpenSocket, ServerConfig
 
-__all__ = ["ARGUMENTS", "DEFAULT_FILE", "BadOptions", "Completion", "Options", "parse", "parser"]
+__all__ = ["ARGUMENTS", "DEFAULT_FILE", "FUNCTIONS", "BadOptions", "Completion", "Options", "parse", "parser"]
 
 ARGUMENTS = "GTASK_SERVER_ARGS"
 """The environment variable that holds further arguments."""
 
 DEFAULT_FILE = "gtask.conf.py"
 """The file that is read if it is there, unless ``--config`` names another."""
+
+FUNCTIONS = "gtask.server.functions"
+"""What is to be served if ``--allow`` is to mean something."""
 
 _NOT_IN_FILE = {"config", "help", "print_completion", "version"}
 
@@ -48,11 +51,13 @@ class Options:
         target: what is served, ``module`` or ``module:attribute``.
         config: the options of the server.
         check: whether only to say what it would do.
+        allow: the modules whose functions may be called, if what is served is :data:`FUNCTIONS`.
     """
 
     target: str
     config: ServerConfig
     check: bool = False
+    allow: tuple[str, ...] = ()
 
 
 def parse(
@@ -89,6 +94,7 @@ def parse(
         raise BadOptions("what is to be served? Write MODULE or MODULE:ATTRIBUTE, such as: gtask-server hasher")
     check = chosen.pop("check_config", False)
     chosen.pop("config", None)
+    allow = tuple(chosen.pop("allow", ()))
     listen = list(dict.fromkeys([*inherited, *chosen.pop("listen", [])]))
     if not listen:
         raise BadOptions("where is it to listen? Write --listen unix:/path/to/the.sock")
@@ -100,10 +106,11 @@ def parse(
     if chosen.get("log_file"):
         chosen["log_file"] = os.path.abspath(chosen["log_file"])  # --chdir comes later
     try:
-        return Options(target, ServerConfig(tuple(listen), **chosen), check)
+        _check_allow(target, allow)
+        return Options(target, ServerConfig(tuple(listen), **chosen), check, allow)
     except (ValueError, TypeError) as error:
         option = str(error).partition("=")[0]
-        option = option if option in chosen else "listen"
+        option = option if option in {*chosen, "allow"} else "listen"
         sources = ((given, ""), (from_environment, f"{ARGUMENTS}: "), (from_file, f"{path}: "))
         where = next((where for source, where in sources if option in source), "")
         raise BadOptions(f"{where}{error}") from None
@@ -127,6 +134,13 @@ def parser() -> argparse.ArgumentParser:
         "gtask.Interface in it",
     )
     general = root.add_argument_group("what and how")
+    general.add_argument(
+        "--allow",
+        metavar="PREFIX",
+        action="append",
+        help=f"for {FUNCTIONS}: a module whose functions may be called, and those of the modules under it; may be "
+        "given several times",
+    )
     general.add_argument("--name", metavar="NAME", help="for messages and process titles (default: the target)")
     general.add_argument(
         "--config", metavar="FILE", help=f"a Python file with further options (default: ./{DEFAULT_FILE} if it exists)"
@@ -238,6 +252,16 @@ def _add_log(group: Any) -> None:
     group.add_argument("--log-file", metavar="FILE", help="where the log goes (default: stderr)")
     group.add_argument("--log-level", choices=LEVELS, metavar="LEVEL", help=f"{', '.join(LEVELS)} (default: info)")
     group.add_argument("--log-json", action="store_true", help="each line is a JSON object")
+
+
+def _check_allow(target: str, allow: tuple[str, ...]) -> None:
+    if target == FUNCTIONS and not allow:
+        raise ValueError(f"allow=(): {FUNCTIONS} must know whose functions may be called: write --allow myapp.jobs")
+    if allow and target != FUNCTIONS:
+        raise ValueError(
+            f"allow={allow[0]!r}: that is for {FUNCTIONS} alone, and {target} is to be served: serve the one, or "
+            "leave out the other"
+        )
 
 
 def _epilog() -> str:

@@ -19,10 +19,11 @@ from gtask.errors import EncodeError, Error, RemoteError
 from gtask.wire.plain import Room, cut
 from gtask.wire.tracebacks import from_frames, module_vars, to_frames
 
-__all__ = ["Data", "describe", "rebuild", "text"]
+__all__ = ["Data", "Parts", "describe", "origin", "rebuild", "text"]
 
 Data = dict[str, Any]
-_Parts = tuple[str, str, str, Any, dict[str, Any]]  # module, type, text, args, attrs
+Parts = tuple[str, str, str, Any, dict[str, Any]]
+"""Module, name of the class, text, args, attributes."""
 
 _TEXT_LIMIT = 65536  # characters of one text, unless told otherwise
 _MANY = 100  # attrs of one exception, and its notes
@@ -32,7 +33,7 @@ _FRAMES = 1000  # frames of all tracebacks of a description
 _FRAMES_EACH = 100  # frames of one traceback
 
 _UNPRINTABLE = "<exception str() failed>"  # as the traceback module says it
-_ORIGIN = "_gtask_origin"  # where a plain RemoteError keeps the _Parts that it stands for
+_ORIGIN = "_gtask_origin"  # where a plain RemoteError keeps the Parts that it stands for
 _RESERVED = frozenset({"__notes__", _ORIGIN, *vars(Error), *vars(RemoteError)})
 
 # Read and written through these, an exception's own properties are never run.
@@ -125,6 +126,15 @@ def rebuild(
     return exc
 
 
+def origin(exc: BaseException) -> Parts:
+    """What an exception is by itself: ``(module, name, message, args, attributes)``.
+
+    Of a plain RemoteError that :func:`rebuild` has made, what the worker's exception was: what a caller who knows its
+    class needs to make one of that class.
+    """
+    return _parts(exc)
+
+
 # ---- telling -------------------------------------------------------------------------------------
 
 
@@ -170,11 +180,11 @@ def _blank(module: str, name: str, message: str) -> Data:
     }
 
 
-def _parts(exc: BaseException) -> _Parts:
+def _parts(exc: BaseException) -> Parts:
     """What an exception is by itself; of a plain RemoteError, what the exception was that it stands for."""
     attrs = dict.copy(_dict(exc))
     if _ORIGIN in attrs:
-        origin: _Parts = attrs[_ORIGIN]
+        origin: Parts = attrs[_ORIGIN]
         return origin
     kind = type(exc)
     args = _SLOTS["args"].__get__(exc)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import itertools
 import os
 import signal
 import subprocess
@@ -133,6 +135,29 @@ class Background:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGQUIT)
         testing.wait_until(lambda: not is_running(self._pid), 20, "the daemon's end")
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def allow(tmp_path, monkeypatch, nothing_is_left_behind):
+    """``allow(source, *others)`` writes a module with this source, imports it here, and serves its functions, and those
+    of the other modules, by gtask.server.functions; gives the server and the module.
+
+    The module finds its test's directory as ``DIR`` (a str), to leave marks in.
+    """
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with contextlib.ExitStack() as servers:
+
+        def start(source, *others):
+            name = f"jobs_{next(_numbers)}"
+            (tmp_path / f"{name}.py").write_text(f"DIR = {str(tmp_path)!r}\n" + textwrap.dedent(source))
+            module = importlib.import_module(name)
+            allowed = [f"--allow={each}" for each in (name, *others)]
+            return servers.enter_context(testing.running_server("gtask.server.functions", None, *allowed)), module
+
+        yield start
 
 
 @pytest.fixture

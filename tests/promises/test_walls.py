@@ -28,6 +28,8 @@ ARROWS = {
     "logbridge": "wire.failure wire.plain",
     "logdefer": "wire.failure wire.plain",
     "tracing": "",
+    "naming": "",
+    "tasks": "current naming",
     "errors": "",
     "address": "",
     "spawn": "address",
@@ -41,7 +43,13 @@ ARROWS = {
     "integrations.django": "integrations.django.settings",
     "integrations.django.settings": "gtask integrations.configured",
     "integrations.bottle": "gtask integrations.configured integrations.wsgi",
-    "dbapi": "",
+    "dbapi": "client.client dbapi.clients dbapi.connection dbapi.cursor dbapi.driver dbapi.errors dbapi.module",
+    "dbapi.clients": "client.client",
+    "dbapi.connection": "errors client.client dbapi.cursor dbapi.driver wire.dbapi",
+    "dbapi.cursor": "dbapi.driver wire.dbapi",
+    "dbapi.driver": "errors dbapi.errors wire.dbapi",
+    "dbapi.errors": "errors wire.dbapi wire.failure",
+    "dbapi.module": "client.client dbapi.connection dbapi.cursor dbapi.driver",
     #
     "wire": "",
     "wire.messages": "errors",
@@ -51,6 +59,7 @@ ARROWS = {
     "wire.jsonexchange": "wire.exchange wire.messages",
     "wire.tracebacks": "",
     "wire.plain": "",
+    "wire.dbapi": "",
     "wire.failure": "errors wire.plain wire.tracebacks",
     "wire.lastwords": "errors wire.codec wire.messages",
     #
@@ -74,22 +83,27 @@ ARROWS = {
     "client.checkout": "client.calls client.lease",
     "client.connector": "errors address logbridge spawn wire.codec wire.jsontext wire.messages "
     "client.config client.connection client.jsonconnection client.ledger",
+    "client.executor": "naming client.calls client.checkout client.lease client.loop",
+    "client.unordered": "client.calls client.checkout client.lease client.loop",
     "client.nesting": "client.lease client.ledger",
     "client.pool": "errors address stats wire.failure wire.messages client.calls client.checkout client.config "
     "client.connection client.counters client.lease client.ledger client.loop client.nesting client.refusals "
     "client.story",
-    "client.client": "address contextbridge spawn stats wire.messages client.checkout client.config client.connector "
-    "client.pool client.story",
+    "client.client": "address contextbridge naming spawn stats wire.messages client.checkout client.config "
+    "client.connector client.executor client.pool client.story client.unordered",
     #
     "server": "",
     "server.children": "",
     "server.interface": "",
+    "server.functions": "naming",
     "server.process": "",
     "server.succession": "",
     "server.systemd": "",
     "server.pidfile": "",
     "server.logs": "",
     "server.watch": "",
+    "server.drivers": "",
+    "server.dbapi": "server.drivers server.interface wire.dbapi",
     "server.config": "address wire.messages",
     "server.options": "gtask address server.config",
     "server.completion": "server.options",
@@ -106,8 +120,8 @@ ARROWS = {
     "server.process server.replies server.scoreboard server.story",
     "server.master": "wire.lastwords wire.messages server.children server.config server.interface server.listener "
     "server.process server.scoreboard server.scrapes server.status server.watch server.worker",
-    "server.application": "address server.config server.interface server.listener server.logs server.master "
-    "server.options server.process server.watch",
+    "server.application": "address server.config server.functions server.interface server.listener server.logs "
+    "server.master server.options server.process server.watch",
     "server.embed": "address spawn server.config server.interface server.listener server.master server.process",
     "server.keeper": "server.config server.listener server.process server.succession server.systemd",
     "server.cli": "server.config server.keeper server.listener server.logs server.options server.pidfile "
@@ -124,17 +138,18 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 HOMES = {
     "msgpack": "wire.codec",
-    "gevent": "client.calls client.connection client.connector client.loop integrations.wsgi testing",
+    "gevent": "client.calls client.connection client.connector client.loop dbapi.clients integrations.wsgi testing",
     "socket": "address server.jsonpeer server.listener server.master server.replies server.scrapes server.systemd "
     "server.worker tool.conversation",
-    "select": "server.keeper server.listener server.master server.process server.scrapes tool.conversation tool.top "
-    "integrations.wsgi",
+    "select": "server.drivers server.keeper server.listener server.master server.process server.scrapes "
+    "tool.conversation tool.top integrations.wsgi",
     "fork": "server.embed server.process",
     "subprocess": "spawn",
     "ctypes": "server.process",
     "threading": "server.embed server.story",
     "random": "client.pool",
-    "importlib": "gtask server.application",
+    "concurrent": "client.executor",
+    "importlib": "gtask dbapi.driver server.application server.functions",
     "runpy": "server.options",
     "setproctitle": "server.process",
     "shtab": "server.completion",
@@ -148,7 +163,7 @@ HOMES = {
 """The one home, or the few, of what is dangerous: libraries, forking, chance, and importing by name."""
 
 BANISHED = {
-    "pickle", "marshal", "shelve", "multiprocessing", "asyncio", "concurrent", "eval", "exec", "compile", "__import__",
+    "pickle", "marshal", "shelve", "multiprocessing", "asyncio", "eval", "exec", "compile", "__import__",
 }  # fmt: skip
 """What has no home in gtask at all. What comes from the wire is neither unpickled nor run."""
 
@@ -156,6 +171,8 @@ PURE = {
     # module: what of ACTORS it may load
     "contextbridge": "",
     "errors": "",
+    "naming": "",
+    "tasks": "",
     "address": "socket select",  # for the constants
     "stats": "",
     "wire.messages": "",
@@ -174,6 +191,7 @@ PURE = {
     "client.verdicts": "",
     "client.config": "",
     "server.children": "signal",  # for the numbers
+    "server.functions": "",
     "server.interface": "",
     "server.metrics": "signal",  # children's
     "server.succession": "",
@@ -265,7 +283,7 @@ def test_the_two_sides_never_meet():
 
     for name in ARROWS:
         rooms = {reached.split(".")[0] for reached in reach(name) - {name}}
-        if name.startswith("client"):
+        if name.startswith(("client", "dbapi", "integrations")):
             assert "server" not in rooms
         else:
             assert "client" not in rooms
@@ -301,7 +319,7 @@ def test_what_is_dangerous_has_its_home(thing):
 
 
 def test_what_is_banished_is_nowhere():
-    """No pickle, no eval, no second kind of concurrency."""
+    """No pickle, no eval, no threads or processes but its own."""
     for node, place in nodes(ast.Name):
         assert node.id not in BANISHED, place
     for name, tree in SOURCES.items():

@@ -113,6 +113,22 @@ def test_what_is_not_said_has_its_default():
     assert config() == ServerConfig((address(HERE),), name="hasher")
 
 
+def test_what_may_be_called():
+    """It is no option of the server, but of the one interface that needs it, which needs it."""
+    ready = ("gtask.server.functions", "--listen", HERE)
+    assert told(*ready, "--allow", "a.b", "--allow", "c").allow == ("a.b", "c")
+    assert told(*ready, environment="--allow a").allow == ("a",)
+    assert told(*ready, environment="--allow a", file="allow = ['b', 'c']").allow == ("a",)
+    assert told(*ready, file="allow = ['b', 'c']").allow == ("b", "c")
+    assert told("hasher", "--listen", HERE, file="").allow == ()
+    assert refusal(*ready).startswith("allow=(): gtask.server.functions must know whose functions")
+    assert refusal("hasher", "--listen", HERE, "--allow", "a").startswith(
+        "allow='a': that is for gtask.server.functions"
+    )
+    assert refusal("hasher", "--listen", HERE, environment="--allow a").startswith("GTASK_SERVER_ARGS: allow='a': ")
+    assert refusal("hasher", "--listen", HERE, file="allow = 'a'").startswith("gtask.conf.py: allow='a': ")
+
+
 # --- who wins ------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,160 @@
+"""A connection to a database: one checkout, and the driver's connection that its worker holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from gtask import errors
+from gtask.client.client import Client
+from gtask.dbapi import driver as drivers
+from gtask.dbapi.cursor import Cursor
+from gtask.dbapi.driver import Driver
+from gtask.wire.dbapi import NO_SUCH, VALUE, mark, unmark
+
+__all__ = ["Connection"]
+
+
+class Connection:
+    """As PEP 249 says, made by :func:`gtask.dbapi.connect`.
+
+    What else the driver's connections have, such as ``isolation_level`` or ``autocommit``, is there as far as the
+    server offers it. In a ``with`` block it commits at the end, or rolls back if an exception has come; it stays open.
+
+    Attributes:
+        driver: the driver, as it is known here.
+        row_factory: for new cursors: what makes a row of the cursor and a tuple, as sqlite3's; None for tuples.
+    """
+
+    _own = frozenset({"driver", "row_factory"})
+
+    def __init__(self, client: Client, driver: Driver | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.driver = driver if driver is not None else drivers.known("")
+        self.row_factory: Any = None
+        self._forgotten: list[int] = []
+        self._last_number = 0
+        self._is_lost = False
+        self._checkout: Any = client.checkout()
+        try:
+            name = self.call("connect", mark(list(args)), mark(kwargs))
+        except BaseException:
+            self.close()  # the error knows this frame, and would hold the worker as long as it lives
+            raise
+        if driver is None:
+            self.driver = drivers.known(name)
+
+    def __repr__(self) -> str:
+        return f"<Connection by {self.driver.name}: {'closed' if self._checkout is None else self._checkout!r}>"
+
+    # --- PEP 249 ---------------------------------------------------------------------------------------
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
+        """A cursor; never blocks. The arguments are those of the driver's, as far as they can travel."""
+        self.check_open()
+        return Cursor(self, args, kwargs, self.row_factory)
+
+    def commit(self) -> None:
+        """Commit what has been done; blocks this greenlet."""
+        self.call("commit")
+
+    def rollback(self) -> None:
+        """Undo what has not been committed; blocks this greenlet."""
+        self.call("rollback")
+
+    def close(self) -> None:
+        """Give the worker back; never blocks. What has not been committed is rolled back there."""
+        checkout, self._checkout = self._checkout, None
+        if checkout is not None:
+            checkout.release()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        if self._checkout is None or self._is_lost:
+            return
+        if kind is None:
+            self.commit()
+        else:
+            self.rollback()
+
+    # --- shortcuts, as sqlite3's -----------------------------------------------------------------------
+
+    def execute(self, operation: str, parameters: Any = None) -> Cursor:
+        """Make a cursor, and execute a statement with it; see :meth:`Cursor.execute`."""
+        return self.cursor().execute(operation, parameters)
+
+    def executemany(self, operation: str, rows: Iterable[Any]) -> Cursor:
+        """Make a cursor, and execute a statement with it for each row; see :meth:`Cursor.executemany`."""
+        return self.cursor().executemany(operation, rows)
+
+    def executescript(self, script: str) -> Cursor:
+        """Make a cursor, and execute several statements with it; see :meth:`Cursor.executescript`."""
+        return self.cursor().executescript(script)
+
+    # --- what the driver's connections have beyond PEP 249 ---------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in self.driver.exceptions:
+            return self.driver.exceptions[name]
+        if name == "closed" and (self._checkout is None or self._is_lost):
+            return 1
+        return self.look(None, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or name in self._own:
+            object.__setattr__(self, name, value)
+        else:
+            self.call("assign", name, self.driver.out(name, value))
+
+    # --- for its cursors -------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise the driver's error if it is closed."""
+        if self._checkout is None:
+            raise self.driver.closed("connection")
+
+    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the worker's :class:`gtask.server.dbapi.Database`, with the driver's errors."""
+        self.check_open()
+        forgotten, self._forgotten = self._forgotten, []
+        try:
+            return self._checkout.call(method, forgotten, *args, **kwargs)
+        except errors.Error as error:
+            self._is_lost = self._is_lost or error.sticky
+            translated = self.driver.translated(error)
+            if translated is error:
+                raise
+        try:
+            raise translated
+        finally:
+            del translated  # which knows this frame
+
+    def number(self) -> int:
+        """A number for a new cursor."""
+        self._last_number += 1
+        return self._last_number
+
+    def forget(self, number: int) -> None:
+        """A cursor is not used any more: the worker is told with the next call. For finalisers, too."""
+        self._forgotten.append(number)
+
+    def look(self, number: int | None, name: str) -> Any:
+        """An attribute of the worker's connection, or of its cursor with this number."""
+        kind, value = self.call("look", number, name)
+        if kind == VALUE:
+            return self.driver.back(name, unmark(value))
+        if kind == NO_SUCH:
+            what = "connection" if number is None else "cursor"
+            raise AttributeError(
+                f"a {what} of {self.driver.name} in a worker offers no {name!r} to clients; what must run beside the "
+                "driver, such as its functions and converters, is registered in the server's init hook"
+            )
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return unmark(self.call("invoke", number, name, mark(list(args)), mark(kwargs)))
+
+        method.__name__ = method.__qualname__ = name
+        return method

@@ -1,0 +1,192 @@
+"""A database driver as the client must know it: its classes of errors, and how values go to it and come from it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+from gtask import errors
+from gtask.dbapi import errors as pep249
+from gtask.wire.dbapi import SCALARS, mark
+
+__all__ = ["Driver", "known", "named"]
+
+
+class Driver:
+    """Any driver.
+
+    Args:
+        name: of its module.
+        module: that, or None if this process has not imported it: then errors are of the classes of ``gtask.dbapi``.
+    """
+
+    def __init__(self, name: str, module: ModuleType | None) -> None:
+        self.name = name
+        self.module = module
+        home = vars(module if module is not None else pep249)
+        self.exceptions: dict[str, type[Exception]] = {
+            each: home[each] for each in pep249.NAMES if isinstance(home.get(each), type)
+        }
+
+    def __repr__(self) -> str:
+        return f"<driver {self.name}>"
+
+    def error(self, name: str, text: str) -> Exception:
+        """An exception of the driver's, such as ``InterfaceError``."""
+        return self.exceptions.get(name, self.exceptions["Error"])(text)
+
+    def closed(self, what: str) -> Exception:
+        """What is raised when something is used that is closed: "connection" or "cursor"."""
+        return self.error("InterfaceError", f"{what} already closed")
+
+    def translated(self, error: errors.Error) -> Exception:
+        """What is raised for an error of gtask's."""
+        if isinstance(error, errors.RemoteError) and not isinstance(error, errors.SetupError):
+            return pep249.of_driver(error, self.name, self.exceptions["Error"]) or error
+        if isinstance(error, errors.EncodeError):
+            return pep249.combined(error, self.exceptions["ProgrammingError"])
+        return pep249.combined(error, self.exceptions["OperationalError"])
+
+    # --- values ----------------------------------------------------------------------------------------
+
+    def parameters(self, given: Any) -> tuple[Any, bool]:
+        """The parameters of a statement as they travel, and whether there is more than plain values in them.
+
+        Raises:
+            Exception: they are neither a sequence nor a mapping; the driver's ``ProgrammingError``.
+        """
+        if isinstance(given, Mapping):
+            values: Any = dict(given)
+            kinds: Iterable[type] = map(type, values.values())
+        elif isinstance(given, Sequence) or (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
+            values = [given[index] for index in range(len(given))] if not isinstance(given, (list, tuple)) else given
+            kinds = map(type, values)
+        else:
+            raise self.error("ProgrammingError", f"parameters are of unsupported type {type(given).__name__}")
+        if SCALARS.issuperset(kinds):
+            return values, False
+        if isinstance(values, dict):
+            return {key: self.parameter(value) for key, value in values.items()}, True
+        return [self.parameter(value) for value in values], True
+
+    def parameter(self, value: Any) -> Any:
+        """One parameter that is no plain value, as it travels."""
+        return bytes(value) if isinstance(value, (memoryview, bytearray)) else mark(value)
+
+    def no_rows(self) -> Exception | None:
+        """What is raised when rows are fetched and the statement had none to give; None for nothing."""
+        return self.error("ProgrammingError", "no results to fetch")
+
+    def model(self, factory: Any, description: Sequence[Any] | None) -> Any:
+        """The cursor that a ``row_factory`` is to be given; None for the one that has the row."""
+        return None
+
+    def out(self, name: str, value: Any) -> Any:
+        """An attribute of the connection, which is set here, as it travels."""
+        return mark(value)
+
+    def back(self, name: str, value: Any) -> Any:
+        """An attribute of the connection as it came."""
+        return value
+
+    def names(self) -> dict[str, Any]:
+        """What a module that stands for the driver has otherwise than the driver: its own wrappers of values need not
+        travel, for the driver in the worker takes the values themselves."""
+        return {
+            "Binary": bytes,
+            "Date": datetime.date,
+            "Time": datetime.time,
+            "Timestamp": datetime.datetime,
+            "DateFromTicks": datetime.date.fromtimestamp,
+            "TimeFromTicks": lambda ticks: datetime.datetime.fromtimestamp(ticks).timetz(),
+            "TimestampFromTicks": datetime.datetime.fromtimestamp,
+        }
+
+
+class SQLite(Driver):
+    """sqlite3. Adapters that are registered here serve, and rows may be ``sqlite3.Row``."""
+
+    _factories = (str, bytes, bytearray)
+
+    def closed(self, what: str) -> Exception:
+        return self.error(
+            "ProgrammingError", f"Cannot operate on a closed {'database' if what == 'connection' else what}."
+        )
+
+    def parameter(self, value: Any) -> Any:
+        assert self.module is not None
+        if not isinstance(value, (int, float, str, bytes, bytearray, memoryview)):
+            value = self.module.adapt(value, self.module.PrepareProtocol, value)
+        return super().parameter(value)
+
+    def no_rows(self) -> Exception | None:
+        return None
+
+    def model(self, factory: Any, description: Sequence[Any] | None) -> Any:
+        """A ``sqlite3.Row`` takes the names of its columns from a cursor of sqlite3 itself, and no other."""
+        assert self.module is not None
+        if not (isinstance(factory, type) and issubclass(factory, self.module.Row) and description):
+            return None
+        names = ", ".join('NULL AS "{}"'.format(column[0].replace('"', '""')) for column in description)
+        with contextlib.closing(self.module.connect(":memory:")) as connection:
+            return connection.execute(f"SELECT {names}")
+
+    def out(self, name: str, value: Any) -> Any:
+        if name != "text_factory":
+            return super().out(name, value)
+        if value not in self._factories:
+            raise self.error(
+                "NotSupportedError",
+                f"text_factory={value!r} would have to run in the worker: str, bytes and bytearray can be set here, "
+                "others in the server's init hook",
+            )
+        return value.__name__
+
+    def back(self, name: str, value: Any) -> Any:
+        if name == "text_factory":
+            return {each.__name__: each for each in self._factories}.get(value, value)
+        return value
+
+    def names(self) -> dict[str, Any]:
+        def register_converter(name: str, converter: Any, /) -> None:
+            raise self.error(
+                "NotSupportedError",
+                f"the converter of {name!r} would have to run in the worker: register it in the server's init hook",
+            )
+
+        return {"register_converter": register_converter}
+
+
+_KNOWN: dict[str, type[Driver]] = {"sqlite3": SQLite}
+
+
+def named(name: str) -> Driver:
+    """The driver of that name, which is imported.
+
+    Raises:
+        ImportError: it cannot be.
+        TypeError: it is no driver.
+    """
+    module = importlib.import_module(name)
+    if not isinstance(getattr(module, "Error", None), type):
+        raise TypeError(f"like={name!r}: {name} is no database driver, it has no Error (PEP 249)")
+    for part in ("errors", "err"):  # where drivers keep classes beside PEP 249's
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"{name}.{part}")
+    return _driver(name, module)
+
+
+def known(name: str) -> Driver:
+    """The driver of that name as far as this process has imported it."""
+    return _driver(name, sys.modules.get(name))
+
+
+@lru_cache(maxsize=32)
+def _driver(name: str, module: ModuleType | None) -> Driver:
+    return _KNOWN.get(name, Driver)(name, module) if module is not None else Driver(name, None)

@@ -1,0 +1,370 @@
+"""The worker's side of :mod:`gtask.dbapi`: a blocking database driver, whose connection a checkout holds.
+
+A worker has one connection of the driver at most. It stays open between checkouts: what was not committed is rolled
+back when a checkout ends, and the next one that asks for a connection with the same arguments gets it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pkgutil
+import sqlite3 as sqlite3_module
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from gtask.server.drivers import Driver, SQLite, driver_of
+from gtask.server.interface import Interface
+from gtask.wire.dbapi import METHOD, NO_SUCH, SCALARS, TOLD, VALUE, mark, unmark
+
+__all__ = ["Database", "sqlite3", "wrap"]
+
+FIRST_ROWS = 100
+"""Rows that travel with the reply to ``execute``."""
+
+MOST_ROWS = 10_000
+"""Rows in one reply at most."""
+
+ROOM = 256 * 1024
+"""Characters and bytes after which no further row is put into one reply."""
+
+Hook = Callable[[Any], object]
+
+
+def wrap(
+    module: ModuleType, /, *, init: Hook | str | None = None, reset: Hook | None = None, **connect_arguments: Any
+) -> Interface:
+    """Serve a database driver to :mod:`gtask.dbapi`.
+
+    Args:
+        module: the driver, a module as PEP 249 describes it: ``sqlite3``, ``psycopg2``, ``pymysql``...
+        init: called in the worker with each new connection of the driver; here its functions, aggregates, collations
+            and converters are registered. It may be a name, ``"module:function"``.
+        reset: called in the worker with the connection when a checkout has ended and what it had not committed is
+            rolled back, before the connection is lent again. If it raises, the connection is closed instead.
+        connect_arguments: for the driver's ``connect``. A client may add others, and cannot change these.
+
+    Returns:
+        what a server serves.
+
+    Raises:
+        TypeError: the module is no driver, or a hook cannot be called.
+        ImportError, AttributeError, ValueError: ``init`` names nothing.
+    """
+    if not callable(getattr(module, "connect", None)) or not isinstance(getattr(module, "Error", None), type):
+        raise TypeError(f"{module!r} is no database driver: it has no connect() or no Error (PEP 249)")
+    prepare: Any = pkgutil.resolve_name(init) if isinstance(init, str) else init
+    for name, hook in (("init", prepare), ("reset", reset)):
+        if hook is not None and not callable(hook):
+            raise TypeError(f"{name}={hook!r} cannot be called: write a function that takes the connection")
+    database = Database(driver_of(module), prepare, reset, connect_arguments)
+    methods = {name: _telling(getattr(database, name), database.driver) for name in _METHODS}
+    return Interface(methods, name=module.__name__, checkout_done=database.checkout_done, teardown=database.teardown)
+
+
+class Database:
+    """What a client calls; made by :func:`wrap`.
+
+    Each method first takes the numbers of the cursors that the client has dropped.
+    """
+
+    def __init__(
+        self, driver: Driver, init: Hook | None, reset: Hook | None, connect_arguments: dict[str, Any]
+    ) -> None:
+        self.driver = driver
+        self._init = init
+        self._reset = reset
+        self._fixed = connect_arguments
+        self._connection: Any = None
+        self._arguments: tuple[list[Any], dict[str, Any]] | None = None
+        self._cursors: dict[int, _Cursor] = {}
+        self._before: dict[str, Any] = {}  # attributes of the connection, before a client set them
+
+    # --- the connection --------------------------------------------------------------------------------
+
+    def connect(self, forget: list[int], args: list[Any], kwargs: dict[str, Any]) -> str:
+        """Open a connection with these arguments and the server's, or take the one that is open.
+
+        Returns:
+            the name of the driver.
+        """
+        arguments = self._merge(args, kwargs)
+        if self._connection is not None and (
+            arguments != self._arguments or not self.driver.is_alive(self._connection)
+        ):
+            self.teardown()
+        if self._connection is None:
+            connection = self.driver.module.connect(*arguments[0], **arguments[1])
+            try:
+                self.driver.prepare(connection)
+                if self._init is not None:
+                    self._init(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection, self._arguments = connection, arguments
+        return self.driver.module.__name__
+
+    def _merge(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        names = self.driver.positional[: len(args)]
+        for name in kwargs.keys() & set(names):
+            raise TypeError(f"connect() got {name} twice, by its place and by its name")
+        kwargs, args = {**dict(zip(names, args, strict=False)), **kwargs}, args[len(names) :]
+        for name in kwargs.keys() & self._fixed.keys():
+            if kwargs[name] != self._fixed[name]:
+                raise self.driver.module.InterfaceError(
+                    f"the server has set {name} of the connection, and no client can change it: leave {name} out"
+                )
+        return args, {**kwargs, **self._fixed}
+
+    def commit(self, forget: list[int]) -> None:
+        """As the connection's."""
+        self._forget(forget)
+        self._connection.commit()
+
+    def rollback(self, forget: list[int]) -> None:
+        """As the connection's."""
+        self._forget(forget)
+        self._connection.rollback()
+
+    def checkout_done(self) -> None:
+        """Roll back, and keep the connection for the next checkout, if it can be made as new."""
+        self._cursors.clear()
+        connection = self._connection
+        if connection is None:
+            return
+        is_fit = False
+        try:
+            if self.driver.reset(connection):
+                while self._before:
+                    setattr(connection, *self._before.popitem())
+                if self._reset is not None:
+                    self._reset(connection)
+                is_fit = True
+        finally:
+            if not is_fit:
+                self.teardown()
+
+    def teardown(self) -> None:
+        """Close the connection."""
+        self._cursors.clear()
+        self._before.clear()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    # --- statements ------------------------------------------------------------------------------------
+
+    def execute(
+        self, forget: list[int], number: int, options: Any, operation: str, is_nested: bool, parameters: Any
+    ) -> list[Any]:
+        """Execute a statement with a cursor, which is made with these options if it is new.
+
+        Returns:
+            ``[description, rowcount, lastrowid, rows, is_nested, is_finished]``, with the first rows.
+        """
+        cursor = self._cursor(forget, number, options)
+        self.driver.statement(self._connection, operation)
+        if parameters is None:
+            cursor.driver.execute(operation)
+        else:
+            cursor.driver.execute(operation, unmark(parameters) if is_nested else parameters)
+        return self._reply(cursor)
+
+    def executemany(
+        self, forget: list[int], number: int, options: Any, operation: str, is_nested: bool, rows: list[Any]
+    ) -> list[Any]:
+        """Execute a statement once for each row of parameters; as :meth:`execute`."""
+        cursor = self._cursor(forget, number, options)
+        cursor.driver.executemany(operation, unmark(rows) if is_nested else rows)
+        return self._reply(cursor)
+
+    def executescript(self, forget: list[int], number: int, options: Any, script: str) -> list[Any]:
+        """Execute several statements, with a driver that can; as :meth:`execute`."""
+        cursor = self._cursor(forget, number, options)
+        if isinstance(self.driver, SQLite):
+            self.driver.script(script)
+        cursor.driver.executescript(script)
+        return self._reply(cursor)
+
+    def callproc(
+        self, forget: list[int], number: int, options: Any, name: str, is_nested: bool, parameters: Any
+    ) -> list[Any]:
+        """Call a procedure of the database.
+
+        Returns:
+            its parameters, then what :meth:`execute` returns.
+        """
+        cursor = self._cursor(forget, number, options)
+        given = cursor.driver.callproc(name, *(() if parameters is None else (unmark(parameters),)))
+        return [mark(list(given)) if given is not None else None, *self._reply(cursor)]
+
+    def fetch(self, forget: list[int], number: int, most: int) -> list[Any]:
+        """The next rows.
+
+        Returns:
+            ``[rows, is_nested, is_finished, rowcount]``; there may be fewer rows than wanted, and more to come.
+        """
+        self._forget(forget)
+        cursor = self._cursors[number]
+        return [*cursor.take(most), cursor.driver.rowcount]
+
+    def nextset(self, forget: list[int], number: int) -> list[Any] | None:
+        """Go on to the next set of rows; as :meth:`execute`, or None if there is none."""
+        self._forget(forget)
+        cursor = self._cursors[number]
+        cursor.error = None
+        return self._reply(cursor) if cursor.driver.nextset() else None
+
+    def _cursor(self, forget: list[int], number: int, options: Any) -> _Cursor:
+        self._forget(forget)
+        cursor = self._cursors.get(number)
+        if cursor is None:
+            args, kwargs = options or ((), {})
+            cursor = self._cursors[number] = _Cursor(self._connection.cursor(*args, **kwargs))
+        cursor.error = None
+        return cursor
+
+    def _forget(self, numbers: list[int]) -> None:
+        for number in numbers:
+            cursor = self._cursors.pop(number, None)
+            if cursor is not None:
+                cursor.driver.close()
+
+    @staticmethod
+    def _reply(cursor: _Cursor) -> list[Any]:
+        driver = cursor.driver
+        description = driver.description
+        rows: list[Any] = []
+        is_nested, is_finished = False, True
+        if description is not None:
+            description = [[each if type(each) in SCALARS else str(each) for each in column] for column in description]
+            rows, is_nested, is_finished = cursor.take(FIRST_ROWS)
+        return [description, driver.rowcount, getattr(driver, "lastrowid", None), rows, is_nested, is_finished]
+
+    # --- beyond PEP 249 --------------------------------------------------------------------------------
+
+    def look(self, forget: list[int], number: int | None, name: str) -> list[Any]:
+        """What an attribute of the connection is, or of the cursor with this number."""
+        self._forget(forget)
+        owner, driver = self._owner(number), self.driver
+        readable, methods = (
+            (driver.readable, driver.callable) if number is None else (driver.cursor_readable, driver.cursor_callable)
+        )
+        if name in methods and hasattr(owner, name):
+            return [METHOD, None]
+        if name not in readable or not hasattr(owner, name):
+            return [NO_SUCH, None]
+        value = getattr(owner, name)
+        if name == "text_factory":
+            value = getattr(value, "__name__", "")
+        return [VALUE, mark(value)]
+
+    def invoke(self, forget: list[int], number: int | None, name: str, args: Any, kwargs: Any) -> Any:
+        """Call a method of the connection, or of the cursor with this number."""
+        self._forget(forget)
+        allowed = self.driver.callable if number is None else self.driver.cursor_callable
+        if name not in allowed:
+            raise AttributeError(f"a client may not call {name} of the worker's {self.driver.module.__name__}")
+        return mark(getattr(self._owner(number), name)(*unmark(args), **unmark(kwargs)))
+
+    def assign(self, forget: list[int], name: str, value: Any) -> None:
+        """Set an attribute of the connection, until the checkout ends."""
+        self._forget(forget)
+        if name not in self.driver.writable or not hasattr(self._connection, name):
+            raise AttributeError(
+                f"a client may not set {name} of the worker's {self.driver.module.__name__} connection"
+            )
+        if name == "text_factory":
+            value = {"str": str, "bytes": bytes, "bytearray": bytearray}[value]
+        before = getattr(self._connection, name)
+        setattr(self._connection, name, value)
+        self._before.setdefault(name, before)
+
+    def _owner(self, number: int | None) -> Any:
+        if number is None:
+            return self._connection
+        cursor = self._cursors.get(number)
+        return self._connection.cursor() if cursor is None else cursor.driver
+
+
+_METHODS = (
+    "connect", "commit", "rollback", "execute", "executemany", "executescript", "callproc", "fetch", "nextset", "look",
+    "invoke", "assign",
+)  # fmt: skip
+
+
+def _telling(method: Callable[..., Any], driver: Driver) -> Callable[..., Any]:
+    """The method, whose errors say what their classes keep in C."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except driver.module.Error as error:
+            told = driver.told(error)
+            if told is not None:
+                vars(error)[TOLD] = told
+            raise
+
+    return call
+
+
+class _Cursor:
+    """A cursor of the driver's, and the error that it met on its way to rows that the client has not asked for yet."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+        self.error: Exception | None = None
+
+    def take(self, most: int) -> tuple[list[Sequence[Any]], bool, bool]:
+        """The next rows, whether there is more than plain values in them, and whether they are the last."""
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        rows: list[Sequence[Any]] = []
+        is_nested, room, fetch = False, ROOM, self.driver.fetchone
+        while len(rows) < min(most, MOST_ROWS) and room > 0:
+            try:
+                row = fetch()
+            except Exception as raised:  # whatever it is, the rows before it come first
+                if not rows:
+                    raise
+                self.error = raised
+                break
+            if row is None:
+                return rows, is_nested, True
+            if SCALARS.issuperset(map(type, row)):
+                for value in row:
+                    if type(value) is str or type(value) is bytes:
+                        room -= len(value)
+            else:
+                row = [_plain(value) for value in row]
+                has_parts = any(type(value) is list or type(value) is dict for value in row)
+                is_nested = is_nested or has_parts
+                room -= len(repr(row)) if has_parts else sum(len(value) for value in row if type(value) in (str, bytes))
+            rows.append(row)
+        return rows, is_nested, False
+
+
+def _plain(value: Any) -> Any:
+    return bytes(value) if isinstance(value, (memoryview, bytearray)) else mark(value)
+
+
+def _from_environment() -> Interface:
+    text = os.environ.get("GTASK_DBAPI", "{}")
+    try:
+        arguments = json.loads(text)
+    except ValueError:
+        arguments = None
+    if type(arguments) is not dict:
+        raise ValueError(
+            f"GTASK_DBAPI={text!r}: write the arguments of sqlite3.connect() as a JSON object, such as "
+            '{"database": "/var/lib/app.db"}'
+        )
+    return wrap(sqlite3_module, init=os.environ.get("GTASK_DBAPI_INIT") or None, **arguments)
+
+
+sqlite3 = _from_environment()
+"""For ``gtask-server gtask.server.dbapi:sqlite3``. The environment's ``GTASK_DBAPI`` has the arguments of
+``sqlite3.connect``, a JSON object, and ``GTASK_DBAPI_INIT`` the name of the init hook, ``module:function``."""

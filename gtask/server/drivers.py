@@ -1,0 +1,216 @@
+"""What the worker knows of database drivers beyond PEP 249: how to make a connection fit to be lent again, how to keep
+it from hanging, and which of its attributes a client may see.
+
+Each driver has a :class:`Driver`; for one that is not here :class:`Driver` itself serves.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+__all__ = ["Driver", "driver_of"]
+
+
+class Driver:
+    """Any driver that keeps to PEP 249.
+
+    Args:
+        module: the driver's.
+
+    Attributes:
+        positional: the names of the positional arguments of its ``connect``, as far as they are known.
+        readable: attributes of its connections that a client may read.
+        writable: those that it may set, until the connection is given back.
+        callable: methods of its connections that a client may call, beside those of PEP 249.
+        cursor_readable, cursor_callable: the same of its cursors.
+    """
+
+    positional: tuple[str, ...] = ()
+    readable: frozenset[str] = frozenset()
+    writable: frozenset[str] = frozenset({"autocommit"})
+    callable: frozenset[str] = frozenset()
+    cursor_readable: frozenset[str] = frozenset()
+    cursor_callable: frozenset[str] = frozenset()
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+
+    def prepare(self, connection: Any) -> None:
+        """See to it that a new connection does not hang where it could be interrupted."""
+
+    def statement(self, connection: Any, operation: str) -> None:
+        """Take note of a statement that is about to be executed, as far as it changes the connection itself."""
+
+    def is_alive(self, connection: Any) -> bool:
+        """Whether a connection that has lain idle is worth using; never blocks.
+
+        An idle connection on which there is something to read has been closed by its server, or was told something that
+        is not for the next one who uses it.
+        """
+        if not hasattr(connection, "fileno"):
+            return True
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN | select.POLLRDHUP)
+        return not poll.poll(0)
+
+    def reset(self, connection: Any) -> bool:
+        """Undo what has not been committed, and what the connection has been told of how to work.
+
+        Returns:
+            whether it is as a new one, and may be lent again.
+        """
+        connection.rollback()
+        return True
+
+    def told(self, error: BaseException) -> dict[str, Any] | None:
+        """What the client must be told of an error, so that it can make one like it: see :data:`gtask.wire.dbapi.TOLD`.
+        None if it can make one of this class by itself."""
+        return None
+
+
+class SQLite(Driver):
+    """sqlite3. A connection that has an attached or temporary database, or one in memory, is not lent again."""
+
+    positional = (
+        "database", "timeout", "detect_types", "isolation_level", "check_same_thread", "factory", "cached_statements",
+        "uri",
+    )  # fmt: skip
+    readable = frozenset({"in_transaction", "total_changes", "isolation_level", "autocommit", "text_factory"})
+    writable = frozenset({"isolation_level", "autocommit", "text_factory"})
+    callable = frozenset({"getlimit", "setlimit", "getconfig", "setconfig", "interrupt"})
+
+    steps = 10_000
+    """Of SQLite's machine between two looks for an interruption: some 0.1 ms."""
+
+    _pragma = re.compile(r"\s*PRAGMA\s+(?:\w+\s*\.\s*)?(\w+)\s*([=(]?)", re.IGNORECASE)
+    _looking = frozenset(
+        {
+            "foreign_key_check", "foreign_key_list", "index_info", "index_list", "index_xinfo", "integrity_check",
+            "quick_check", "table_info", "table_list", "table_xinfo",
+        }
+    )  # fmt: skip
+    """Pragmas that take an argument and change nothing."""
+    _of_connection = frozenset(
+        {
+            "automatic_index", "busy_timeout", "cache_size", "defer_foreign_keys", "foreign_keys",
+            "ignore_check_constraints", "legacy_alter_table", "query_only", "read_uncommitted", "recursive_triggers",
+            "reverse_unordered_selects", "synchronous", "temp_store", "trusted_schema",
+        }
+    )  # fmt: skip
+    """Pragmas that set something of the connection, which can be read and set back."""
+    _of_file = frozenset({"application_id", "auto_vacuum", "encoding", "page_size", "user_version"})
+    """Pragmas that set something of the database, which stays."""
+
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__(module)
+        self._settings: dict[str, Any] = {}  # of this connection: what pragmas said before they were changed
+        self._is_settled = True  # nothing was done to it that cannot be undone
+
+    def prepare(self, connection: Any) -> None:
+        self._settings, self._is_settled = {}, True
+        # Python runs its signal handlers in this function: else an interruption would wait for the statement's end.
+        connection.set_progress_handler(_nothing, self.steps)
+
+    def statement(self, connection: Any, operation: str) -> None:
+        found = self._pragma.match(operation)
+        if found is None:
+            return
+        name, sign = found[1].lower(), found[2]
+        if sign == "=" and name in self._of_connection:
+            if name not in self._settings:
+                self._settings[name] = connection.execute(f"PRAGMA {name}").fetchone()[0]
+        elif sign and name not in self._looking | self._of_file:
+            self._is_settled = False
+
+    def script(self, operation: str) -> None:
+        """Take note of a script: what it sets is not known."""
+        if "pragma" in operation.lower():
+            self._is_settled = False
+
+    def is_alive(self, connection: Any) -> bool:
+        return True
+
+    def reset(self, connection: Any) -> bool:
+        if connection.in_transaction:
+            connection.rollback()
+        factory, connection.text_factory = connection.text_factory, str
+        try:
+            return self._is_settled and self._is_one_file(connection) and self._restore(connection)
+        finally:
+            connection.text_factory = factory
+
+    @staticmethod
+    def _is_one_file(connection: Any) -> bool:
+        databases = connection.execute("PRAGMA database_list").fetchall()
+        others = {name for _, name, _ in databases} - {"main", "temp"}
+        if others or not databases[0][2]:
+            return False
+        if len(databases) == 1:
+            return True
+        [count] = connection.execute("SELECT count(*) FROM sqlite_temp_master").fetchone()
+        return not count
+
+    def _restore(self, connection: Any) -> bool:
+        for name, value in self._settings.items():
+            connection.execute(f"PRAGMA {name} = {value}")
+            if connection.execute(f"PRAGMA {name}").fetchone()[0] != value:
+                return False
+        self._settings.clear()
+        return True
+
+
+class Psycopg2(Driver):
+    """psycopg2, for PostgreSQL. A statement that is interrupted is cancelled in the database, too."""
+
+    positional = ("dsn", "connection_factory", "cursor_factory")
+    readable = frozenset(
+        {
+            "autocommit", "closed", "deferrable", "dsn", "encoding", "isolation_level", "notices", "protocol_version",
+            "readonly", "server_version", "status",
+        }
+    )  # fmt: skip
+    writable = frozenset({"autocommit", "deferrable", "isolation_level", "readonly"})
+    callable = frozenset(
+        {
+            "cancel", "get_backend_pid", "get_dsn_parameters", "get_native_connection", "get_parameter_status",
+            "get_transaction_status", "reset", "set_client_encoding", "set_isolation_level", "set_session",
+            "tpc_commit", "tpc_prepare", "tpc_recover", "tpc_rollback",
+        }
+    )  # fmt: skip
+    cursor_readable = frozenset({"query", "statusmessage"})
+    cursor_callable = frozenset({"mogrify"})
+
+    def reset(self, connection: Any) -> bool:
+        if connection.closed:
+            return False
+        connection.reset()
+        return True
+
+    def told(self, error: BaseException) -> dict[str, Any] | None:
+        kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+        diag: Any = getattr(error, "diag", None)
+        parts = {name: getattr(diag, name) for name in dir(diag) if not name.startswith("_")}
+        attributes = {name: getattr(error, name, None) for name in ("pgcode", "pgerror")}
+        return {
+            "classes": [name for name in kinds if name.startswith("psycopg2.")],
+            "attributes": {**attributes, "cursor": None, "diag": parts},
+        }
+
+
+def _nothing() -> int:
+    return 0
+
+
+_KNOWN: dict[str, Callable[[ModuleType], Driver]] = {
+    "sqlite3": SQLite,
+    "psycopg2": Psycopg2,
+}
+
+
+def driver_of(module: ModuleType) -> Driver:
+    """The driver that this module is."""
+    return _KNOWN.get(module.__name__, Driver)(module)

@@ -1,0 +1,49 @@
+"""What :mod:`gtask.dbapi` and :mod:`gtask.server.dbapi` must agree on: a few words, and how tuples travel.
+
+To a database driver ``(1, 2)`` and ``[1, 2]`` mean different things, at any depth, so a tuple that lies in a value is
+marked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["METHOD", "NO_SUCH", "SCALARS", "TOLD", "VALUE", "mark", "unmark"]
+
+NO_SUCH, VALUE, METHOD = range(3)
+"""What a name is to a connection or a cursor, for a client that asks."""
+
+TOLD = "gtask_dbapi"
+"""The attribute in which the worker tells of an error what its class keeps in C: ``{"classes": [full names of it and
+its bases], "attributes": {name: plain value}}``."""
+
+SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+"""What travels as it is, at no cost of looking closer."""
+
+_TUPLE = b"tuple"
+
+
+def mark(value: Any) -> Any:
+    """The value with each tuple in it, or it itself, marked; what it is made of is left as it is."""
+    kind = type(value)
+    if kind in SCALARS:
+        return value
+    if issubclass(kind, tuple):
+        return {_TUPLE: [mark(item) for item in value]}
+    if issubclass(kind, list):
+        return [mark(item) for item in value]
+    if issubclass(kind, dict):
+        return {key: mark(item) for key, item in value.items()}
+    return value
+
+
+def unmark(value: Any) -> Any:
+    """What :func:`mark` was given; subclasses of tuple, list and dict are plain ones now."""
+    kind = type(value)
+    if kind is list:
+        return [unmark(item) for item in value]
+    if kind is dict:
+        if len(value) == 1 and _TUPLE in value:
+            return tuple(map(unmark, value[_TUPLE]))
+        return {key: unmark(item) for key, item in value.items()}
+    return value
