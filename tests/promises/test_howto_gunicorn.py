@@ -23,7 +23,7 @@ def test_program(tmp_path, more):
         server = page.start("start", 1, "-b", "127.0.0.1:0", *log, *more, say="Listening at: ")
         testing.wait_until(lambda: server.get("/") and len(answered(server)) == 2, 30)
         assert "Using worker: gevent" in server.log
-        assert [server.get(page) for page in ("/", "/fibonacci/15", "/version")] == ["it works\n", "610\n", "1\n"]
+        assert [server.get(path) for path in ("/", "/fibonacci/15", "/version")] == ["it works\n", "610\n", "1\n"]
         if not more:
             reload_both(page, server)
 
