@@ -170,7 +170,8 @@ HOMES = {
     "opentelemetry": "tracing",
     "prometheus_client": "prometheus",
     "flask": "integrations.flask",
-    "django": "integrations.django.settings",
+    "django": "integrations.django.settings integrations.django.sqlite3.base integrations.django.sqlite3.creation "
+    "integrations.django.sqlite3.server",
     "bottle": "integrations.bottle",
 }
 """The one home, or the few, of what is dangerous: libraries, forking, chance, and importing by name."""
