@@ -31,7 +31,7 @@ OF_THE_CLIENT = {
     "test_max_checkouts", "test_max_lifetime",
     "test_max_waiting", "test_nested_checkout", "test_open_and_wait", "test_patched_programs", "test_pool_history",
     "test_prometheus_collector", "test_readme", "test_reconnect_failed", "test_released_checkout", "test_reprs",
-    "test_resize",
+    "test_resize", "test_sqlalchemy", "test_sqlalchemy_postgresql",
     "test_server_down_costs_nothing", "test_settling", "test_several_greenlets_share_a_checkout", "test_shedding",
     "test_stats", "test_strict_order_with_one_worker", "test_structlog", "test_submit", "test_surge", "test_threads",
     "test_tool_top", "test_tuning_document", "test_worker_count", "test_worker_death_sticks",

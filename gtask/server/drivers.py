@@ -162,6 +162,14 @@ class SQLite(Driver):
         self._is_settled = True  # nothing was done to it that cannot be undone
         self._file: tuple[str, os.stat_result] | None = None
 
+    def connect(self, *args: Any, **kwargs: Any) -> Any:
+        if "database" not in kwargs:
+            raise self.module.InterfaceError(
+                "no database is named: the client gives its file, or the server does, by wrap(sqlite3, database=...) or "
+                "GTASK_DBAPI"
+            )
+        return super().connect(*args, **kwargs)
+
     def prepare(self, connection: Any) -> None:
         self._settings, self._is_settled = {}, True
         self._file = None

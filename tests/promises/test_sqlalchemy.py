@@ -184,6 +184,13 @@ def test_the_server_chooses_the_database(operator, create_engine, monkeypatch):
         pass
 
 
+def test_nobody_chooses_a_database(address, create_engine):
+    """That is an error, which says what to do."""
+    engine = create_engine(f"sqlite+gtask:///?address={address}")
+    with pytest.raises(sqlalchemy.exc.InterfaceError, match="no database is named.*GTASK_DBAPI"), engine.connect():
+        pass
+
+
 def test_options_of_the_client(url, create_engine):
     """They are in the query, as JSON or as text; what makes no sense is refused."""
     engine = create_engine(f"{url}&gtask_timeout=2.5&gtask_logs=false&gtask_max_idle=null&gtask_name=web")
