@@ -164,9 +164,9 @@ class SQLite(Driver):
 
     def connect(self, *args: Any, **kwargs: Any) -> Any:
         if "database" not in kwargs:
-            raise self.module.InterfaceError(
-                "no database is named: the client gives its file, or the server does, by wrap(sqlite3, database=...) or "
-                "GTASK_DBAPI"
+            raise TypeError(
+                "no database is named: either the client names its file, or the server does, by "
+                "wrap(sqlite3, database=...) or by GTASK_DBAPI"
             )
         return super().connect(*args, **kwargs)
 
