@@ -32,6 +32,9 @@ OF_THE_CLIENT = {
     "test_server_down_costs_nothing", "test_settling", "test_several_greenlets_share_a_checkout", "test_shedding",
     "test_stats", "test_strict_order_with_one_worker", "test_structlog", "test_submit", "test_surge", "test_threads",
     "test_tool_top", "test_tuning_document", "test_worker_count", "test_worker_death_sticks",
+    "test_flask_extension", "test_django_settings", "test_bottle_plugin", "test_disconnect_cancels",
+    "test_web_applications", "test_web_process_changes", "test_quick_page_stays_quick",
+    "test_howto_flask", "test_howto_django", "test_howto_gunicorn",
 }  # fmt: skip
 """Promises of the client, whose servers and programs show nothing that others do not show."""
 

@@ -16,6 +16,7 @@ import pytest
 
 import gtask
 from gtask import testing
+from tests import web
 
 ROOT = Path(gtask.__file__).parents[1]
 COMMAND = [sys.executable, str(ROOT / "bin" / "gtask-server")]
@@ -169,3 +170,10 @@ def operator(tmp_path, monkeypatch, nothing_is_left_behind):
     yield operator
     for server in operator.servers:
         server.clean_up()
+
+
+@pytest.fixture
+def site(tmp_path, nothing_is_left_behind):
+    """A gtask-server of ``tests/apps/jobs.py``, and web servers before it; see :class:`tests.web.Site`."""
+    with web.site(tmp_path) as site:
+        yield site

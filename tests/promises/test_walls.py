@@ -37,13 +37,18 @@ ARROWS = {
     "prometheus": "stats",
     "testing": "address spawn",
     "integrations": "",
-    "integrations.django": "",
+    "integrations.django": "integrations.django.settings",
     "integrations.django.sqlite3": "",
     "integrations.django.sqlite3.base": "dbapi integrations.django.sqlite3.creation "
     "integrations.django.sqlite3.greenlets",
     "integrations.django.sqlite3.creation": "",
     "integrations.django.sqlite3.greenlets": "",
     "integrations.django.sqlite3.server": "server.dbapi",
+    "integrations.configured": "gtask",
+    "integrations.wsgi": "gtask",
+    "integrations.flask": "gtask logdefer integrations.configured integrations.wsgi",
+    "integrations.django.settings": "gtask integrations.configured",
+    "integrations.bottle": "gtask integrations.configured integrations.wsgi",
     "dbapi": "client.client dbapi.clients dbapi.connection dbapi.cursor dbapi.errors dbapi.known dbapi.module",
     "dbapi.clients": "client.client",
     "dbapi.connection": "errors client.client dbapi.cursor dbapi.driver dbapi.known wire.dbapi",
@@ -147,11 +152,11 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 HOMES = {
     "msgpack": "wire.codec",
     "gevent": "client.calls client.connection client.connector client.loop dbapi.clients "
-    "integrations.django.sqlite3.greenlets testing",
+    "integrations.django.sqlite3.greenlets testing integrations.wsgi",
     "socket": "address server.jsonpeer server.listener server.master server.replies server.scrapes server.systemd "
     "server.worker tool.conversation",
     "select": "server.drivers server.keeper server.listener server.master server.process server.scrapes "
-    "tool.conversation tool.top",
+    "tool.conversation tool.top integrations.wsgi",
     "fork": "server.embed server.process",
     "subprocess": "spawn",
     "ctypes": "server.process",
@@ -166,6 +171,10 @@ HOMES = {
     "rich": "tool.top",
     "opentelemetry": "tracing",
     "prometheus_client": "prometheus",
+    "flask": "integrations.flask",
+    "django": "integrations.django.settings integrations.django.sqlite3.base integrations.django.sqlite3.creation "
+    "integrations.django.sqlite3.server",
+    "bottle": "integrations.bottle",
 }
 """The one home, or the few, of what is dangerous: libraries, forking, chance, and importing by name."""
 
@@ -442,7 +451,7 @@ def test_every_public_name_can_be_had():
 
 
 EMPTY = {
-    "wire", "client", "server", "tool", "integrations", "integrations.django", "integrations.django.sqlite3",
+    "wire", "client", "server", "tool", "integrations", "integrations.django.sqlite3",
 }  # fmt: skip
 """Packages that are no more than their modules."""
 
