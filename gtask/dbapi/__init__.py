@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 from gtask.client.client import Client
-from gtask.dbapi import clients, driver
+from gtask.dbapi import clients
 from gtask.dbapi.connection import Connection
 from gtask.dbapi.cursor import Cursor
 from gtask.dbapi.errors import (
@@ -34,6 +34,7 @@ from gtask.dbapi.errors import (
     ProgrammingError,
     Warning,
 )
+from gtask.dbapi.known import named
 from gtask.dbapi.module import DriverModule
 
 __all__ = [
@@ -81,7 +82,7 @@ def connect(address: str | Client, /, *args: Any, like: str | None = None, **arg
             ``InterfaceError`` if the server has set an argument otherwise.
     """
     client = address if isinstance(address, Client) else clients.shared(address)
-    return Connection(client, driver.named(like) if like is not None else None, args, arguments)
+    return Connection(client, named(like) if like is not None else None, args, arguments)
 
 
 def module(address: str | Client, like: str = "sqlite3", **options: Any) -> DriverModule:
@@ -98,7 +99,7 @@ def module(address: str | Client, like: str = "sqlite3", **options: Any) -> Driv
     """
     if isinstance(address, Client) and options:
         raise TypeError(f"{', '.join(options)}: give these options to the Client that you have made")
-    known = driver.named(like)
+    known = named(like)
     if isinstance(address, Client):
         return DriverModule(known, lambda: address)
     options = {"refork_after_error": False, **options}

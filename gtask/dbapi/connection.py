@@ -8,7 +8,7 @@ from typing import Any
 
 from gtask import errors
 from gtask.client.client import Client
-from gtask.dbapi import driver as drivers
+from gtask.dbapi import known
 from gtask.dbapi.cursor import Cursor
 from gtask.dbapi.driver import Driver
 from gtask.wire.dbapi import NO_SUCH, VALUE, mark, unmark
@@ -30,12 +30,17 @@ class Connection:
     _own = frozenset({"driver", "row_factory"})
 
     def __init__(self, client: Client, driver: Driver | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.driver = driver if driver is not None else drivers.known("")
-        self.row_factory: Any = None
+        self.driver = driver if driver is not None else known.known("")
+        kwargs, self.row_factory = self.driver.arguments(kwargs)
         self._forgotten: list[int] = []
         self._last_number = 0
         self._is_lost = False
-        self._checkout: Any = client.checkout()
+        self._checkout: Any
+        try:
+            self._checkout = client.checkout()
+        except errors.Error as error:
+            translated = self.driver.translated(error)
+            raise translated from translated.__cause__
         try:
             places = [_plain(value) for value in args]
             name = self.call("connect", places, {key: _plain(value) for key, value in kwargs.items()})
@@ -43,31 +48,33 @@ class Connection:
             self.close()  # the error knows this frame, and would hold the worker as long as it lives
             raise
         if driver is None:
-            self.driver = drivers.known(name)
+            self.driver = known.known(name)
 
     def __repr__(self) -> str:
         return f"<Connection by {self.driver.name}: {'closed' if self._checkout is None else self._checkout!r}>"
 
     # --- PEP 249 ---------------------------------------------------------------------------------------
 
-    def cursor(self, *args: Any, factory: Callable[[Connection], Cursor] = Cursor, **kwargs: Any) -> Cursor:
+    def cursor(self, *args: Any, factory: Callable[[Connection], Cursor] | None = None, **kwargs: Any) -> Cursor:
         """A cursor; never blocks.
 
         Args:
-            factory: makes it of this connection: a subclass of :class:`Cursor`, as sqlite3's takes one of its own.
+            factory: makes it of this connection: a subclass of :class:`Cursor`, as sqlite3's takes one of its own; by
+                default the class for this driver.
             args, kwargs: for the driver's ``cursor``, as far as they can travel.
 
         Raises:
             TypeError: the factory made something else.
         """
         self.check_open()
-        cursor = factory(self)
+        make: Any = factory or self.driver.cursor_class or Cursor
+        cursor = make(self)
         if not isinstance(cursor, Cursor):
             raise TypeError(f"factory={factory!r} must make a gtask.dbapi.Cursor, and not {cursor!r}")
-        if args or kwargs:
-            cursor.options = [list(args), kwargs]
         if self.row_factory is not None:
             cursor.row_factory = self.row_factory
+        if args or kwargs:
+            cursor.configure(args, kwargs)
         return cursor
 
     def commit(self) -> None:
@@ -118,7 +125,8 @@ class Connection:
             return self.driver.exceptions[name]
         if name == "closed" and (self._checkout is None or self._is_lost):
             return 1
-        return self.look(None, name)
+        local = self.driver.attribute(name)
+        return local if local is not None else self.look(None, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_") or name in self._own:
@@ -137,13 +145,18 @@ class Connection:
         """Call a method of the worker's :class:`gtask.server.dbapi.Database`, with the driver's errors."""
         self.check_open()
         forgotten, self._forgotten = self._forgotten, []
+        checkout = self._checkout
         try:
-            return self._checkout.call(method, forgotten, *args, **kwargs)
+            return checkout.call(method, forgotten, *args, **kwargs)
         except errors.Error as error:
             self._is_lost = self._is_lost or error.sticky
             translated = self.driver.translated(error)
             if translated is error:
                 raise
+        except BaseException as interruption:
+            self._is_lost = True
+            checkout.cancel(f"{method} was interrupted by {type(interruption).__name__}")  # also if it was just done
+            raise
         try:
             raise translated
         finally:
@@ -171,7 +184,8 @@ class Connection:
             )
 
         def method(*args: Any, **kwargs: Any) -> Any:
-            return unmark(self.call("invoke", number, name, mark(list(args)), mark(kwargs)))
+            given = [self.driver.parameter(each) for each in args]
+            return unmark(self.call("invoke", number, name, given, mark(kwargs)))
 
         method.__name__ = method.__qualname__ = name
         return method

@@ -78,6 +78,10 @@ class Cursor:
     def __repr__(self) -> str:
         return f"<Cursor {self._number} of {self.connection!r}>"
 
+    def configure(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Take the arguments of the connection's ``cursor``, which are for the driver's."""
+        self.options = [list(args), kwargs]
+
     # --- statements ------------------------------------------------------------------------------------
 
     def execute(self, operation: str, parameters: Any = None) -> Cursor:
@@ -211,7 +215,8 @@ class Cursor:
         """What the driver's cursors have beyond PEP 249, as far as the server offers it."""
         if name.startswith("_"):
             raise AttributeError(name)
-        return self.connection.look(self._number, name)
+        local = self._driver.attribute(name)
+        return local if local is not None else self.connection.look(self._number, name)
 
     # --- helpers ---------------------------------------------------------------------------------------
 
@@ -244,12 +249,16 @@ class Cursor:
                 raise error
         if self._is_finished:
             return False
-        self._batch = min(2 * self._batch, MOST)
         rows, is_nested, self._is_finished, self.rowcount = self.connection.call(
-            "fetch", self._number, max(wanted, self._batch)
+            "fetch", self._number, self._enlarged(wanted)
         )
         self._add(rows, is_nested)
         return bool(rows)
+
+    def _enlarged(self, wanted: int) -> int:
+        """How many rows to ask for instead."""
+        self._batch = min(2 * self._batch, MOST)
+        return max(wanted, self._batch)
 
     def _give(self, size: int) -> list[Any]:
         take = self._rows.popleft

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import importlib
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +12,10 @@ from gtask import errors
 from gtask.dbapi import errors as pep249
 from gtask.wire.dbapi import SCALARS, mark
 
-__all__ = ["Driver", "known", "named"]
+__all__ = ["Driver", "SQLite"]
+
+
+_CAST = "; cast the column in the statement, such as to text, or have the server's init hook register what converts it"
 
 
 class Driver:
@@ -24,7 +24,12 @@ class Driver:
     Args:
         name: of its module.
         module: that, or None if this process has not imported it: then errors are of the classes of ``gtask.dbapi``.
+
+    Attributes:
+        cursor_class: what cursors are; None for :class:`gtask.dbapi.Cursor`.
     """
+
+    cursor_class: Any = None
 
     def __init__(self, name: str, module: ModuleType | None) -> None:
         self.name = name
@@ -48,10 +53,22 @@ class Driver:
     def translated(self, error: errors.Error) -> Exception:
         """What is raised for an error of gtask's."""
         if isinstance(error, errors.RemoteError) and not isinstance(error, errors.SetupError):
+            if isinstance(error, errors.EncodeError) and "cannot travel" in str(error):
+                return pep249.combined(error, self.exceptions["NotSupportedError"], _CAST)
             return pep249.of_driver(error, self.name, self.exceptions["Error"]) or error
         if isinstance(error, errors.EncodeError):
             return pep249.combined(error, self.exceptions["ProgrammingError"])
         return pep249.combined(error, self.exceptions["OperationalError"])
+
+    # --- connections -----------------------------------------------------------------------------------
+
+    def arguments(self, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """The arguments of ``connect`` as they travel, and the ``row_factory`` that they have asked for."""
+        return given, None
+
+    def attribute(self, name: str) -> Any:
+        """What connections and cursors have under this name without asking the worker; None for nothing."""
+        return None
 
     # --- values ----------------------------------------------------------------------------------------
 
@@ -162,32 +179,3 @@ class SQLite(Driver):
             )
 
         return {"register_converter": register_converter}
-
-
-_KNOWN: dict[str, type[Driver]] = {"sqlite3": SQLite}
-
-
-def named(name: str) -> Driver:
-    """The driver of that name, which is imported.
-
-    Raises:
-        ImportError: it cannot be.
-        TypeError: it is no driver.
-    """
-    module = importlib.import_module(name)
-    if not isinstance(getattr(module, "Error", None), type):
-        raise TypeError(f"like={name!r}: {name} is no database driver, it has no Error (PEP 249)")
-    for part in ("errors", "err"):  # where drivers keep classes beside PEP 249's
-        with contextlib.suppress(ImportError):
-            importlib.import_module(f"{name}.{part}")
-    return _driver(name, module)
-
-
-def known(name: str) -> Driver:
-    """The driver of that name as far as this process has imported it."""
-    return _driver(name, sys.modules.get(name))
-
-
-@lru_cache(maxsize=32)
-def _driver(name: str, module: ModuleType | None) -> Driver:
-    return _KNOWN.get(name, Driver)(name, module) if module is not None else Driver(name, None)

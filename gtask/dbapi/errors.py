@@ -78,10 +78,21 @@ NAMES = (
 )  # fmt: skip
 
 
-def combined(error: errors.Error, base: type[Exception]) -> Exception:
-    """An error of gtask as one that is of a driver's class, too, with the same traceback, causes and notes."""
-    twin: Exception = _class((type(error), base))(*error.args)
+def combined(error: errors.Error, base: type[Exception], advice: str = "") -> Exception:
+    """An error of gtask as one that is of a driver's class, too, with the same traceback, causes and notes.
+
+    No class can be of both where each is built on a structure in C, as ``gtask.CallTimeout`` on TimeoutError's and the
+    errors of psycopg2. Then it is a ``gtask.FatalError`` or ``gtask.Error``, and the error of gtask is its cause.
+
+    Args:
+        error: of gtask.
+        base: the driver's class.
+        advice: for the end of its text.
+    """
+    twin: Exception = _class((type(error), base))(*((f"{error}{advice}",) if advice else error.args))
     _resemble(twin, error)
+    if not isinstance(twin, type(error)):
+        twin.__cause__ = error
     return twin
 
 
@@ -128,7 +139,7 @@ def _class(classes: tuple[type[errors.Error], type[Exception]]) -> type[Exceptio
     kind, base = classes
     try:
         return type(kind.__name__, classes, {"__module__": kind.__module__})
-    except TypeError:  # both are written in C: gtask.FatalError is not
+    except TypeError:
         general = errors.FatalError if issubclass(kind, errors.FatalError) else errors.Error
         return type(kind.__name__, (general, base), {"__module__": kind.__module__})
 

@@ -6,10 +6,12 @@ back when a checkout ends, and the next one that asks for a connection with the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pkgutil
 import sqlite3 as sqlite3_module
+from collections import deque
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -40,9 +42,11 @@ def wrap(
     Args:
         module: the driver, a module as PEP 249 describes it: ``sqlite3``, ``psycopg2``, ``pymysql``...
         init: called in the worker with each new connection of the driver; here its functions, aggregates, collations
-            and converters are registered. It may be a name, ``"module:function"``.
+            and converters are registered. It may be a name, ``"module:function"``. With psycopg2 it is called again
+            when a checkout has ended, for the database then forgets what it was told.
         reset: called in the worker with the connection when a checkout has ended and what it had not committed is
-            rolled back, before the connection is lent again. If it raises, the connection is closed instead.
+            rolled back, before the connection is lent again. If it raises, the connection is closed instead. What the
+            hooks do in the database is committed.
         connect_arguments: for the driver's ``connect``. A client may add others, and cannot change these.
 
     Returns:
@@ -95,16 +99,21 @@ class Database:
         ):
             self.teardown()
         if self._connection is None:
-            connection = self.driver.module.connect(*arguments[0], **arguments[1])
+            connection = self.driver.connect(*arguments[0], **arguments[1])
             try:
                 self.driver.prepare(connection)
-                if self._init is not None:
-                    self._init(connection)
+                self._run(self._init, connection)
             except BaseException:
                 connection.close()
                 raise
             self._connection, self._arguments = connection, arguments
         return self.driver.module.__name__
+
+    @staticmethod
+    def _run(hook: Hook | None, connection: Any) -> None:
+        if hook is not None:
+            hook(connection)
+            connection.commit()
 
     def _merge(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         names = self.driver.positional[: len(args)]
@@ -137,10 +146,12 @@ class Database:
         is_fit = False
         try:
             if self.driver.reset(connection):
+                if self.driver.forgets:
+                    self._before.clear()
+                    self._run(self._init, connection)
                 while self._before:
                     setattr(connection, *self._before.popitem())
-                if self._reset is not None:
-                    self._reset(connection)
+                self._run(self._reset, connection)
                 is_fit = True
         finally:
             if not is_fit:
@@ -152,7 +163,8 @@ class Database:
         self._before.clear()
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with contextlib.suppress(*self.driver.failures):  # it may be lost already
+                connection.close()
 
     # --- statements ------------------------------------------------------------------------------------
 
@@ -222,7 +234,8 @@ class Database:
         cursor = self._cursors.get(number)
         if cursor is None:
             args, kwargs = options or ((), {})
-            cursor = self._cursors[number] = _Cursor(self._connection.cursor(*args, **kwargs))
+            made = self.driver.cursor(self._connection, args, kwargs)
+            cursor = self._cursors[number] = _Cursor(made, self.driver.fetches_many(made))
         cursor.error = None
         return cursor
 
@@ -235,12 +248,14 @@ class Database:
     @staticmethod
     def _reply(cursor: _Cursor) -> list[Any]:
         driver = cursor.driver
+        if cursor.many is not None:
+            cursor.many(0)  # so that it has a description, and stays where it is
         description = driver.description
         rows: list[Any] = []
         is_nested, is_finished = False, True
         if description is not None:
             description = [[each if type(each) in SCALARS else str(each) for each in column] for column in description]
-            rows, is_nested, is_finished = cursor.take(FIRST_ROWS)
+            rows, is_nested, is_finished = cursor.take(FIRST_ROWS if cursor.many is None else 0)
         return [description, driver.rowcount, getattr(driver, "lastrowid", None), rows, is_nested, is_finished]
 
     # --- beyond PEP 249 --------------------------------------------------------------------------------
@@ -286,7 +301,7 @@ class Database:
         if number is None:
             return self._connection
         cursor = self._cursors.get(number)
-        return self._connection.cursor() if cursor is None else cursor.driver
+        return self.driver.cursor(self._connection, (), {}) if cursor is None else cursor.driver
 
 
 _METHODS = (
@@ -311,11 +326,19 @@ def _telling(method: Callable[..., Any], driver: Driver) -> Callable[..., Any]:
 
 
 class _Cursor:
-    """A cursor of the driver's, and the error that it met on its way to rows that the client has not asked for yet."""
+    """A cursor of the driver's, and the error that it met on its way to rows that the client has not asked for yet.
 
-    def __init__(self, driver: Any) -> None:
+    Args:
+        driver: the cursor.
+        many: what fetches just as many rows as the client asks for, where that matters; see
+            :meth:`gtask.server.drivers.Driver.fetches_many`.
+    """
+
+    def __init__(self, driver: Any, many: Callable[[int], list[Any]] | None) -> None:
         self.driver = driver
+        self.many = many
         self.error: Exception | None = None
+        self._fetched: deque[Any] = deque()  # by ``many``, but there was no room for them in the reply
 
     def take(self, most: int) -> tuple[list[Sequence[Any]], bool, bool]:
         """The next rows, whether there is more than plain values in them, and whether they are the last."""
@@ -323,8 +346,13 @@ class _Cursor:
         if error is not None:
             raise error
         rows: list[Sequence[Any]] = []
+        most = min(most, MOST_ROWS)
         is_nested, room, fetch = False, ROOM, self.driver.fetchone
-        while len(rows) < min(most, MOST_ROWS) and room > 0:
+        if self.many is not None:
+            if len(self._fetched) < most:
+                self._fetched.extend(self.many(most - len(self._fetched)))
+            fetch = self._next_fetched
+        while len(rows) < most and room > 0:
             try:
                 row = fetch()
             except Exception as raised:  # whatever it is, the rows before it come first
@@ -346,9 +374,12 @@ class _Cursor:
             rows.append(row)
         return rows, is_nested, False
 
+    def _next_fetched(self) -> Any:
+        return self._fetched.popleft() if self._fetched else None
+
 
 def _plain(value: Any) -> Any:
-    return bytes(value) if isinstance(value, (memoryview, bytearray)) else mark(value)
+    return bytes(value) if isinstance(value, bytearray) else mark(value)
 
 
 def _from_environment() -> Interface:

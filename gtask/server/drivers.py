@@ -6,12 +6,15 @@ Each driver has a :class:`Driver`; for one that is not here :class:`Driver` itse
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
+
+from gtask.wire.dbapi import Verbatim
 
 __all__ = ["Driver", "driver_of"]
 
@@ -24,6 +27,8 @@ class Driver:
 
     Attributes:
         positional: the names of the positional arguments of its ``connect``, as far as they are known.
+        forgets: whether ``reset`` undoes all that was done to the connection, also by the init hook, so that this must
+            run again.
         readable: attributes of its connections that a client may read.
         writable: those that it may set, until the connection is given back.
         callable: methods of its connections that a client may call, beside those of PEP 249.
@@ -31,6 +36,7 @@ class Driver:
     """
 
     positional: tuple[str, ...] = ()
+    forgets = False
     readable: frozenset[str] = frozenset()
     writable: frozenset[str] = frozenset({"autocommit"})
     callable: frozenset[str] = frozenset()
@@ -40,6 +46,10 @@ class Driver:
     def __init__(self, module: ModuleType) -> None:
         self.module = module
 
+    def connect(self, *args: Any, **kwargs: Any) -> Any:
+        """Open a connection of the driver's."""
+        return self.module.connect(*args, **kwargs)
+
     def prepare(self, connection: Any) -> None:
         """See to it that a new connection does not hang where it could be interrupted."""
 
@@ -47,13 +57,13 @@ class Driver:
         """Take note of a statement that is about to be executed, as far as it changes the connection itself."""
 
     def is_alive(self, connection: Any) -> bool:
-        """Whether a connection that has lain idle is worth using; never blocks.
+        """Whether a connection that has lain idle is worth using.
 
         An idle connection on which there is something to read has been closed by its server, or was told something that
-        is not for the next one who uses it.
+        is not for the next one who uses it. Where that cannot be seen it is asked something.
         """
         if not hasattr(connection, "fileno"):
-            return True
+            return self._answers(connection)
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLIN | select.POLLRDHUP)
         return not poll.poll(0)
@@ -64,8 +74,35 @@ class Driver:
         Returns:
             whether it is as a new one, and may be lent again.
         """
-        connection.rollback()
+        try:
+            connection.rollback()
+        except self.failures:
+            return False
         return True
+
+    def _answers(self, connection: Any) -> bool:
+        try:
+            cursor = connection.cursor()
+            cursor.execute("SELECT 1")
+            cursor.fetchall()
+            cursor.close()
+        except self.failures:
+            return False
+        return self.reset(connection)
+
+    @property
+    def failures(self) -> tuple[type[Exception], ...]:
+        """What its connections raise when they are lost."""
+        return self.module.Error, OSError
+
+    def cursor(self, connection: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """A cursor of the driver's, whose rows are sequences."""
+        return connection.cursor(*args, **kwargs)
+
+    def fetches_many(self, cursor: Any) -> Callable[[int], list[Any]] | None:
+        """What fetches that many rows with this cursor, if no more must be fetched than the client asks for; None if
+        rows may be fetched one by one, and before they are asked for."""
+        return None
 
     def told(self, error: BaseException) -> dict[str, Any] | None:
         """What the client must be told of an error, so that it can make one like it: see :data:`gtask.wire.dbapi.TOLD`.
@@ -177,9 +214,15 @@ class SQLite(Driver):
 
 
 class Psycopg2(Driver):
-    """psycopg2, for PostgreSQL. A statement that is interrupted is cancelled in the database, too."""
+    """psycopg2, for PostgreSQL. A statement that is interrupted is cancelled in the database, too.
+
+    For that the worker, not libpq, waits for the database: psycopg2 has a wait callback in this process. With one it
+    does not know COPY nor large objects; an init hook that needs them sets ``psycopg2.extensions.set_wait_callback``
+    to None meanwhile, and can then not be interrupted.
+    """
 
     positional = ("dsn", "connection_factory", "cursor_factory")
+    forgets = True
     readable = frozenset(
         {
             "autocommit", "closed", "deferrable", "dsn", "encoding", "isolation_level", "notices", "protocol_version",
@@ -189,19 +232,63 @@ class Psycopg2(Driver):
     writable = frozenset({"autocommit", "deferrable", "isolation_level", "readonly"})
     callable = frozenset(
         {
-            "cancel", "get_backend_pid", "get_dsn_parameters", "get_native_connection", "get_parameter_status",
-            "get_transaction_status", "reset", "set_client_encoding", "set_isolation_level", "set_session",
-            "tpc_commit", "tpc_prepare", "tpc_recover", "tpc_rollback",
+            "get_backend_pid", "get_dsn_parameters", "get_parameter_status", "get_transaction_status", "reset",
+            "set_client_encoding", "set_isolation_level", "set_session", "tpc_begin", "tpc_commit", "tpc_prepare",
+            "tpc_rollback",
         }
     )  # fmt: skip
     cursor_readable = frozenset({"query", "statusmessage"})
     cursor_callable = frozenset({"mogrify"})
 
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__(module)
+        module.extensions.register_adapter(Verbatim, module.extensions.AsIs)
+
+    def connect(self, *args: Any, **kwargs: Any) -> Any:
+        for name in ("cursor_factory", "connection_factory"):
+            if kwargs.get(name) is not None:
+                raise self.module.NotSupportedError(
+                    f"{name} is for the client's connect() and cursor(): the worker sends rows as tuples"
+                )
+        self.module.extensions.set_wait_callback(self._wait)
+        return self.module.connect(*args, **kwargs)
+
+    def _wait(self, connection: Any) -> None:
+        extensions = self.module.extensions
+        try:
+            while (state := connection.poll()) != extensions.POLL_OK:
+                poll = select.poll()
+                poll.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+                poll.poll()
+        except self.module.Error:
+            raise
+        except BaseException:  # an interruption; psycopg2 closes the connection then
+            with contextlib.suppress(self.module.Error):  # there may be nothing to cancel yet
+                connection.cancel()
+            raise
+
+    def is_alive(self, connection: Any) -> bool:
+        return not connection.closed and super().is_alive(connection)
+
     def reset(self, connection: Any) -> bool:
+        """psycopg2 rolls back, has the database DISCARD ALL, and sets what it needs of the session: nothing is left
+        of temporary tables, prepared statements, LISTEN, the locks of the session, or levels of isolation."""
         if connection.closed:
             return False
-        connection.reset()
+        try:
+            connection.reset()
+        except self.failures:  # it is lost, or the client has begun a transaction in autocommit
+            return False
+        connection.notices, connection.notifies = [], []
         return True
+
+    def cursor(self, connection: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        return connection.cursor(*args, **{**kwargs, "cursor_factory": self.module.extensions.cursor})
+
+    def fetches_many(self, cursor: Any) -> Callable[[int], list[Any]] | None:
+        """A named cursor is one of the database's: it matters which row it is at, and each fetch is a way there."""
+        many: Callable[[int], list[Any]] | None = None if cursor.name is None else cursor.fetchmany
+        return many
 
     def told(self, error: BaseException) -> dict[str, Any] | None:
         kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]

@@ -58,6 +58,7 @@ class Idle:
     """A connection that has a socket."""
 
     def __init__(self, sock):
+        self.sock = sock
         self.fileno = sock.fileno
         self.rolled_back = 0
 
@@ -79,7 +80,42 @@ def test_idle_connections():
         assert not driver.is_alive(connection)
         assert driver.reset(connection)
     assert connection.rolled_back == 1
-    assert driver.is_alive(object())
+
+
+def test_idle_connections_without_a_descriptor():
+    """They are asked something: one that does not answer is not used again."""
+    driver = Driver(sqlite3)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE t (n)")
+        connection.execute("INSERT INTO t VALUES (1)")
+        assert driver.is_alive(connection)
+        assert not connection.in_transaction
+    assert not driver.is_alive(connection)
+
+
+class Lost:
+    """A connection whose database is gone."""
+
+    def rollback(self):
+        raise BrokenPipeError
+
+    def close(self):
+        raise sqlite3.OperationalError("lost")
+
+
+def test_lost_connections(monkeypatch):
+    """They are no failure of the worker's, which opens another one."""
+    connections = [Lost(), Idle(socket.socket())]
+    monkeypatch.setattr(Driver, "connect", lambda driver: connections[0])
+    driver = Driver(sqlite3)
+    database = dbapi.Database(driver, None, None, {})
+    database.connect([], [], {})
+    del connections[0]
+    database.checkout_done()
+    with closing(connections[0].sock):
+        database.connect([], [], {})
+        database.checkout_done()
+        assert connections[0].rolled_back == 1
 
 
 def test_known_drivers():
