@@ -14,6 +14,9 @@ import gtask
 from gtask import testing
 from gtask.spawn import SpawnedServer
 
+collect_ignore = ["compliance/sqlalchemy"]
+"""The suite of another project, which is run by a command of its own."""
+
 _numbers = itertools.count(1)
 
 OF_THE_CLIENT = {

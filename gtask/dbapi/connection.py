@@ -20,18 +20,24 @@ class Connection:
     """As PEP 249 says, made by :func:`gtask.dbapi.connect`.
 
     What else the driver's connections have, such as ``isolation_level`` or ``autocommit``, is there as far as the
-    server offers it. In a ``with`` block it commits at the end, or rolls back if an exception has come; it stays open.
+    server offers it. So are ``execute``, ``executemany`` and ``executescript``, which are those of a new cursor, where
+    the driver's connections may have them. In a ``with`` block it commits at the end, or rolls back if an exception has
+    come; it stays open.
 
     Attributes:
         driver: the driver, as it is known here.
         row_factory: for new cursors: what makes a row of the cursor and a tuple, as sqlite3's; None for tuples.
+        notices: what the database has said beside results; the last 50, for you to read and remove.
+        casters: {type code: what makes a value of the database's text, or of None}; see :meth:`cast_here`.
     """
 
-    _own = frozenset({"driver", "row_factory"})
+    _own = frozenset({"driver", "row_factory", "notices", "casters"})
 
     def __init__(self, client: Client, driver: Driver | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.driver = driver if driver is not None else known.known("")
         kwargs, self.row_factory = self.driver.arguments(kwargs)
+        self.notices: list[str] = []
+        self.casters: dict[Any, Callable[[Any], Any]] = {}
         self._forgotten: list[int] = []
         self._last_number = 0
         self._is_lost = False
@@ -102,30 +108,32 @@ class Connection:
         else:
             self.rollback()
 
-    # --- shortcuts, as sqlite3's -----------------------------------------------------------------------
+    def cast_here(self, caster: Callable[[Any], Any], type_codes: Iterable[Any]) -> None:
+        """Have the values of columns made in this process from now on, of what the database has sent.
 
-    def execute(self, operation: str, parameters: Any = None) -> Cursor:
-        """Make a cursor, and execute a statement with it; see :meth:`Cursor.execute`."""
-        return self.cursor().execute(operation, parameters)
+        Args:
+            caster: makes a value of the database's text, or of None; called for each value.
+            type_codes: of the columns, as descriptions have them.
 
-    def executemany(self, operation: str, rows: Iterable[Any]) -> Cursor:
-        """Make a cursor, and execute a statement with it for each row; see :meth:`Cursor.executemany`."""
-        return self.cursor().executemany(operation, rows)
-
-    def executescript(self, script: str) -> Cursor:
-        """Make a cursor, and execute several statements with it; see :meth:`Cursor.executescript`."""
-        return self.cursor().executescript(script)
+        Raises:
+            Exception: the driver's ``NotSupportedError``, if it cannot leave the text as it is.
+        """
+        codes = list(type_codes)
+        self.call("cast_there", codes)
+        self.casters.update(dict.fromkeys(codes, caster))
 
     # --- what the driver's connections have beyond PEP 249 ---------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        if name in self.driver.shortcuts:
+            return getattr(self.cursor(), name)
         if name in self.driver.exceptions:
             return self.driver.exceptions[name]
         if name == "closed" and (self._checkout is None or self._is_lost):
             return 1
-        local = self.driver.attribute(name)
+        local = self.driver.attribute(self, name)
         return local if local is not None else self.look(None, name)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from gtask.dbapi.driver import Driver
@@ -18,6 +18,10 @@ MANY = 1000
 """Rows of parameters that travel together, or as many as have this much text:"""
 
 ROOM = 256 * 1024
+
+
+NOTICES = 50
+"""Of the database, that are kept."""
 
 
 class Column(NamedTuple):
@@ -36,6 +40,8 @@ class Connection(Protocol):
     """The connection, as far as its cursors must know it."""
 
     driver: Driver
+    notices: list[str]
+    casters: dict[Any, Callable[[Any], Any]]
 
     def check_open(self) -> None: ...
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any: ...
@@ -71,6 +77,7 @@ class Cursor:
         self._columns: tuple[Column, ...] | None = None
         self._rows: deque[tuple[Any, ...]] = deque()
         self._maker: tuple[Any, Any] | None = None
+        self._casts: list[tuple[int, Callable[[Any], Any]]] = []
         self._is_finished = True
         self._batch = BATCH
         self._is_closed = False
@@ -215,7 +222,7 @@ class Cursor:
         """What the driver's cursors have beyond PEP 249, as far as the server offers it."""
         if name.startswith("_"):
             raise AttributeError(name)
-        local = self._driver.attribute(name)
+        local = self._driver.attribute(self, name)
         return local if local is not None else self.connection.look(self._number, name)
 
     # --- helpers ---------------------------------------------------------------------------------------
@@ -228,18 +235,31 @@ class Cursor:
     def _reset(self) -> None:
         self._rows.clear()
         self._description = self._columns = self._maker = None
+        self._casts = []
         self._is_finished, self._batch = True, BATCH
         self.rownumber = 0
 
     def _take(self, reply: list[Any]) -> None:
-        self._description, self.rowcount, lastrowid, rows, is_nested, self._is_finished = reply
-        self.lastrowid = lastrowid
+        self._description, self.rowcount, self.lastrowid, rows, is_nested, self._is_finished, notices = reply
+        if notices:
+            kept = self.connection.notices
+            kept.extend(notices)
+            del kept[:-NOTICES]
+        casters = self.connection.casters
+        if casters and self._description is not None:
+            codes = [column[1] for column in self._description]
+            self._casts = [(index, casters[code]) for index, code in enumerate(codes) if code in casters]
         self._add(rows, is_nested)
         if self._description is not None and self.row_factory is not None:
             self._maker = self.row_factory, self._driver.model(self.row_factory, self.description)
 
     def _add(self, rows: list[Any], is_nested: bool) -> None:
-        self._rows.extend(map(tuple, unmark(rows) if is_nested else rows))
+        if is_nested:
+            rows = unmark(rows)
+        for index, cast in self._casts:
+            for number, row in enumerate(rows):
+                rows[number] = [*row[:index], cast(row[index]), *row[index + 1 :]]
+        self._rows.extend(map(tuple, rows))
 
     def _has_more(self, wanted: int) -> bool:
         """Ask for more rows, at least a batch; whether any came, or may come yet."""

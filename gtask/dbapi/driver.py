@@ -27,9 +27,11 @@ class Driver:
 
     Attributes:
         cursor_class: what cursors are; None for :class:`gtask.dbapi.Cursor`.
+        shortcuts: methods of cursors that connections have, too, and which make a cursor.
     """
 
     cursor_class: Any = None
+    shortcuts: frozenset[str] = frozenset({"execute", "executemany", "executescript"})
 
     def __init__(self, name: str, module: ModuleType | None) -> None:
         self.name = name
@@ -66,8 +68,8 @@ class Driver:
         """The arguments of ``connect`` as they travel, and the ``row_factory`` that they have asked for."""
         return given, None
 
-    def attribute(self, name: str) -> Any:
-        """What connections and cursors have under this name without asking the worker; None for nothing."""
+    def attribute(self, owner: Any, name: str) -> Any:
+        """What a connection or a cursor has under this name without asking the worker; None for nothing."""
         return None
 
     # --- values ----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 
 from gtask.dbapi.cursor import Connection, Cursor
 from gtask.dbapi.driver import Driver
+from gtask.dbapi.psycopg2types import Info, accept_ours
 from gtask.wire.dbapi import SCALARS, Verbatim, mark
 
 __all__ = ["Psycopg2", "Psycopg2Cursor"]
@@ -95,6 +96,12 @@ class Psycopg2(Driver):
     """psycopg2. What its adapters make of values here is what the database gets, as far as they need no connection."""
 
     cursor_class = Psycopg2Cursor
+    shortcuts = frozenset()
+
+    def __init__(self, name: str, module: ModuleType | None) -> None:
+        super().__init__(name, module)
+        assert module is not None
+        accept_ours(module, Psycopg2Cursor)
 
     def arguments(self, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         if "connection_factory" in given:
@@ -102,8 +109,10 @@ class Psycopg2(Driver):
         others = {key: value for key, value in given.items() if key != "cursor_factory"}
         return others, self.rows(given.get("cursor_factory"))
 
-    def attribute(self, name: str) -> Any:
+    def attribute(self, owner: Any, name: str) -> Any:
         assert self.module is not None
+        if name == "info" and not isinstance(owner, Cursor):
+            return Info(owner)
         if name == "xid":
             return self.module.extensions.Xid
         reason = _REFUSED.get(name)

@@ -121,7 +121,7 @@ class Database:
             raise TypeError(f"connect() got {name} twice, by its place and by its name")
         kwargs, args = {**dict(zip(names, args, strict=False)), **kwargs}, args[len(names) :]
         for name in kwargs.keys() & self._fixed.keys():
-            if kwargs[name] != self._fixed[name]:
+            if kwargs[name] not in (self._fixed[name], self.driver.unsaid.get(name, self._fixed[name])):
                 raise self.driver.module.InterfaceError(
                     f"the server has set {name} of the connection, and no client can change it: leave {name} out"
                 )
@@ -174,7 +174,7 @@ class Database:
         """Execute a statement with a cursor, which is made with these options if it is new.
 
         Returns:
-            ``[description, rowcount, lastrowid, rows, is_nested, is_finished]``, with the first rows.
+            ``[description, rowcount, lastrowid, rows, is_nested, is_finished, notices]``, with the first rows.
         """
         cursor = self._cursor(forget, number, options)
         self.driver.statement(self._connection, operation)
@@ -245,8 +245,7 @@ class Database:
             if cursor is not None:
                 cursor.driver.close()
 
-    @staticmethod
-    def _reply(cursor: _Cursor) -> list[Any]:
+    def _reply(self, cursor: _Cursor) -> list[Any]:
         driver = cursor.driver
         if cursor.many is not None:
             cursor.many(0)  # so that it has a description, and stays where it is
@@ -256,7 +255,9 @@ class Database:
         if description is not None:
             description = [[each if type(each) in SCALARS else str(each) for each in column] for column in description]
             rows, is_nested, is_finished = cursor.take(FIRST_ROWS if cursor.many is None else 0)
-        return [description, driver.rowcount, getattr(driver, "lastrowid", None), rows, is_nested, is_finished]
+        lastrowid = getattr(driver, "lastrowid", None)
+        notices = self.driver.notices(self._connection)
+        return [description, driver.rowcount, lastrowid, rows, is_nested, is_finished, notices]
 
     # --- beyond PEP 249 --------------------------------------------------------------------------------
 
@@ -284,6 +285,11 @@ class Database:
             raise AttributeError(f"a client may not call {name} of the worker's {self.driver.module.__name__}")
         return mark(getattr(self._owner(number), name)(*unmark(args), **unmark(kwargs)))
 
+    def cast_there(self, forget: list[int], type_codes: list[Any]) -> None:
+        """Send values of these types as the database's text, until the checkout ends: the client makes them."""
+        self._forget(forget)
+        self.driver.leave_text(self._connection, type_codes)
+
     def assign(self, forget: list[int], name: str, value: Any) -> None:
         """Set an attribute of the connection, until the checkout ends."""
         self._forget(forget)
@@ -306,7 +312,7 @@ class Database:
 
 _METHODS = (
     "connect", "commit", "rollback", "execute", "executemany", "executescript", "callproc", "fetch", "nextset", "look",
-    "invoke", "assign",
+    "invoke", "assign", "cast_there",
 )  # fmt: skip
 
 

@@ -7,12 +7,13 @@ Each driver has a :class:`Driver`; for one that is not here :class:`Driver` itse
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import select
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from gtask.wire.dbapi import Verbatim
 
@@ -27,6 +28,7 @@ class Driver:
 
     Attributes:
         positional: the names of the positional arguments of its ``connect``, as far as they are known.
+        unsaid: arguments of its ``connect`` with the values by which a client says nothing.
         forgets: whether ``reset`` undoes all that was done to the connection, also by the init hook, so that this must
             run again.
         readable: attributes of its connections that a client may read.
@@ -36,6 +38,7 @@ class Driver:
     """
 
     positional: tuple[str, ...] = ()
+    unsaid: ClassVar[dict[str, Any]] = {}
     forgets = False
     readable: frozenset[str] = frozenset()
     writable: frozenset[str] = frozenset({"autocommit"})
@@ -104,6 +107,16 @@ class Driver:
         rows may be fetched one by one, and before they are asked for."""
         return None
 
+    def notices(self, connection: Any) -> list[str]:
+        """What the database has said beside results, and was not asked for yet."""
+        return []
+
+    def leave_text(self, connection: Any, type_codes: list[Any]) -> None:
+        """Make no values of columns of these types, until the connection is reset."""
+        raise self.module.NotSupportedError(
+            f"{self.module.__name__} makes values in the worker: register what makes them in the server's init hook"
+        )
+
     def told(self, error: BaseException) -> dict[str, Any] | None:
         """What the client must be told of an error, so that it can make one like it: see :data:`gtask.wire.dbapi.TOLD`.
         None if it can make one of this class by itself."""
@@ -111,7 +124,7 @@ class Driver:
 
 
 class SQLite(Driver):
-    """sqlite3. A connection that has an attached or temporary database, or one in memory, is not lent again."""
+    """sqlite3, with REGEXP. A connection that has a second database, or one in memory, is not lent again."""
 
     positional = (
         "database", "timeout", "detect_types", "isolation_level", "check_same_thread", "factory", "cached_statements",
@@ -157,6 +170,12 @@ class SQLite(Driver):
             self._file = path, os.stat(path)
         # Python runs its signal handlers in this function: else an interruption would wait for the statement's end.
         connection.set_progress_handler(_nothing, self.steps)
+        # What programs commonly add to SQLite by themselves, which they cannot do here.
+        connection.create_function("regexp", 2, _regexp, deterministic=True)
+        try:
+            connection.execute("SELECT floor(0)")
+        except self.module.Error:  # SQLite was built without its mathematical functions
+            connection.create_function("floor", 1, math.floor, deterministic=True)
 
     def is_alive(self, connection: Any) -> bool:
         """Whether the database is still the file of that name: one that was removed or replaced would go on unseen."""
@@ -222,10 +241,11 @@ class Psycopg2(Driver):
     """
 
     positional = ("dsn", "connection_factory", "cursor_factory")
+    unsaid: ClassVar = {"dsn": ""}
     forgets = True
     readable = frozenset(
         {
-            "autocommit", "closed", "deferrable", "dsn", "encoding", "isolation_level", "notices", "protocol_version",
+            "autocommit", "closed", "deferrable", "dsn", "encoding", "isolation_level", "protocol_version",
             "readonly", "server_version", "status",
         }
     )  # fmt: skip
@@ -280,10 +300,21 @@ class Psycopg2(Driver):
         except self.failures:  # it is lost, or the client has begun a transaction in autocommit
             return False
         connection.notices, connection.notifies = [], []
+        connection.string_types.clear()  # what leave_text and the init hook, which runs again, have registered
         return True
 
     def cursor(self, connection: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         return connection.cursor(*args, **{**kwargs, "cursor_factory": self.module.extensions.cursor})
+
+    def notices(self, connection: Any) -> list[str]:
+        said = connection.notices[:]
+        connection.notices.clear()
+        return list(said)
+
+    def leave_text(self, connection: Any, type_codes: list[Any]) -> None:
+        extensions = self.module.extensions
+        kind = extensions.new_type(tuple(type_codes), "TEXT", lambda text, cursor: text)
+        extensions.register_type(kind, connection)
 
     def fetches_many(self, cursor: Any) -> Callable[[int], list[Any]] | None:
         """A named cursor is one of the database's: it matters which row it is at, and each fetch is a way there."""
@@ -303,6 +334,11 @@ class Psycopg2(Driver):
 
 def _nothing() -> int:
     return 0
+
+
+def _regexp(pattern: str, text: str | None) -> bool | None:
+    """``text REGEXP pattern``: whether it is in there somewhere."""
+    return None if text is None else re.search(pattern, text) is not None
 
 
 _KNOWN: dict[str, Callable[[ModuleType], Driver]] = {

@@ -484,5 +484,5 @@ def test_what_the_worker_keeps(database):
     ]:
         with pytest.raises(psycopg2.NotSupportedError, match=rf"{method.__name__}\(\) cannot be called.*{reason}"):
             method()
-    for name in ("notifies", "info", "no_such_thing"):
+    for name in ("notifies", "no_such_thing"):
         assert not hasattr(database, name)

@@ -49,6 +49,7 @@ ARROWS = {
     "integrations.flask": "gtask logdefer integrations.configured integrations.wsgi",
     "integrations.django.settings": "gtask integrations.configured",
     "integrations.bottle": "gtask integrations.configured integrations.wsgi",
+    "integrations.sqlalchemy": "errors client.client dbapi dbapi.known",
     "dbapi": "client.client dbapi.clients dbapi.connection dbapi.cursor dbapi.errors dbapi.known dbapi.module",
     "dbapi.clients": "client.client",
     "dbapi.connection": "errors client.client dbapi.cursor dbapi.driver dbapi.known wire.dbapi",
@@ -57,7 +58,8 @@ ARROWS = {
     "dbapi.errors": "errors wire.dbapi wire.failure",
     "dbapi.known": "dbapi.driver dbapi.psycopg2",
     "dbapi.module": "client.client dbapi.connection dbapi.cursor dbapi.driver",
-    "dbapi.psycopg2": "dbapi.cursor dbapi.driver wire.dbapi",
+    "dbapi.psycopg2types": "dbapi.cursor",
+    "dbapi.psycopg2": "dbapi.cursor dbapi.driver dbapi.psycopg2types wire.dbapi",
     #
     "wire": "",
     "wire.messages": "errors",
@@ -152,7 +154,7 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 HOMES = {
     "msgpack": "wire.codec",
     "gevent": "client.calls client.connection client.connector client.loop dbapi.clients "
-    "integrations.django.sqlite3.greenlets testing integrations.wsgi",
+    "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.jsonpeer server.listener server.master server.replies server.scrapes server.systemd "
     "server.worker tool.conversation",
     "select": "server.drivers server.keeper server.listener server.master server.process server.scrapes "
