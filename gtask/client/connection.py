@@ -20,6 +20,7 @@ from gevent.hub import Waiter
 from gtask.address import Address
 from gtask.client import verdicts
 from gtask.client.calls import Call
+from gtask.client.loop import SHORTEST
 from gtask.client.story import Story
 from gtask.errors import Cancelled, ClientClosed, EncodeError, Error, ProtocolError
 from gtask.logbridge import Levels
@@ -207,7 +208,7 @@ class Connection:
         self._exchange.client_says(hi)
         waiter: Waiter[Hi | Error] = Waiter()
         self._greeting = waiter
-        look = min(timeout, GREETING_LOOK)
+        look = max(SHORTEST, min(timeout, GREETING_LOOK))
         alarm = self._loop.timer(look, look)
         alarm.start(self._look_for_greeting, monotonic() + timeout, timeout, update=True)
         try:
@@ -493,7 +494,7 @@ class Connection:
             self._alarm.stop()
             self._alarm.close()
         self._alarm_at = deadline
-        self._alarm = self._loop.timer(max(0.0, deadline - now))
+        self._alarm = self._loop.timer(max(SHORTEST, deadline - now))
         self._alarm.start(self._guarded, self._on_alarm, update=True)
 
     def _on_alarm(self) -> None:

@@ -16,7 +16,10 @@ import gevent.event
 import gevent.monkey
 from gevent import getcurrent
 
-__all__ = ["Event", "Loop", "thread_ident"]
+__all__ = ["SHORTEST", "Event", "Loop", "thread_ident"]
+
+SHORTEST = 0.001
+"""Seconds of the shortest timer that all of gevent's loops have: libuv would warn of others."""
 
 Event = gevent.event.Event
 
@@ -35,7 +38,7 @@ class Loop:
 
     def timer(self, seconds: float, function: Callable[[], object]) -> Callable[[], None]:
         """Call a function in so many seconds, unless the function given back is called before."""
-        timer = self._hub.loop.timer(max(0.0, seconds))
+        timer = self._hub.loop.timer(max(SHORTEST, seconds))
         timer.start(function, update=True)
 
         def stop() -> None:

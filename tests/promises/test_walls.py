@@ -59,7 +59,7 @@ ARROWS = {
     "client.story": "logbridge wire.messages",
     "client.calls": "errors wire.messages client.story",
     "client.connection": "errors address logbridge wire.codec wire.exchange wire.lastwords wire.messages "
-    "client.calls client.story client.verdicts",
+    "client.calls client.loop client.story client.verdicts",
     "client.jsonconnection": "errors logbridge wire.failure wire.jsonexchange wire.jsontext wire.messages "
     "client.calls client.connection client.story",
     "client.submitted": "errors wire.messages client.calls",
@@ -123,7 +123,7 @@ HOMES = {
     "server.worker tool.conversation",
     "select": "server.keeper server.listener server.master server.process server.scrapes tool.conversation tool.top",
     "fork": "server.embed server.process",
-    "subprocess": "spawn",
+    "subprocess": "",
     "ctypes": "server.process",
     "threading": "server.embed server.story",
     "random": "client.pool",
