@@ -11,6 +11,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol
 
@@ -344,18 +345,19 @@ class Connection:
             self.close(error)
             self._owner.lost(self, error, [])
 
-    def abandon(self) -> None:
-        """In a forked child: close this process's copy of the socket, which is the parent's. Nobody is told."""
+    def abandon(self, error: ClientClosed) -> None:
+        """In a forked child, or when its thread has ended: close this process's socket. Nobody is told."""
         self._closed = True
-        self.error = ClientClosed("it belongs to the process from which this one was forked")
+        self.error = error
         self._stop_watchers()
         self._socket.close()
 
     def _stop_watchers(self) -> None:
         for watcher in (self._reader, self._writer, self._alarm, self._settle_alarm):
             if watcher is not None:
-                watcher.stop()
-                watcher.close()
+                with suppress(ValueError):  # the hub was destroyed, and all its watchers with it
+                    watcher.stop()
+                    watcher.close()
 
     def _die(self, how: str, rip: Rip | None = None) -> None:
         """The other side has ended the connection."""
