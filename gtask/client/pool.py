@@ -546,8 +546,8 @@ class Pool:
             self._loop = self._make_loop()
             self.thread = thread_ident()
             self._pid = os.getpid()
-            self._forget_end = self._loop.at_thread_end(self.thread_ended)
             _pools.add(self)
+            self._forget_end = self._loop.at_thread_end(self.thread_ended)
         elif thread_ident() != self.thread:
             raise self.wrong_thread()
 

@@ -145,7 +145,7 @@ def test_a_server_of_its_own(script, serve):
     [
         "with gtask.Client(address) as client: tell(*client.call('pids'))",
         "client = gtask.Client(address)\ntell(*client.call('pids'))\nclient.close(timeout=10)",
-        "client = gtask.Client(address)\nwith client.checkout() as worker: tell(*worker.pids()); worker.hang.submit('x')",
+        "client = gtask.Client(address)\nworker = client.checkout()\ntell(*worker.pids())\nworker.hang.submit('hangs')",
         "def main():\n    client = gtask.Client(address)\n    tell(*client.call('pids'))\nmain()",
         "with gtask.spawn_server('application') as server, gtask.Client(server.address) as client:\n"
         "    tell(*client.call('pids'))",
