@@ -2,19 +2,24 @@
 
 The server dies with the process that started it: it holds the reading end of a pipe whose writing end only
 that process has, and looks whether its parent is still the same in case a sibling inherited the writing end.
+
+The child is started by posix_spawn, and neither by ``subprocess`` nor by what gevent makes of that. The one hangs where
+``os`` alone is patched, for ``os.close`` then closes at the hub's next turn. The other lets other greenlets run
+meanwhile, which may want the same server, and it needs the hub of the main thread.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from posix import close  # gevent's os.close, under monkey-patching, closes at the hub's next turn
+from posix import close, posix_spawn, waitpid  # those of os may be monkey-patched
 
 from gtask import address as addresses
 
@@ -22,6 +27,13 @@ __all__ = ["SpawnedServer", "private_address", "spawn_server", "tidy_up"]
 
 PRIVATE = "gtask-"
 """How the directory of a private socket is named."""
+
+UNKNOWN = 256
+"""In place of an exit status that somebody else was told."""
+
+_IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
+
+_unreaped: list[SpawnedServer] = []
 
 _BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(%r); from gtask.server.application import main; main()"
 
@@ -36,31 +48,38 @@ class SpawnedServer:
 
     def __init__(self, target: str, address: addresses.Address, arguments: list[str], private: bool = False) -> None:
         self.address = address
+        self._status: int | None = None
+        reap()
         reading, self._keep_alive = os.pipe()
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         orders = {"parent": os.getpid(), "pipe": reading, "private": private}
         command = [sys.executable, "-c", _BOOT % os.pathsep, path, json.dumps(orders)]
         command += [target, "--listen", str(address), *arguments]
         try:
-            self._process = subprocess.Popen(command, pass_fds=(reading,))
+            os.set_inheritable(reading, True)
+            self.pid = posix_spawn(sys.executable, command, os.environ, setsigdef=_IGNORED_BY_PYTHON)
         except BaseException:  # whatever it was, there is no server
             self.let_go()
             tidy_up(address)
             raise
         finally:
             close(reading)
-        self.pid = self._process.pid
 
     def __repr__(self) -> str:
         return f"<SpawnedServer {self.pid} at {self.address}, {self.obituary() or 'running'}>"
 
     def obituary(self) -> str:
         """How the server ended, as a phrase for a message; "" while it runs."""
-        status = self._process.poll()
-        if status is None:
-            return ""
-        tidy_up(self.address)
-        how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        if self._status is None:
+            self._status = _exit_status(self.pid)
+            if self._status is None:
+                return ""
+            tidy_up(self.address)
+        if self._status == UNKNOWN:
+            return "the private server has ended; its stderr says why"
+        how = (
+            f"was killed by {_signal_name(-self._status)}" if self._status < 0 else f"ended with status {self._status}"
+        )
         return f"the private server {how}; its stderr says why"
 
     def let_go(self) -> None:
@@ -72,11 +91,12 @@ class SpawnedServer:
     def abandon(self) -> None:
         """In a forked child: the server is the parent's, which alone keeps it alive and waits for its end."""
         self.let_go()
-        self._process.returncode = 0
+        self._status = UNKNOWN
 
     def kill(self) -> None:
         """Kill the server; its workers end when their clients close."""
-        self._process.kill()
+        if not self.obituary():
+            os.kill(self.pid, signal.SIGKILL)
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stop the server and its workers, and wait for its end. Stopping again does nothing.
@@ -85,14 +105,21 @@ class SpawnedServer:
             timeout: seconds after which it is killed.
         """
         self.let_go()
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGQUIT)  # a child that was forked meanwhile may hold the pipe, too
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self._process.wait()
-        tidy_up(self.address)
+        if not self.obituary():
+            os.kill(self.pid, signal.SIGQUIT)  # a child that was forked meanwhile may hold the pipe, too
+        deadline = time.monotonic() + timeout
+        while not self.obituary():
+            if time.monotonic() > deadline:
+                self.kill()
+                deadline = math.inf
+            time.sleep(0.002)  # cooperative under monkey-patching, and short where it is not
+
+    def stop_later(self) -> None:
+        """Tell the server to stop where nobody can wait for it: who starts another one looks after it, too."""
+        self.let_go()
+        if not self.obituary():
+            os.kill(self.pid, signal.SIGQUIT)
+            _unreaped.append(self)
 
     def __enter__(self) -> SpawnedServer:
         return self
@@ -145,6 +172,23 @@ def spawn_server(
 def private_address() -> addresses.UnixAddress:
     """A unix socket in a new directory that only this user can enter; the server removes both at its end."""
     return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix=PRIVATE), "socket"))
+
+
+def reap() -> None:
+    """Leave no zombies of servers for which nobody has waited."""
+    for server in _unreaped[:]:
+        if server.obituary():
+            with contextlib.suppress(ValueError):  # another thread has seen it, too
+                _unreaped.remove(server)
+
+
+def _exit_status(pid: int) -> int | None:
+    """How a child ended: its status, or the negative number of a signal; None while it runs."""
+    try:
+        ended, status = waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # gevent reaps all children where it reaps one, and tells only of its own
+        return UNKNOWN
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def _signal_name(number: int) -> str:

@@ -11,6 +11,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from gevent.hub import Waiter
 from gtask.address import Address
 from gtask.client import verdicts
 from gtask.client.calls import Call
+from gtask.client.loop import SHORTEST
 from gtask.client.story import Story
 from gtask.errors import Cancelled, ClientClosed, EncodeError, Error, ProtocolError
 from gtask.logbridge import Levels
@@ -215,7 +217,7 @@ class Connection:
         self._exchange.client_says(hi)
         waiter: Waiter[Hi | Error] = Waiter()
         self._greeting = waiter
-        look = min(timeout, GREETING_LOOK)
+        look = max(SHORTEST, min(timeout, GREETING_LOOK))
         alarm = self._loop.timer(look, look)
         alarm.start(self._look_for_greeting, monotonic() + timeout, timeout, update=True)
         try:
@@ -353,18 +355,19 @@ class Connection:
             self.close(error)
             self._owner.lost(self, error, [])
 
-    def abandon(self) -> None:
-        """In a forked child: close this process's copy of the socket, which is the parent's. Nobody is told."""
+    def abandon(self, error: ClientClosed) -> None:
+        """In a forked child, or when its thread has ended: close this process's socket. Nobody is told."""
         self._closed = True
-        self.error = ClientClosed("it belongs to the process from which this one was forked")
+        self.error = error
         self._stop_watchers()
         self._socket.close()
 
     def _stop_watchers(self) -> None:
         for watcher in (self._reader, self._writer, self._alarm, self._settle_alarm):
             if watcher is not None:
-                watcher.stop()
-                watcher.close()
+                with suppress(ValueError):  # the hub was destroyed, and all its watchers with it
+                    watcher.stop()
+                    watcher.close()
 
     def _die(self, how: str, rip: Rip | None = None) -> None:
         """The other side has ended the connection."""
@@ -506,7 +509,7 @@ class Connection:
             self._alarm.stop()
             self._alarm.close()
         self._alarm_at = deadline
-        self._alarm = self._loop.timer(max(0.0, deadline - now))
+        self._alarm = self._loop.timer(max(SHORTEST, deadline - now))
         self._alarm.start(self._guarded, self._on_alarm, update=True)
 
     def _on_alarm(self) -> None:

@@ -6,6 +6,7 @@ It tells the pool how each attempt ended. For a private server it starts that se
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
@@ -38,6 +39,9 @@ CONNECT_TIMEOUT = 10.0
 
 SERVER_END = 10.0
 """Seconds that a private server gets to end before it is killed."""
+
+SERVER_LOOK = 0.005
+"""Seconds between looks whether it has ended."""
 
 
 class Applicant(Owner, Protocol):
@@ -86,6 +90,7 @@ class Connector:
         self.encode: Encode = self._encoder.encode_do
         self._levels = Levels() if config.logs else None
         self._attempts: dict[Slot, Any] = {}
+        self._ending: SpawnedServer | None = None
 
     def prepare(self) -> None:
         """Start the private server, if that is wanted; never blocks."""
@@ -124,22 +129,40 @@ class Connector:
             greenlet.kill(block=False)
         self._attempts.clear()
 
-    def stop_server(self) -> None:
-        """End the private server, if there is one. Never blocks."""
+    def stop_server(self, then: Callable[[], object]) -> None:
+        """End the private server, if there is one, and call a function when there is none any more. Never blocks."""
         server, self._server = self._server, None
         if server is not None:
             server.let_go()
-            gevent.spawn(_reap, server)
+            self._ending = server
+            self._reap(server, then)
+        elif self._ending is None:
+            then()
 
-    def abandon(self) -> None:
+    def abandon(self, error: ClientClosed) -> None:
         """In a forked child: close this process's copies of the sockets and forget all; say nothing to anybody."""
         self.stop()
-        for connection in self.connections:
-            connection.abandon()
-        self.connections = set()
+        self._close_connections(error)
+        for server in (self._server, self._ending):
+            if server is not None:
+                server.abandon()
         if self._server is not None:
-            self._server.abandon()
             self._server = self.address = None
+        self._ending = None
+
+    def thread_ended(self, error: ClientClosed) -> None:
+        """The hub in which all this was is no more: close the sockets, and end the private server without it."""
+        self._attempts.clear()
+        self._close_connections(error)
+        for server in (self._server, self._ending):
+            if server is not None:
+                server.stop_later()
+        self._server = self._ending = None
+
+    def _close_connections(self, error: ClientClosed) -> None:
+        for connection in self.connections:
+            connection.abandon(error)
+        self.connections = set()
 
     def _attempt(self, slot: Slot, pool: Applicant) -> None:
         assert self.address is not None
@@ -192,15 +215,24 @@ class Connector:
             obituary = self._server.obituary() if self._server is not None else ""
             pool.failed(slot, obituary or reason, unreachable and not obituary)
 
+    def _reap(self, server: SpawnedServer, then: Callable[[], object]) -> None:
+        """Look after a server that was told to end, so that it leaves no zombie."""
+        deadline = monotonic() + SERVER_END
+        timer = gevent.get_hub().loop.timer(SERVER_LOOK, SERVER_LOOK)
 
-def _reap(server: SpawnedServer) -> None:
-    """Runs in a greenlet of its own until the server has ended, so that it leaves no zombie."""
-    deadline = monotonic() + SERVER_END
-    while not server.obituary():
-        gevent.sleep(0.005)
-        if monotonic() > deadline:
-            server.kill()
-            deadline = float("inf")
+        def look() -> None:
+            nonlocal deadline
+            if server.obituary():
+                timer.stop()
+                timer.close()
+                if self._ending is server:
+                    self._ending = None
+                    then()
+            elif monotonic() > deadline:
+                server.kill()
+                deadline = math.inf
+
+        timer.start(look, update=True)
 
 
 def connect(address: Address, timeout: float) -> Any:

@@ -1,10 +1,11 @@
 """What the pool needs of gevent: the time, timers, the hub's next turn, greenlets. A test of the pool gives it another.
 
-A loop belongs to the OS thread in which it was made, as gevent's hub does.
+A loop belongs to the OS thread in which it was made, as gevent's hub does, and ends with it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
@@ -16,12 +17,32 @@ import gevent.event
 import gevent.monkey
 from gevent import getcurrent
 
-__all__ = ["Event", "Loop", "thread_ident"]
+__all__ = ["SHORTEST", "Event", "Loop", "thread_ident"]
+
+SHORTEST = 0.001
+"""Seconds of the shortest timer that all of gevent's loops have: libuv would warn of others."""
 
 Event = gevent.event.Event
 
 thread_ident: Callable[[], int] = gevent.monkey.get_original("_thread", "get_ident")
 """Which OS thread this is, also under monkey-patching, where the usual one tells greenlets apart."""
+
+_ThreadLocal: Any = gevent.monkey.get_original("_thread", "_local")
+
+
+class _End:
+    """Lies in a thread's own storage, which is cleared at the end of the thread and in it."""
+
+    def __init__(self) -> None:
+        self.functions: dict[object, Callable[[], object]] = {}
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_finalizing():  # or it is the main thread, and the process does the rest
+            for function in self.functions.values():
+                function()
+
+
+_storage = _ThreadLocal()
 
 
 class Loop:
@@ -35,12 +56,13 @@ class Loop:
 
     def timer(self, seconds: float, function: Callable[[], object]) -> Callable[[], None]:
         """Call a function in so many seconds, unless the function given back is called before."""
-        timer = self._hub.loop.timer(max(0.0, seconds))
+        timer = self._hub.loop.timer(max(SHORTEST, seconds))
         timer.start(function, update=True)
 
         def stop() -> None:
-            timer.stop()
-            timer.close()
+            with suppress(ValueError):  # the hub was destroyed, and all its watchers with it
+                timer.stop()
+                timer.close()
 
         return stop
 
@@ -53,6 +75,19 @@ class Loop:
         # At the very end of the interpreter the loop may be gone, and then so is what there was to do.
         with suppress(Exception):
             self._hub.loop.run_callback_threadsafe(function)
+
+    def at_thread_end(self, function: Callable[[], object]) -> Callable[[], None]:
+        """Call a function when this OS thread has ended and the hub never turns again, unless the function given back
+        is called before. It is not called in the main thread."""
+        if not hasattr(_storage, "end"):
+            _storage.end = _End()
+        functions, key = _storage.end.functions, object()
+        functions[key] = function
+
+        def forget() -> None:
+            functions.pop(key, None)
+
+        return forget
 
     def spawn(self, function: Callable[..., object], *args: Any) -> Any:
         """Run a function in a greenlet of its own."""

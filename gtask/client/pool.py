@@ -82,8 +82,9 @@ class Connector(Protocol):
     def is_trying(self, slot: Slot) -> bool: ...
     def forget(self, connection: Connection) -> None: ...
     def stop(self) -> None: ...
-    def stop_server(self) -> None: ...
-    def abandon(self) -> None: ...
+    def stop_server(self, then: Callable[[], object], /) -> None: ...
+    def abandon(self, error: ClientClosed, /) -> None: ...
+    def thread_ended(self, error: ClientClosed, /) -> None: ...
 
 
 class Pool:
@@ -117,6 +118,8 @@ class Pool:
         self._loop: Any = None  # none before the first use
         self.thread = 0
         self._pid = 0
+        self._orphaned = False
+        self._forget_end = _nothing
         self._audit_due = False
         self._to_be_told: list[Fail[Lease]] = []  # who may not have heard that they get no worker
         self._trouble = ""
@@ -160,7 +163,7 @@ class Pool:
         if self._setup_error is not None:
             raise self._setup_error
         if ledger.closed:
-            raise refusals.closed()
+            raise self._closed()
         if not ready:
             there = len(ledger.slots) - ledger.count(CONNECTING)
             subject = f"the client is not open: {there} of min_workers={ledger.min_workers} workers came"
@@ -240,19 +243,34 @@ class Pool:
         """In a forked child: forget all that is the parent's, and let nobody know."""
         if self._loop is None:
             return
-        self._cancel_wake()
-        self._cancel_sweep()
-        for lease in [*self._ledger.line, *(slot.holder for slot in self._ledger.slots if slot.holder is not None)]:
-            lease.abandon(refusals.inherited(self._pid, os.getpid()))
+        error = refusals.inherited(self._pid, os.getpid())
+        self._forget_end()
+        self._abandon_leases(error)
         # Kept for good: greenlets of the parent that wait in there would be ended, and run their finally blocks here.
         _inherited.append(self._ledger)
         _inherited.append(self._news)
         _inherited.append(list(self._connector.connections))
         parents = self._ledger
-        self._connector.abandon()
+        self._connector.abandon(error)
         self._begin()
         mine = self._ledger
         mine.closed, mine.min_workers, mine.max_workers = parents.closed, parents.min_workers, parents.max_workers
+
+    def thread_ended(self) -> None:
+        """Its thread has ended: no hub turns for it any more, and no greenlet waits. Close what it has open."""
+        if self._pid != os.getpid():
+            return  # a fork, in the child of which that thread does not exist; after_fork comes next
+        error = refusals.orphaned(self.thread)
+        self._orphaned = self._ledger.closed = True
+        self._abandon_leases(error)
+        self._connector.thread_ended(error)
+        self._loop = None
+
+    def _abandon_leases(self, error: ClientClosed) -> None:
+        self._cancel_wake()
+        self._cancel_sweep()
+        for lease in [*self._ledger.line, *(slot.holder for slot in self._ledger.slots if slot.holder is not None)]:
+            lease.abandon(error)
 
     # --- leases call (checkout.Lender) -----------------------------------------------------------------
 
@@ -452,7 +470,7 @@ class Pool:
     def _end_server(self) -> None:
         """End the private server once the client is closed and no worker is lent any more."""
         if self._ledger.closed and not self._ledger.slots:
-            self._connector.stop_server()
+            self._connector.stop_server(self._forget_end)
 
     def _refusal(self, fail: Fail[Lease]) -> Error:
         terms = self.terms
@@ -460,7 +478,10 @@ class Pool:
             return refusals.full(self._where, terms.max_waiting or 0, fail.pressure)
         if fail.why == SHED:
             return refusals.shed(self._where, terms.shed_target or 0.0, terms.shed_interval, fail.pressure)
-        return refusals.closed()
+        return self._closed()
+
+    def _closed(self) -> Error:
+        return refusals.orphaned(self.thread) if self._orphaned else refusals.closed()
 
     def _rebuild(self, hi: Hi) -> Error:
         client = f", for client {self.terms.name!r}" if self.terms.name else ""
@@ -523,13 +544,14 @@ class Pool:
     def _enter(self) -> None:
         """The client is used: see whether it may be, and prepare at its first use."""
         if self._ledger.closed:
-            raise refusals.closed()
+            raise self._closed()
         if self._loop is None:
             self._connector.prepare()
             self._loop = self._make_loop()
             self.thread = thread_ident()
             self._pid = os.getpid()
             _pools.add(self)
+            self._forget_end = self._loop.at_thread_end(self.thread_ended)
         elif thread_ident() != self.thread:
             raise self.wrong_thread()
 

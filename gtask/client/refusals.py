@@ -5,7 +5,7 @@ from __future__ import annotations
 from gtask.client.ledger import Pressure
 from gtask.errors import AcquireTimeout, ClientClosed, NestedCheckout, Overloaded
 
-__all__ = ["closed", "crowd", "full", "inherited", "nested", "overdue", "shed", "trouble"]
+__all__ = ["closed", "crowd", "full", "inherited", "nested", "orphaned", "overdue", "shed", "trouble"]
 
 REMEDIES = "raise max_workers if there are cores to spare, make the calls shorter, or send fewer"
 
@@ -82,6 +82,11 @@ def inherited(parent: int, child: int) -> ClientClosed:
         f"this checkout belongs to process {parent}, from which this process, {child}, was forked: "
         "make a new one with client.checkout()"
     )
+
+
+def orphaned(thread: int) -> ClientClosed:
+    """The client's thread is no more."""
+    return ClientClosed(f"the client ended with its thread, {thread}: give each thread a client of its own")
 
 
 def _crowd(pressure: Pressure) -> str:

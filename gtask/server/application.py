@@ -80,6 +80,7 @@ def _main() -> int:
         os.set_inheritable(descriptor, False)
     if orders.parent is not None and not orders.kept:
         os.setpgid(0, 0)  # a Ctrl-C at the terminal is for the program, which then stops its server
+        _close_what_is_not_ours(inherited)
     if orders.log_json:  # until the options have been read
         logs.setup("info", as_json=True)
     try:
@@ -88,6 +89,14 @@ def _main() -> int:
         logs.complain(str(error))
         return CANNOT_SERVE
     return 0
+
+
+def _close_what_is_not_ours(inherited: set[int]) -> None:
+    """Close what the program has open and lets its children inherit: its ports, say, are not to live on here."""
+    for descriptor in inherited - {0, 1, 2}:
+        with contextlib.suppress(OSError):
+            if os.get_inheritable(descriptor):  # nothing is that Python itself has opened since
+                os.close(descriptor)
 
 
 def _serve(orders: Orders, inherited: set[int]) -> None:

@@ -299,17 +299,13 @@ class Psycopg2(Driver):
         return not connection.closed and super().is_alive(connection)
 
     def reset(self, connection: Any) -> bool:
-        """DISCARD ALL ends what ``connection.reset()`` does not: prepared statements, temporary tables, LISTEN, the
-        locks of the session. That comes last, for it sees to what psycopg2 itself knows and has set."""
+        """psycopg2 rolls back, has the database DISCARD ALL, and sets what it needs of the session: nothing is left
+        of temporary tables, prepared statements, LISTEN, the locks of the session, or levels of isolation."""
         if connection.closed:
             return False
         try:
-            connection.rollback()
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute("DISCARD ALL")
             connection.reset()
-        except self.failures:  # a connection that was lost, or is in the middle of a two-phase commit
+        except self.failures:  # it is lost, or the client has begun a transaction in autocommit
             return False
         connection.notices, connection.notifies = [], []
         connection.string_types.clear()  # what leave_text and the init hook, which runs again, have registered

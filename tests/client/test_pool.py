@@ -242,6 +242,9 @@ class World:
 
     from_anywhere = soon
 
+    def at_thread_end(self, function):
+        return lambda: None  # it does not end
+
     def spawn(self, function, *args):
         if getattr(function, "__self__", None) is not pool_module.log:
             function(*args)

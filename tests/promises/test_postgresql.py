@@ -334,6 +334,18 @@ def test_nothing_is_left_of_a_checkout(start, attribute):
         assert told["SHOW work_mem"] == [("1MB",)]
 
 
+def test_a_transaction_that_psycopg2_does_not_know_of(start, entries):
+    """One that was begun by a statement is rolled back, too."""
+    module = start(max_workers=1)
+    with contextlib.closing(module.connect()) as connection:
+        connection.autocommit = True
+        connection.cursor().execute("BEGIN; INSERT INTO entries VALUES ('lost')")
+    with contextlib.closing(module.connect()) as connection, connection:
+        assert not connection.autocommit
+        connection.cursor().execute("INSERT INTO entries VALUES ('kept')")
+    assert entries() == ["kept"]
+
+
 def test_what_the_server_has_set_stays(start):
     """A client may add arguments, and gets a connection of its own for them."""
     module = start(max_workers=1)

@@ -87,8 +87,7 @@ ARROWS = {
     "client.story": "logbridge wire.messages",
     "client.calls": "errors wire.agreement wire.messages client.story",
     "client.connection": "errors address logbridge wire.agreement wire.arrays wire.codec wire.exchange wire.lastwords "
-    "wire.messages "
-    "client.calls client.story client.verdicts",
+    "wire.messages client.calls client.story client.verdicts client.loop",
     "client.jsonconnection": "errors logbridge wire.failure wire.jsonexchange wire.jsontext wire.messages "
     "client.calls client.connection client.story",
     "client.submitted": "errors wire.agreement wire.messages client.calls",
@@ -160,7 +159,7 @@ HOMES = {
     "select": "server.drivers server.keeper server.listener server.master server.process server.scrapes "
     "tool.conversation tool.top integrations.wsgi",
     "fork": "server.embed server.process",
-    "subprocess": "spawn",
+    "subprocess": "",
     "ctypes": "server.process",
     "threading": "server.embed server.story",
     "random": "client.pool",
