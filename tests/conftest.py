@@ -34,7 +34,8 @@ OF_THE_CLIENT = {
     "test_prometheus_collector", "test_quick_page_stays_quick", "test_readme", "test_reconnect_failed",
     "test_released_checkout", "test_reprs", "test_resize", "test_server_down_costs_nothing", "test_settling",
     "test_several_greenlets_share_a_checkout", "test_shedding", "test_sqlalchemy", "test_sqlalchemy_postgresql",
-    "test_stats", "test_strict_order_with_one_worker", "test_structlog", "test_submit", "test_surge", "test_threads", "test_tool_top", "test_tuning_document",
+    "test_stats", "test_strict_order_with_one_worker", "test_structlog", "test_submit", "test_surge", "test_threads",
+    "test_tool_top", "test_tuning_document",
     "test_web_applications", "test_web_process_changes", "test_worker_count", "test_worker_death_sticks",
 }  # fmt: skip
 """Promises of the client, whose servers and programs show nothing that others do not show."""
