@@ -91,7 +91,7 @@ def timeouts(client):
         with client.checkout(timeout=0.3) as worker:
             worker.hang()
     except gtask.CallTimeout as error:
-        assert "time.sleep(3600)" in "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        assert error.method == "hang"
     else:
         raise AssertionError("it did not time out")
     started = time.monotonic()
@@ -167,7 +167,7 @@ def run(serve, tmp_path, unmeasured):
                 timeout=100,
             )
         log = (tmp_path / "stderr").read_text()
-        said = re.sub(".* INFO .* gtask.server: .*\n", "", log)
+        said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", log)
         assert (done.returncode, said) == (0, ""), said
         assert log.count(" is listening at ") == programs
         testing.wait_until(lambda: not list(tmp_path.glob("gtask-*")), 20, "the end of the private server")
