@@ -43,7 +43,7 @@ def run(tmp_path, unmeasured):
                 timeout=60,
             )
         testing.wait_until(lambda: not list(tmp_path.glob("gtask-*")), 20, "the end of the private server")
-        said = re.sub(".* INFO .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
+        said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
         return done.returncode, done.stdout, said
 
     return run

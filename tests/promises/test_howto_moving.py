@@ -41,7 +41,7 @@ def test_the_program_prints_what_the_page_shows(tmp_path, unmeasured):
             text=True,
             timeout=100,
         )
-    said = re.sub(".* INFO .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
+    said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
     assert (done.returncode, said) == (0, "")
     assert done.stdout == BLOCKS["moving.out"]
     testing.wait_until(lambda: not list(tmp_path.glob("gtask-*")), 20, "the end of the private servers")

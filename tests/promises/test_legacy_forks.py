@@ -67,7 +67,7 @@ def run(serve, tmp_path, unmeasured):
                 stderr=stderr,
                 timeout=80,
             )
-        said = re.sub(".* INFO .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
+        said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
         assert (done.returncode, said) == (0, ""), said
         testing.wait_until(lambda: not list(tmp_path.glob("gtask-*")), 20, "the end of the private servers")
 

@@ -102,7 +102,7 @@ def script(tmp_path, unmeasured):
 
     def finish(process, status):
         printed, _ = process.communicate(timeout=60)
-        said = re.sub(".* INFO .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
+        said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
         assert process.returncode == status, said
         for pid in re.findall(r"\d+", (tmp_path / "pids").read_text()):
             testing.wait_until(lambda pid=pid: is_gone(pid), 20, f"the end of process {pid}")
