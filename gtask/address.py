@@ -11,7 +11,7 @@ __all__ = ["Address", "TcpAddress", "UnixAddress", "parse"]
 UNIX_PATH_LIMIT = 107
 """Bytes that fit into ``sockaddr_un`` on Linux, less the closing NUL."""
 
-_TCP = re.compile(r"tcp://(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>[0-9]+)/?\Z")
+_TCP = re.compile(r"tcp://(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>[0-9]+)/?\Z")
 
 
 @dataclass(frozen=True, slots=True)

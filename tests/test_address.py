@@ -91,6 +91,7 @@ TEXTS = st.one_of(
 @given(TEXTS)
 @example("unix:////run/x.sock")
 @example("unix:\udcff\ud800")
+@example("tcp://[[]:0")
 def test_what_is_read_is_written_alike(text):
     """Any text is an address that is written so that it reads as the same, or a ValueError."""
     try:

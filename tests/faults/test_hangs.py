@@ -31,7 +31,8 @@ def hang(faulty, connect, tmp_path):
 
     def hang(method, *arguments, when=None):
         def strike(pid):
-            testing.wait_until((tmp_path / "grandchild").exists)
+            grandchild = tmp_path / "grandchild"
+            testing.wait_until(lambda: grandchild.exists() and grandchild.read_text())
             when(pid)
 
         client = connect(faulty(), max_workers=1)
@@ -205,7 +206,8 @@ def test_cancel_and_an_interrupted_greenlet(faulty, connect, tmp_path, method):
             pid = worker.pid()
             with steady_hub():
                 caller = gevent.spawn(raised_by, worker.call, method)
-                testing.wait_until((tmp_path / "grandchild").exists)
+                grandchild = tmp_path / "grandchild"
+            testing.wait_until(lambda: grandchild.exists() and grandchild.read_text())
                 ended = monotonic()
                 if way == "cancel":
                     worker.cancel("enough")
