@@ -187,7 +187,8 @@ def test_how_parameters_are_given(either):
 
 def test_adapters(either):
     """Those that a program registers."""
-    before = dict(psycopg2.extensions.adapters)
+    kept = psycopg2.extensions.adapters, psycopg2.extensions.string_types
+    before = [dict(each) for each in kept]
     try:
         psycopg2.extensions.register_adapter(Colour, lambda colour: psycopg2.extensions.AsIs(f"'{colour.value}'"))
         psycopg2.extensions.register_adapter(dict, psycopg2.extras.Json)
@@ -197,8 +198,9 @@ def test_adapters(either):
         cursor.execute("SELECT %s, %s::json, %s::text, %s::text", values)
         assert cursor.fetchall() == [("red", {"a": "it's"}, str(uuid.UUID(int=5)), f"{{{uuid.UUID(int=6)}}}")]
     finally:
-        psycopg2.extensions.adapters.clear()
-        psycopg2.extensions.adapters.update(before)
+        for each, was in zip(kept, before, strict=True):
+            each.clear()
+            each.update(was)
 
 
 def test_what_cannot_cross(database):
