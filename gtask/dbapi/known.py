@@ -8,8 +8,9 @@ import sys
 from functools import lru_cache
 from types import ModuleType
 
-from gtask.dbapi.driver import Driver, SQLite
+from gtask.dbapi.driver import Driver
 from gtask.dbapi.psycopg2 import Psycopg2
+from gtask.dbapi.sqlite import SQLite
 
 __all__ = ["known", "named"]
 

@@ -3,17 +3,12 @@
 A value comes out as it went in, but for tuples (lists), subclasses (their base) and time zones (their
 offset); what cannot travel is an EncodeError before a byte of it is sent. What comes in is not trusted:
 a length over the limit is refused before anything is allocated for it, a bad frame is a ProtocolError,
-and memory grows only as bytes arrive. This is the only module that knows msgpack. What else travels if both
-sides have agreed upon it (:mod:`gtask.wire.agreement`) is made by :mod:`~gtask.wire.arrays` and
-:mod:`~gtask.wire.pickled`.
+and memory grows only as bytes arrive. Only this module and :mod:`~gtask.wire.extensions` know msgpack.
 """
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import struct
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -21,10 +16,11 @@ from typing import Any
 import msgpack
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire import arrays
+from gtask.wire import extensions
 from gtask.wire.agreement import NOTHING, Agreement, Needing, Never
+from gtask.wire.extensions import Terms, too_large, type_name
 from gtask.wire.messages import DEFAULT_LIMIT, Do, Extras, Message, Ok, from_plain, plain_do, to_plain
-from gtask.wire.pickled import Pickling, Sealed
+from gtask.wire.pickled import Pickling
 
 __all__ = ["LENGTH", "Decoder", "Encoder", "decode_body"]
 
@@ -34,156 +30,10 @@ CHUNK = 64 * 1024
 KEEP = 1024 * 1024
 """Bytes that a packer's buffer may grow to and be kept."""
 
-NESTED_EXT = 16
-"""How deep sets may lie in sets. Each level is a C call with 40 KiB of stack, so it needs a bound."""
-
-HEAD = 64 * 1024
-"""Bytes in which an array has to say what it is."""
-
 LENGTH = struct.Struct("!I")
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _KEYS = frozenset({str, int, bytes})
 _NOTHING: dict[str, Any] = {}
-
-# --- values beyond msgpack's own -----------------------------------------------------------------------
-
-BIGINT, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, SET, FROZENSET, COMPLEX, PICKLE, ARRAY, SCALAR = range(1, 14)
-
-
-class _Terms:
-    """What the ext types of one encoder or decoder have to know.
-
-    Attributes:
-        agreement: with the peer.
-        limit: bytes that a frame may have.
-        needs: what the frame at hand has that only an agreement allows: ``pickle``, ``arrays``; with a phrase for it.
-    """
-
-    __slots__ = ("agreement", "limit", "needs")
-
-    def __init__(self, agreement: Agreement, limit: int) -> None:
-        self.agreement = agreement
-        self.limit = limit
-        self.needs: dict[str, str] = {}
-
-
-def _pack_ext(terms: _Terms, value: Any, depth: int = 0) -> msgpack.ExtType:
-    """What the packer asks for each value that it does not know; a TypeError where there is no answer."""
-    if isinstance(value, int):
-        size = value.bit_length() // 8 + 1
-        return msgpack.ExtType(BIGINT, value.to_bytes(size, "big", signed=True))
-    if isinstance(value, datetime.datetime):
-        return msgpack.ExtType(DATETIME, _pack_time(value))
-    if isinstance(value, datetime.date):
-        return msgpack.ExtType(DATE, value.isoformat().encode("ascii"))
-    if isinstance(value, datetime.time):
-        return msgpack.ExtType(TIME, _pack_time(value))
-    if isinstance(value, datetime.timedelta):
-        return msgpack.ExtType(TIMEDELTA, struct.pack("!iii", value.days, value.seconds, value.microseconds))
-    if isinstance(value, decimal.Decimal):
-        return msgpack.ExtType(DECIMAL, decimal.Decimal.__str__(value).encode("ascii"))
-    if isinstance(value, uuid.UUID):
-        return msgpack.ExtType(UUID, value.bytes)
-    if isinstance(value, (set, frozenset)):
-        if depth >= NESTED_EXT:
-            raise ValueError(f"sets nested more than {NESTED_EXT} deep")
-        code = SET if isinstance(value, set) else FROZENSET
-        _check_members(value)
-
-        def deeper(inner: Any) -> msgpack.ExtType:
-            return _pack_ext(terms, inner, depth + 1)
-
-        return msgpack.ExtType(code, msgpack.packb(list(value), default=deeper, unicode_errors="surrogatepass"))
-    if isinstance(value, complex):
-        return msgpack.ExtType(COMPLEX, struct.pack("!dd", value.real, value.imag))
-    if arrays.is_numpy(value):
-        return _pack_array(terms, value)
-    raise TypeError(f"a {type(value).__name__}")
-
-
-def _pack_array(terms: _Terms, value: Any) -> msgpack.ExtType:
-    if not terms.agreement.arrays:
-        raise Never(terms.agreement.why_no_arrays)
-    is_scalar, told, data = arrays.tell(value)
-    if len(data) > terms.limit:
-        raise _too_large(f"an array in it has {len(data)} bytes", terms.limit)
-    head = msgpack.packb(told, unicode_errors="surrogatepass")
-    if len(head) > HEAD:
-        raise TypeError(f"its dtype takes {len(head)} bytes to tell, and there are {HEAD}")
-    terms.needs["arrays"] = f"a value of type {_name(value)}"
-    return msgpack.ExtType(SCALAR if is_scalar else ARRAY, b"".join((head, data)))
-
-
-def _pack_time(value: datetime.datetime | datetime.time) -> bytes:
-    # A fold byte in front: isoformat() leaves it out.
-    text = value.isoformat() if value.tzinfo is None else value.replace(tzinfo=_offset(value)).isoformat()
-    return bytes([value.fold]) + text.encode("ascii")
-
-
-def _offset(value: datetime.datetime | datetime.time) -> datetime.timezone | None:
-    offset = value.utcoffset()
-    if offset is not None and offset and abs(offset) < datetime.timedelta(seconds=1):
-        raise ValueError("Python cannot read an offset of less than a second")
-    return None if offset is None else datetime.timezone(offset)
-
-
-def _unpack_ext(terms: _Terms, code: int, data: bytes, depth: int = 0, errors: str = "strict") -> Any:
-    if code == BIGINT:
-        return int.from_bytes(data, "big", signed=True)
-    if code == DATETIME:
-        return datetime.datetime.fromisoformat(data[1:].decode("ascii")).replace(fold=data[0])
-    if code == DATE:
-        return datetime.date.fromisoformat(data.decode("ascii"))
-    if code == TIME:
-        return datetime.time.fromisoformat(data[1:].decode("ascii")).replace(fold=data[0])
-    if code == TIMEDELTA:
-        days, seconds, microseconds = struct.unpack("!iii", data)
-        return datetime.timedelta(days, seconds, microseconds)
-    if code == DECIMAL:
-        return decimal.Decimal(data.decode("ascii"))
-    if code == UUID:
-        return uuid.UUID(bytes=data)
-    if code in (SET, FROZENSET):
-        if depth >= NESTED_EXT:
-            raise ValueError(f"sets nested more than {NESTED_EXT} deep")
-        # An array that claims items which are not there would take their memory, in each set anew.
-        whole = msgpack.Unpacker(max_buffer_size=len(data))
-        whole.feed(data)
-        whole.skip()
-        # What lies in a set is hashable, so an array in it was a tuple.
-        items = _unpackb(terms, data, False, depth + 1, errors)
-        if type(items) is not tuple:
-            raise ValueError("a set is written as an array")
-        return set(items) if code == SET else frozenset(items)
-    if code == COMPLEX:
-        return complex(*struct.unpack("!dd", data))
-    if code in (ARRAY, SCALAR) and terms.agreement.arrays:
-        head = msgpack.Unpacker(max_buffer_size=HEAD, max_array_len=arrays.FIELDS, max_map_len=0, unicode_errors=errors)
-        head.feed(data[:HEAD])
-        told = head.unpack()
-        return (arrays.array if code == ARRAY else arrays.scalar)(told, memoryview(data)[head.tell() :])
-    if code == PICKLE and terms.agreement.pickle:
-        terms.needs["pickle"] = "a pickle"
-        return Sealed(data)
-    if code in (PICKLE, ARRAY, SCALAR):
-        raise ValueError(f"{'a pickle' if code == PICKLE else 'an array'}, upon which both sides have not agreed")
-    raise ValueError(f"unknown extension type {code}")
-
-
-_NO_TERMS = _Terms(NOTHING, DEFAULT_LIMIT)
-_NO_HOOK = partial(_unpack_ext, _NO_TERMS)
-
-
-def _unpackb(terms: _Terms, data: bytes | memoryview, use_list: bool, depth: int, errors: str) -> Any:
-    return msgpack.unpackb(
-        data,
-        use_list=use_list,
-        ext_hook=lambda code, inner: _unpack_ext(terms, code, inner, depth, errors),
-        strict_map_key=False,
-        unicode_errors=errors,
-        timestamp=3,
-    )
-
 
 # --- what can travel -----------------------------------------------------------------------------------
 
@@ -212,28 +62,11 @@ def _check_keys(value: Any) -> None:
                 _check_keys(part)
 
 
-def _check_members(items: Any) -> None:
-    """Refuse what lies in a set here, because its class is hashable, and could not where it arrives."""
-    for item in items:
-        if isinstance(item, (dict, set)) or type(item) is msgpack.ExtType:
-            raise TypeError(f"a {type(item).__name__} in a set")
-        if isinstance(item, (list, tuple)):
-            _check_members(item)
-
-
 def _text(error: Exception) -> str:
     try:
         return str(error)
     except Exception:  # whatever its class does
         return type(error).__name__
-
-
-def _name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-
-
-def _too_large(what: str, limit: int) -> EncodeError:
-    return EncodeError(f"too large: {what} and the limit is {limit}; send it in parts, or through a file")
 
 
 def _places(plain: list[Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -265,7 +98,7 @@ def _culprit(pack: Callable[[Any], bytes], value: Any, place: str) -> str:
             if found:
                 return found
         reason = "" if str(error) == f"a {type(value).__name__}" else f": {error}"
-        return f"{place} is of type {_name(value)}{reason}"
+        return f"{place} is of type {type_name(value)}{reason}"
     return ""
 
 
@@ -289,9 +122,9 @@ class Encoder:
 
     def agree(self, agreement: Agreement) -> None:
         """What may be in messages from now on."""
-        self._terms = _Terms(agreement, self._limit)
+        self._terms = Terms(agreement, self._limit)
         self._needs = self._terms.needs
-        self._default = partial(_pack_ext, self._terms)
+        self._default = partial(extensions.pack, self._terms)
         self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self._default).pack
 
     def encode(self, message: Message) -> bytes:
@@ -334,7 +167,7 @@ class Encoder:
             self._pack = msgpack.Packer(default=self._default).pack  # or this one's buffer would stay as large
             if size > self._limit:
                 self._needs.clear()
-                raise _too_large(f"the message has {size} bytes", self._limit)
+                raise too_large(f"the message has {size} bytes", self._limit)
         return LENGTH.pack(size) + body
 
     def _body(self, plain: list[Any]) -> bytes:
@@ -356,9 +189,9 @@ class Encoder:
 
     def _pickled_body(self, plain: list[Any]) -> bytes:
         # With terms of its own: pickling runs code of the application, which may have another message written by this.
-        terms = _Terms(self._terms.agreement, self._limit)
-        default = partial(_pack_ext, terms)
-        pickling = Pickling(default, partial(msgpack.ExtType, PICKLE), msgpack.ExtType)
+        terms = Terms(self._terms.agreement, self._limit)
+        default = partial(extensions.pack, terms)
+        pickling = Pickling(default, partial(msgpack.ExtType, extensions.PICKLE), msgpack.ExtType)
         copy = list(plain)
         if copy[1] is not None:
             copy[1] = {key: dict(part) if type(part) is dict else part for key, part in copy[1].items()}
@@ -415,12 +248,12 @@ class Decoder:
         self._partial = bytearray()
         self.space = memoryview(self._chunk)
         """Where the next bytes are to be put."""
-        self._terms, self._hook = _NO_TERMS, _NO_HOOK
+        self._terms, self._hook = extensions.NO_TERMS, extensions.NO_HOOK
 
     def agree(self, agreement: Agreement) -> None:
         """What may be in messages from now on, beyond what every peer can read."""
-        self._terms = _Terms(agreement, self._limit)
-        self._hook = partial(_unpack_ext, self._terms)
+        self._terms = Terms(agreement, self._limit)
+        self._hook = partial(extensions.unpack, self._terms)
 
     @property
     def midway(self) -> bool:
@@ -469,7 +302,9 @@ class Decoder:
             )
 
 
-def decode_body(body: memoryview, terms: _Terms = _NO_TERMS, hook: Callable[..., Any] = _NO_HOOK) -> Message:
+def decode_body(
+    body: memoryview, terms: Terms = extensions.NO_TERMS, hook: Callable[..., Any] = extensions.NO_HOOK
+) -> Message:
     """The message in a frame, without its length.
 
     Args:
@@ -484,7 +319,7 @@ def decode_body(body: memoryview, terms: _Terms = _NO_TERMS, hook: Callable[...,
         try:
             plain = msgpack.unpackb(body, ext_hook=hook, strict_map_key=False, timestamp=3)
         except UnicodeDecodeError:
-            plain = _unpackb(terms, body, True, 0, "surrogatepass")
+            plain = extensions.unpack_body(terms, body, True, 0, "surrogatepass")
         message = from_plain(plain)
     except ProtocolError:
         raise

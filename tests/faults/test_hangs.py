@@ -206,14 +206,14 @@ def test_cancel_and_an_interrupted_greenlet(faulty, connect, tmp_path, method):
             pid = worker.pid()
             with steady_hub():
                 caller = gevent.spawn(raised_by, worker.call, method)
-                grandchild = tmp_path / "grandchild"
-            testing.wait_until(lambda: grandchild.exists() and grandchild.read_text())
+                written = tmp_path / "grandchild"
+                testing.wait_until(lambda written=written: written.exists() and written.read_text())
                 ended = monotonic()
                 if way == "cancel":
                     worker.cancel("enough")
                 else:
                     caller.kill()
-                grandchild = int((tmp_path / "grandchild").read_text() or 0)
+                grandchild = int(written.read_text())
                 testing.wait_until(lambda pid=pid: is_reaped(pid), what="the end of the worker")
                 testing.wait_until(lambda grandchild=grandchild: is_gone(grandchild), what="the grandchild's end")
             assert monotonic() - ended < 1.5

@@ -20,7 +20,7 @@ import pytest
 
 import gtask
 from gtask import testing
-from gtask.wire import codec
+from gtask.wire import extensions
 from gtask.wire.agreement import Agreement
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.messages import Er, Hi, Ok
@@ -235,7 +235,7 @@ def frame(*items):
 
 
 def array(head, data=b""):
-    return msgpack.ExtType(codec.ARRAY, msgpack.packb(head) + data)
+    return msgpack.ExtType(extensions.ARRAY, msgpack.packb(head) + data)
 
 
 def conversation(server, hi, *frames):
@@ -264,8 +264,8 @@ BAD = {
     "beyond all numbers": array(["<i4", [2**63, 2**63], "C"], b"12345678"),
     "no items": array(["|V0", [2**62], "C"]),
     "code": array(["__import__('os').abort()", [1], "C"], b"12345678"),
-    "no head": msgpack.ExtType(codec.ARRAY, b""),
-    "a scalar of objects": msgpack.ExtType(codec.SCALAR, msgpack.packb("|O8") + b"12345678"),
+    "no head": msgpack.ExtType(extensions.ARRAY, b""),
+    "a scalar of objects": msgpack.ExtType(extensions.SCALAR, msgpack.packb("|O8") + b"12345678"),
 }
 
 

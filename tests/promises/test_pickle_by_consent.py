@@ -29,7 +29,7 @@ from gtask import testing
 from gtask.client.config import ClientConfig
 from gtask.server.config import ServerConfig
 from gtask.tool.conversation import Conversation
-from gtask.wire import codec
+from gtask.wire import extensions
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.messages import Er, Hi, Ok
 from tests.gtask_server import refused
@@ -468,7 +468,7 @@ def test_a_pickle_without_consent_closes_the_connection(serve, points, tmp_path,
     """A worker to which it comes unpickles nothing, and hangs up."""
     server = serve(SERVED, *(["--pickle"] if serves else []))
     mark = tmp_path / "mark"
-    bomb = msgpack.ExtType(codec.PICKLE, pickle.dumps(points.Marks(str(mark))))
+    bomb = msgpack.ExtType(extensions.PICKLE, pickle.dumps(points.Marks(str(mark))))
     answers = speak(server, Hi(pickle=asks), call_with(1), call_with([bomb]), call_with(2))
     assert [type(answer) for answer in answers] == [Hi, Ok]
     assert not mark.exists()
@@ -478,8 +478,8 @@ def test_a_pickle_without_consent_closes_the_connection(serve, points, tmp_path,
 def test_a_pickle_with_consent_by_hand(server, points, tmp_path):
     """The same bytes where both have consented: that is what the other test would see if it were unpickled."""
     mark = tmp_path / "mark"
-    bomb = msgpack.ExtType(codec.PICKLE, pickle.dumps(points.Marks(str(mark))))
-    garbage = msgpack.ExtType(codec.PICKLE, b"garbage")
+    bomb = msgpack.ExtType(extensions.PICKLE, pickle.dumps(points.Marks(str(mark))))
+    garbage = msgpack.ExtType(extensions.PICKLE, b"garbage")
     answers = speak(server, Hi(pickle=True), call_with(garbage), call_with({"a": bomb}))
     assert [type(answer) for answer in answers] == [Hi, Er, Ok]
     assert "argument 1 could not be unpickled" in answers[1].text
@@ -490,7 +490,7 @@ def test_a_pickle_with_consent_by_hand(server, points, tmp_path):
 def test_a_server_that_sends_a_pickle_without_consent(connect, points, tmp_path, says, asks):
     """The client unpickles nothing, and gives the connection up with a ProtocolError."""
     mark = tmp_path / "mark"
-    body = msgpack.packb(["ok", None, msgpack.ExtType(codec.PICKLE, pickle.dumps(points.Marks(str(mark))))])
+    body = msgpack.packb(["ok", None, msgpack.ExtType(extensions.PICKLE, pickle.dumps(points.Marks(str(mark))))])
     frame = len(body).to_bytes(4, "big") + body
 
     def serve_badly(sock, address):

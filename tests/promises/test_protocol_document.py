@@ -26,7 +26,7 @@ from gtask.errors import ProtocolError
 from gtask.server import children, scoreboard
 from gtask.server.config import ServerConfig
 from gtask.tool.conversation import Conversation
-from gtask.wire import arrays, codec, exchange, failure, jsonexchange, jsontext, lastwords, messages, pickled
+from gtask.wire import arrays, exchange, extensions, failure, jsonexchange, jsontext, lastwords, messages, pickled
 from gtask.wire.agreement import Agreement
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.lastwords import ReplyDecoder, last_words
@@ -134,7 +134,7 @@ def test_values(value, packed):
     unseal(holder, str)
     assert type(holder[0]) is type(value)
     assert repr(holder[0]) == repr(value)
-    needs_agreement = extension_code(packed) in (codec.PICKLE, codec.ARRAY, codec.SCALAR)
+    needs_agreement = extension_code(packed) in (extensions.PICKLE, extensions.ARRAY, extensions.SCALAR)
     assert needs_agreement or read == messages.Ok(value) == decode(frame, len(frame))[0]
     if needs_agreement:
         with pytest.raises(ProtocolError):
@@ -153,19 +153,19 @@ def test_examples_are_complete():
         if int(code) == extension_code(packed)
     }
     assert codes == {
-        "int": codec.BIGINT,
-        "datetime": codec.DATETIME,
-        "date": codec.DATE,
-        "time": codec.TIME,
-        "timedelta": codec.TIMEDELTA,
-        "Decimal": codec.DECIMAL,
-        "UUID": codec.UUID,
-        "set": codec.SET,
-        "frozenset": codec.FROZENSET,
-        "complex": codec.COMPLEX,
-        "range": codec.PICKLE,
-    } | ({"ndarray": codec.ARRAY, "int16": codec.SCALAR} if numpy is not None else {})
-    assert [int(code) for code, *_ in rows("code")] == list(range(codec.BIGINT, codec.SCALAR + 1))
+        "int": extensions.BIGINT,
+        "datetime": extensions.DATETIME,
+        "date": extensions.DATE,
+        "time": extensions.TIME,
+        "timedelta": extensions.TIMEDELTA,
+        "Decimal": extensions.DECIMAL,
+        "UUID": extensions.UUID,
+        "set": extensions.SET,
+        "frozenset": extensions.FROZENSET,
+        "complex": extensions.COMPLEX,
+        "range": extensions.PICKLE,
+    } | ({"ndarray": extensions.ARRAY, "int16": extensions.SCALAR} if numpy is not None else {})
+    assert [int(code) for code, *_ in rows("code")] == list(range(extensions.BIGINT, extensions.SCALAR + 1))
 
 
 def extension_code(packed):
@@ -238,10 +238,10 @@ def test_numbers():
     text = " ".join(DOCUMENT.split())
     assert f"This is version {messages.VERSION} of" in text
     assert f"at most {messages.DEFAULT_LIMIT:,} bytes" in text
-    assert f"Sets may lie in sets {codec.NESTED_EXT} deep" in text
+    assert f"Sets may lie in sets {extensions.NESTED_EXT} deep" in text
     assert f"at most {arrays.FIELDS:,} fields, and structures lie in structures {arrays.NESTED} deep" in text
     assert f"an array of at most {arrays.DIMENSIONS} whole numbers" in text
-    assert f"What stands before them has at most {codec.HEAD:,} bytes" in text
+    assert f"What stands before them has at most {extensions.HEAD:,} bytes" in text
     assert f"of Python's protocol {pickled.PROTOCOL}" in text
     assert f"{children.GRACE:g} seconds later by SIGABRT, another second later by SIGKILL" in text
     assert children.LAST_GRACE == 1

@@ -56,7 +56,8 @@ ARROWS = {
     "dbapi.cursor": "dbapi.driver wire.dbapi",
     "dbapi.driver": "errors dbapi.errors wire.dbapi",
     "dbapi.errors": "errors wire.dbapi wire.failure",
-    "dbapi.known": "dbapi.driver dbapi.psycopg2",
+    "dbapi.sqlite": "dbapi.driver wire.dbapi",
+    "dbapi.known": "dbapi.driver dbapi.psycopg2 dbapi.sqlite",
     "dbapi.module": "client.client dbapi.connection dbapi.cursor dbapi.driver",
     "dbapi.psycopg2types": "dbapi.cursor",
     "dbapi.psycopg2": "dbapi.cursor dbapi.driver dbapi.psycopg2types wire.dbapi",
@@ -66,7 +67,8 @@ ARROWS = {
     "wire.agreement": "wire.messages",
     "wire.arrays": "wire.agreement",
     "wire.pickled": "errors wire.agreement",
-    "wire.codec": "errors wire.agreement wire.arrays wire.messages wire.pickled",
+    "wire.codec": "errors wire.agreement wire.extensions wire.messages wire.pickled",
+    "wire.extensions": "errors wire.agreement wire.arrays wire.messages wire.pickled",
     "wire.exchange": "errors wire.messages",
     "wire.jsontext": "errors wire.messages",
     "wire.jsonexchange": "wire.exchange wire.messages",
@@ -115,7 +117,10 @@ ARROWS = {
     "server.pidfile": "",
     "server.logs": "",
     "server.watch": "",
-    "server.drivers": "wire.dbapi",
+    "server.drivers": "server.drivers.generic server.drivers.postgresql server.drivers.sqlite",
+    "server.drivers.generic": "",
+    "server.drivers.postgresql": "server.drivers.generic wire.dbapi",
+    "server.drivers.sqlite": "server.drivers.generic",
     "server.dbapi": "server.drivers server.interface wire.dbapi",
     "server.config": "address wire.messages",
     "server.options": "gtask address server.config",
@@ -151,13 +156,13 @@ ARROWS = {
 imports ``testing``. The keeper (``server.cli``) reaches neither the master nor what the application needs."""
 
 HOMES = {
-    "msgpack": "wire.codec",
+    "msgpack": "wire.codec wire.extensions",
     "gevent": "client.calls client.connection client.connector client.loop dbapi.clients "
     "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.jsonpeer server.listener server.master server.replies server.scrapes server.systemd "
     "server.worker tool.conversation",
-    "select": "server.drivers server.keeper server.listener server.master server.process server.scrapes "
-    "tool.conversation tool.top integrations.wsgi",
+    "select": "server.drivers.generic server.drivers.postgresql server.keeper server.listener server.master "
+    "server.process server.scrapes tool.conversation tool.top integrations.wsgi",
     "fork": "server.embed server.process",
     "subprocess": "",
     "ctypes": "server.process",
@@ -197,6 +202,7 @@ PURE = {
     "wire.arrays": "",
     "wire.pickled": "",
     "wire.codec": "msgpack",
+    "wire.extensions": "msgpack",
     "wire.exchange": "",
     "wire.plain": "",
     "wire.jsontext": "",

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire import arrays, codec
+from gtask.wire import arrays, codec, extensions
 from gtask.wire.agreement import Agreement, Needing
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.messages import Do, Er, Ok
@@ -242,7 +242,7 @@ def test_a_memmap_arrives_as_an_array(tmp_path):
         {"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [4, 0]},
         [(("a title", "a"), "i4")],
         [(f"field {number}", "u1") for number in range(arrays.FIELDS + 1)],
-        [("x" * codec.HEAD, "u1")],
+        [("x" * extensions.HEAD, "u1")],
         [],
     ],
     ids=["overlapping", "out of order", "titles", "too many fields", "too long a name", "no fields"],
@@ -342,13 +342,13 @@ def hostile(code, head, data=b"", packed=None):
     return struct.pack("!I", len(body)) + body
 
 
-GOOD = (codec.ARRAY, ["<i4", [2], "C"], b"12345678")
+GOOD = (extensions.ARRAY, ["<i4", [2], "C"], b"12345678")
 
 
 def test_what_is_right_is_read():
     """The hostile ones below differ from this one."""
     assert read(hostile(*GOOD)).shape == (2,)
-    assert read(hostile(codec.SCALAR, "<i4", b"1234")).dtype == "i4"
+    assert read(hostile(extensions.SCALAR, "<i4", b"1234")).dtype == "i4"
 
 
 @pytest.mark.parametrize(
@@ -368,13 +368,13 @@ def test_a_dtype_that_is_none_of_ours_is_refused(item):
     """Objects above all; and whatever numpy would make of other texts. Of scalars as well."""
     for shape in ([2], [0], []):
         with pytest.raises(ProtocolError):
-            read(hostile(codec.ARRAY, [item, shape, "C"], b"12345678"))
+            read(hostile(extensions.ARRAY, [item, shape, "C"], b"12345678"))
         with pytest.raises(ProtocolError):
-            read(hostile(codec.ARRAY, [item, shape, "C"]))
+            read(hostile(extensions.ARRAY, [item, shape, "C"]))
     for data in (b"", b"1234", b"12345678"):
         if item != "<i4":
             with pytest.raises(ProtocolError):
-                read(hostile(codec.SCALAR, item, data))
+                read(hostile(extensions.SCALAR, item, data))
 
 
 @pytest.mark.parametrize(
@@ -389,14 +389,14 @@ def test_a_dtype_that_is_none_of_ours_is_refused(item):
 def test_a_shape_that_does_not_fit_is_refused(shape):
     """Negative, huge, of another type, of too many dimensions, or simply another number of bytes."""
     with pytest.raises(ProtocolError):
-        read(hostile(codec.ARRAY, ["<i4", shape, "C"], b"12345678"))
+        read(hostile(extensions.ARRAY, ["<i4", shape, "C"], b"12345678"))
 
 
 @pytest.mark.parametrize("order", ["K", "A", "", "c", None, 1, "CF", b"C", ["C"]], ids=repr)
 def test_an_order_that_is_none_is_refused(order):
     """There are two."""
     with pytest.raises(ProtocolError):
-        read(hostile(codec.ARRAY, ["<i4", [2], order], b"12345678"))
+        read(hostile(extensions.ARRAY, ["<i4", [2], order], b"12345678"))
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_an_order_that_is_none_is_refused(order):
     ],
     ids=lambda packed: packed[:8].hex() or "nothing",
 )  # fmt: skip
-@pytest.mark.parametrize("code", [codec.ARRAY, codec.SCALAR])
+@pytest.mark.parametrize("code", [extensions.ARRAY, extensions.SCALAR])
 def test_a_head_that_is_none_is_refused(code, packed):
     """What lies there instead takes little memory."""
     frame = hostile(code, None, b"12345678", packed)
@@ -442,8 +442,8 @@ def test_damaged_arrays_are_protocol_errors(data):
 
 def test_an_array_where_no_value_is():
     """As the kind of a message, in its meta, as a key, in a set: a ProtocolError, never another exception."""
-    array = msgpack.ExtType(codec.ARRAY, msgpack.packb(["<i4", [2], "C"]) + b"12345678")
-    members = msgpack.ExtType(codec.SET, msgpack.packb([array]))
+    array = msgpack.ExtType(extensions.ARRAY, msgpack.packb(["<i4", [2], "C"]) + b"12345678")
+    members = msgpack.ExtType(extensions.SET, msgpack.packb([array]))
     for plain in (
         [array, None, 1], [array, None], ["ok", array, 1], ["ok", {"ld": array}, 1], ["ok", None, members],
         ["do", {"q": array}, "f"], ["do", {"kw": array}, "f"], ["do", {"t": array}], ["hi", {"v": array}],

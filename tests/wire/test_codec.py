@@ -18,8 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire import codec
-from gtask.wire.codec import CHUNK, NESTED_EXT, Decoder, Encoder
+from gtask.wire import codec, extensions
+from gtask.wire.codec import CHUNK, Decoder, Encoder
+from gtask.wire.extensions import NESTED_EXT
 from gtask.wire.messages import Before, Bye, Do, Done, Er, Extend, Extras, Hi, Log, Ok, Rip, Sk
 
 MIB = 1024 * 1024
@@ -565,7 +566,7 @@ def test_sets_in_sets():
     assert "sets nested" in refusal(nested_sets(500))
     body = msgpack.packb([])
     for _ in range(200):
-        body = msgpack.packb([msgpack.ExtType(codec.SET, body)])
+        body = msgpack.packb([msgpack.ExtType(extensions.SET, body)])
     with pytest.raises(ProtocolError, match="sets nested"):
         decode(framed(b"\x93\xa2ok\xc0" + body))
 
@@ -705,7 +706,7 @@ def test_hashable_containers_in_a_set(value):
     assert refusal([frozenset({(1, value)})])
 
 
-@pytest.mark.parametrize("code", [99, codec.UUID], ids=["unknown", "broken"])
+@pytest.mark.parametrize("code", [99, extensions.UUID], ids=["unknown", "broken"])
 def test_extensions_of_msgpack_are_no_values(code):
     """An ExtType that the application happens to hold would break the connection at its reader, so it is not sent."""
     value = msgpack.ExtType(code, b"?")
@@ -814,7 +815,7 @@ def test_arrays_nested_in_nested_sets_are_bounded():
     arrays = (b"\xdd" + struct.pack("!I", 10_000)) * 900
     inner = arrays + b"\xc0" * 10_000
     for _ in range(NESTED_EXT - 1):
-        inner = b"\x92" + arrays + msgpack.packb(msgpack.ExtType(codec.SET, inner))
+        inner = b"\x92" + arrays + msgpack.packb(msgpack.ExtType(extensions.SET, inner))
     assert memory_of(framed(b"\x93\xa2ok\xc0" + inner)) < 200 * MIB
 
 
@@ -833,13 +834,13 @@ def test_bad_text_in_nested_sets_is_decoded_a_bounded_number_of_times(monkeypatc
     monkeypatch.setattr(codec.msgpack, "unpackb", counting)
     body = b"\x91\xa1\xff"
     for _ in range(NESTED_EXT):
-        body = b"\x91" + msgpack.packb(msgpack.ExtType(codec.SET, body))
+        body = b"\x91" + msgpack.packb(msgpack.ExtType(extensions.SET, body))
     with pytest.raises(ProtocolError):
         decode(framed(b"\x93\xa2ok\xc0" + body[1:]))
     assert calls <= 2 * (NESTED_EXT + 1)
 
 
-HUGE = msgpack.packb(msgpack.ExtType(codec.BIGINT, b"\x7f" * 3000))
+HUGE = msgpack.packb(msgpack.ExtType(extensions.BIGINT, b"\x7f" * 3000))
 DEEP = b"\x91" * 1000 + b"\xc0"
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire import codec
+from gtask.wire import codec, extensions
 from gtask.wire.agreement import NOTHING, Agreement, Needing, at_client, at_worker, hoped_for
 from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.messages import Do, Er, Extras, Hi, Log, Ok
@@ -168,7 +168,7 @@ def test_what_contains_itself_is_pickled():
 
 def test_an_ext_type_of_msgpack_is_a_value_like_others():
     """What an application holds is not taken for the wire's own."""
-    for code in (99, codec.UUID, codec.PICKLE):
+    for code in (99, extensions.UUID, extensions.PICKLE):
         assert travel([msgpack.ExtType(code, b"?")]) == [msgpack.ExtType(code, b"?")]
 
 
@@ -373,7 +373,7 @@ def read(frame, agreement):
 )
 def test_without_consent_it_is_a_protocol_error(agreement):
     """Before anything is unpickled, wherever it stands, also in a decoder that was told nothing."""
-    bomb = msgpack.ExtType(codec.PICKLE, pickle.dumps(Spy()))
+    bomb = msgpack.ExtType(extensions.PICKLE, pickle.dumps(Spy()))
     for plain in (["ok", None, bomb], ["do", None, "f", [bomb]], ["do", {"kw": {"a": bomb}}, "f"], ["hi", {"v": bomb}]):
         with pytest.raises(ProtocolError, match="upon which both sides have not agreed"):
             read(framed(plain), agreement)
@@ -384,7 +384,7 @@ def test_without_consent_it_is_a_protocol_error(agreement):
 
 def test_nothing_is_loaded_before_it_is_asked_for():
     """Reading a frame with consent runs nothing either."""
-    (message,) = read(framed(["ok", None, [msgpack.ExtType(codec.PICKLE, pickle.dumps(Spy()))]]), BOTH)
+    (message,) = read(framed(["ok", None, [msgpack.ExtType(extensions.PICKLE, pickle.dumps(Spy()))]]), BOTH)
     assert (message.pickled, Spy.loaded) == (True, 0)
     unseal(message.value, str)
     assert Spy.loaded == 1
@@ -393,8 +393,8 @@ def test_nothing_is_loaded_before_it_is_asked_for():
 
 def test_a_pickle_where_none_may_be():
     """In a record, an exception, a greeting, as a key or in a set: a ProtocolError, and nothing is loaded."""
-    bomb = msgpack.ExtType(codec.PICKLE, pickle.dumps(Spy()))
-    members = msgpack.ExtType(codec.SET, msgpack.packb([bomb]))
+    bomb = msgpack.ExtType(extensions.PICKLE, pickle.dumps(Spy()))
+    members = msgpack.ExtType(extensions.SET, msgpack.packb([bomb]))
     for plain in (
         ["lg", None, {"extra": bomb}], ["er", {"exc": {"args": [bomb]}}, "x"], ["hi", {"v": 1, "name": bomb}],
         ["be", {"left": bomb}], ["ok", None, members], ["do", {"q": bomb}, "f"], ["do", {"headers": {"a": bomb}}, "f"],
@@ -447,7 +447,7 @@ def test_what_cannot_be_loaded(how, text):
 )
 def test_garbage_instead_of_a_pickle(data):
     """It is an error of that part alone."""
-    (message,) = read(framed(["ok", None, msgpack.ExtType(codec.PICKLE, data)]), BOTH)
+    (message,) = read(framed(["ok", None, msgpack.ExtType(extensions.PICKLE, data)]), BOTH)
     with pytest.raises(EncodeError, match="the result could not be unpickled"):
         unseal([message.value], lambda _: "the result")
 
@@ -462,7 +462,7 @@ def test_an_interruption_passes(kind):
 
 def test_deep_messages_are_searched_without_recursion():
     """As deep as a frame may nest."""
-    value = msgpack.ExtType(codec.PICKLE, pickle.dumps(Point(1)))
+    value = msgpack.ExtType(extensions.PICKLE, pickle.dumps(Point(1)))
     body = b"\x93\xa2ok\xc0" + b"\x91" * 1000 + msgpack.packb(value)
     (message,) = read(struct.pack("!I", len(body)) + body, BOTH)
     limit = sys.getrecursionlimit()
