@@ -39,6 +39,11 @@ def test_restart_of_workers_under_load(site):
     assert load.errors == {}
     assert "Autorestarting worker" in web.log
 
+    def all_are_ready():  # a signal that comes before that may be lost, and gunicorn waits long for such a worker
+        return web.log.count("Ready: ") == web.log.count("Booting worker")
+
+    testing.wait_until(all_are_ready, 60, "the last worker")
+
 
 def test_a_client_that_was_used_before_the_fork(site):
     """With ``--preload`` each child finds it unused, and has workers of its own; the parent's stays the parent's."""
