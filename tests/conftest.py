@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import signal
 import sys
 import textwrap
 
@@ -39,6 +40,11 @@ OF_THE_CLIENT = {
     "test_web_applications", "test_web_process_changes", "test_worker_count", "test_worker_death_sticks",
 }  # fmt: skip
 """Promises of the client, whose servers and programs show nothing that others do not show."""
+
+
+# A shell has what it runs in the background ignore these, and whatever that starts would ignore them, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):
