@@ -61,6 +61,7 @@ def test_an_idle_worker_is_killed(faulty, connect, server_log):
 def test_an_idle_worker_is_killed_and_cannot_be_replaced(faulty, connect):
     """Row 1: the time that its replacement takes counts; the call was never sent, so it is AcquireTimeout."""
     server = faulty()
+    connect(server).call("pid")  # so that the server is there
     client = connect(server, max_workers=1, timeout=0.5)
     kill(client.call("pid"), server)
     stop(server.pid)
