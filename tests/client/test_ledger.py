@@ -1107,7 +1107,7 @@ class Histories(RuleBasedStateMachine):
 
     def carry_out_unreachable(self, action):
         assert not self.told_unreachable
-        assert self.now - self.out_since >= self.terms.reconnect_timeout
+        assert self.now >= self.out_since + self.terms.reconnect_timeout  # as it is set: a difference is rounded
         self.told_unreachable = True
 
     def no_longer_idle(self, slot, expected=None):

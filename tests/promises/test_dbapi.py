@@ -173,8 +173,8 @@ def test_values(database):
     """Each comes back as from sqlite3 itself, or is refused as there."""
     with contextlib.closing(sqlite3.connect(":memory:")) as plain:
         for value in VALUES:
-            want = outcome(lambda: plain.execute("SELECT ?, typeof(?1)", (value,)).fetchone())  # noqa: B023
-            got = outcome(lambda: database.execute("SELECT ?, typeof(?1)", (value,)).fetchone())  # noqa: B023
+            want = outcome(lambda: plain.execute("SELECT ?, typeof(?)", (value, value)).fetchone())  # noqa: B023
+            got = outcome(lambda: database.execute("SELECT ?, typeof(?)", (value, value)).fetchone())  # noqa: B023
             if want[0] in ("ProgrammingError", "InterfaceError"):
                 assert got[0] in ("ProgrammingError", "InterfaceError"), value
             else:
