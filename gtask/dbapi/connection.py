@@ -45,13 +45,12 @@ class Connection:
         try:
             self._checkout = client.checkout()
         except errors.Error as error:
-            translated = self.driver.translated(error)
-            raise translated from translated.__cause__
+            raise self.driver.translated(error) from error.__cause__
         try:
             places = [_plain(value) for value in args]
             name = self.call("connect", places, {key: _plain(value) for key, value in kwargs.items()})
-        except BaseException:
-            self.close()  # the error knows this frame, and would hold the worker as long as it lives
+        except BaseException:  # whatever it was, it knows this frame, and would hold the worker as long as it lives
+            self.close()
             raise
         if driver is None:
             self.driver = known.known(name)
@@ -150,7 +149,7 @@ class Connection:
             raise self.driver.closed("connection")
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the worker's :class:`gtask.server.dbapi.Database`, with the driver's errors."""
+        """Call a method of the worker's :class:`gtask.server.database.Database`, with the driver's errors."""
         self.check_open()
         forgotten, self._forgotten = self._forgotten, []
         checkout = self._checkout

@@ -242,6 +242,5 @@ def test_a_private_server_that_gevent_has_reaped(run):
         except gtask.AcquireTimeout as error:
             assert "the private server has ended" in str(error), error
         client.close()
-        gevent.sleep(0.01)
         """,
     )

@@ -24,7 +24,7 @@ logging.getLogger("told").propagate = False
 logging.getLogger("told").addHandler(logging.NullHandler())  # this program logs nothing itself
 
 def double(number):
-    time.sleep(0.001)
+    time.sleep(0.001)  # the work, so that calls overlap
     return 2 * number
 
 def pid():

@@ -33,7 +33,7 @@ PLAIN = "import gevent\nfrom gevent.monkey import get_original\nfrom gtask impor
 PATCHED = "from gevent import monkey; monkey.patch_all()\n" + PLAIN
 
 BEGINNING = """
-import concurrent.futures, gc, os, queue, signal, sys, threading, time, traceback
+import concurrent.futures, contextlib, gc, os, queue, select, signal, sys, threading, time, traceback
 import gtask
 
 signal.alarm(60)  # a program that hangs is killed
@@ -59,16 +59,12 @@ def real_thread(function):
 
 threads = []
 
-def is_gone(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
 def wait_until_gone(*pids):
-    while not all(map(is_gone, pids)):
-        time.sleep(0.01)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            end = os.pidfd_open(pid)
+            assert select.select([end], [], [], 30)[0], "it goes on"
+            os.close(end)
 """
 
 
@@ -186,7 +182,8 @@ ENDS = {
     "keeps it": "kept.append(client)",
     "keeps a checkout": "kept.append(client.checkout()); kept[-1].pids()",
     "closes it": "client.close()",
-    "leaves a call": "gevent.spawn(client.call, 'hang'); gevent.spawn(client.call, 'hang'); gevent.sleep(0.01)",
+    "leaves a call": "gevent.spawn(client.call, 'hang'); gevent.spawn(client.call, 'hang')\n"
+    "while client.stats().busy < 2: gevent.sleep(0)",
     "leaves an attempt": "gevent.spawn(client.call, 'double', 1), gevent.spawn(client.call, 'double', 1)",
     "destroys the hub": "gevent.get_hub().destroy()",
     "closes and destroys": "client.close(); gevent.get_hub().destroy()",

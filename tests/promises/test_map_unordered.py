@@ -133,7 +133,7 @@ def test_a_slow_iterable_does_not_hold_back_values(serve, connect):
         for number in range(8):
             yield number
             testing.wait_until(is_quiet, 30)
-            gevent.sleep(0.01)
+            gevent.idle()  # until all that has come has been told
 
     seen = [(value, client.stats().checkouts) for value in client.map_unordered("double", items())]
     assert seen == [(2 * number, min(number + 2, 8)) for number in range(8)]

@@ -214,10 +214,10 @@ def test_it_may_be_slow(script):
         with client.checkout() as worker:
             tell(*worker.pids())
             result = worker.double.submit(4)
-            time.sleep(0.5)
+            time.sleep(0.5)  # the hub does not turn
             assert not result.ready()
             assert result.get() == 8
         client.close()
-        time.sleep(0.2)
+        time.sleep(0.2)  # nor here, which makes no difference
         """
     ).finish() == ("", "")

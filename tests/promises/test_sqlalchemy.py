@@ -304,7 +304,7 @@ def test_greenlets_wait_while_another_prepares_the_engine(address, connect, crea
     sqlalchemy.event.listen(engine, "connect", lambda connection, record: go_on.wait())
     greenlets = [gevent.spawn(lambda: engine.connect().close()) for _ in range(3)]
     wait_until(lambda: client.stats().busy == 3, 30, "all to be connected")
-    gevent.sleep(0.01)  # they are at the lock now, or have stopped the program
+    gevent.idle()  # they are at the lock now, or have stopped the program
     go_on.set()
     gevent.joinall(greenlets, raise_error=True)
 

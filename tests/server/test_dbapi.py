@@ -13,6 +13,7 @@ from contextlib import closing
 import pytest
 
 from gtask.server import dbapi
+from gtask.server.database import Database
 from gtask.server.drivers import Driver, SQLite, driver_of
 
 
@@ -108,7 +109,7 @@ def test_lost_connections(monkeypatch):
     connections = [Lost(), Idle(socket.socket())]
     monkeypatch.setattr(Driver, "connect", lambda driver: connections[0])
     driver = Driver(sqlite3)
-    database = dbapi.Database(driver, None, None, {})
+    database = Database(driver, None, None, {})
     database.connect([], [], {})
     del connections[0]
     database.checkout_done()

@@ -49,6 +49,17 @@ class Driver:
     def statement(self, connection: Any, operation: str) -> None:
         """Take note of a statement that is about to be executed, as far as it changes the connection itself."""
 
+    def script(self, operation: str) -> None:
+        """Take note of several statements, for a driver that has ``executescript``."""
+
+    def out(self, name: str, value: Any) -> Any:
+        """An attribute of the connection, as it travels to a client."""
+        return value
+
+    def back(self, name: str, value: Any) -> Any:
+        """An attribute of the connection that a client sets, as it came."""
+        return value
+
     def is_alive(self, connection: Any) -> bool:
         """Whether a connection that has lain idle is worth using.
 

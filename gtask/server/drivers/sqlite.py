@@ -6,7 +6,7 @@ import math
 import os
 import re
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from gtask.server.drivers.generic import Driver
 
@@ -45,6 +45,8 @@ class SQLite(Driver):
     """Pragmas that set something of the connection, which can be read and set back."""
     _of_file = frozenset({"application_id", "auto_vacuum", "encoding", "page_size", "user_version"})
     """Pragmas that set something of the database, which stays."""
+    _factories: ClassVar[dict[str, type]] = {"str": str, "bytes": bytes, "bytearray": bytearray}
+    """What a client may set ``text_factory`` to, by name."""
 
     def __init__(self, module: ModuleType) -> None:
         super().__init__(module)
@@ -96,8 +98,13 @@ class SQLite(Driver):
         elif sign and name not in self._looking | self._of_file:
             self._is_settled = False
 
+    def out(self, name: str, value: Any) -> Any:
+        return getattr(value, "__name__", "") if name == "text_factory" else value
+
+    def back(self, name: str, value: Any) -> Any:
+        return self._factories[value] if name == "text_factory" else value
+
     def script(self, operation: str) -> None:
-        """Take note of a script: what it sets is not known."""
         if "pragma" in operation.lower():
             self._is_settled = False
 

@@ -88,8 +88,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
             for command in ("PRAGMA foreign_keys = ON", "PRAGMA legacy_alter_table = OFF", *self.init_commands):
                 if command.strip():
                     connection.execute(command)
-        except BaseException:
-            connection.close()  # the error knows this frame, and would hold the worker as long as it lives
+        except BaseException:  # whatever it was, it knows this frame, and would hold the worker as long as it lives
+            connection.close()
             raise
         self._thread = this_thread()
         return connection
