@@ -54,8 +54,9 @@ class Driver:
     def translated(self, error: errors.Error) -> Exception:
         """What is raised for an error of gtask's."""
         if isinstance(error, errors.RemoteError) and not isinstance(error, errors.SetupError):
-            if isinstance(error, errors.EncodeError) and "cannot travel" in str(error):
-                return pep249.combined(error, self.exceptions["NotSupportedError"], _CAST)
+            if isinstance(error, errors.EncodeError):
+                advice = _CAST if "cannot travel" in str(error) else ""  # else it is too large
+                return pep249.combined(error, self.exceptions["NotSupportedError"], advice)
             return pep249.of_driver(error, self.name, self.exceptions["Error"]) or error
         if isinstance(error, errors.EncodeError):
             return pep249.combined(error, self.exceptions["ProgrammingError"])
