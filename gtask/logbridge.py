@@ -144,10 +144,10 @@ def _record(data: Data, pid: int, raises: Collection[type | ModuleType] | None) 
         record.taskName = None
     for key, value in _get(data, "extra", dict, {}).items():
         if type(key) is str and key not in _STANDARD:
-            setattr(record, key, value)
+            vars(record)[key] = value  # as logging does: it may be called __class__
     for key in _get(data, "loggers", list, []):
         if type(key) is str and key not in _STANDARD:
-            setattr(record, key, logging.getLogger(record.name))
+            vars(record)[key] = logging.getLogger(record.name)
     return record
 
 

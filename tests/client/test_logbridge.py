@@ -6,7 +6,7 @@ import logging
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gtask import logbridge
@@ -50,6 +50,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) 
 
 @settings(deadline=None)
 @given(st.lists(VALUES, max_size=5), st.dictionaries(st.text(min_size=1), VALUES, max_size=5), st.integers(1, 60))
+@example([], {"__dict__": 1, "__class__": "x"}, 20)
 def test_plain_data_survives(args, extra, level):
     """Message, arguments, level, place, thread, time and extra fields are the same at the other end."""
     extra = {key: value for key, value in extra.items() if key not in vars(logging.makeLogRecord({}))}
