@@ -32,9 +32,9 @@ from gtask.errors import (
 if TYPE_CHECKING:
     from gtask.client.checkout import Checkout
     from gtask.client.client import Client
-    from gtask.current import current_call
+    from gtask.running_call import current_call
     from gtask.server.embed import Server, fork_server
-    from gtask.server.interface import Interface
+    from gtask.server.worker.interface import Interface
     from gtask.spawn import spawn_server
     from gtask.tasks import task
 
@@ -69,10 +69,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "current_call": "gtask.current",
+    "current_call": "gtask.running_call",
     "Checkout": "gtask.client.checkout",
     "Client": "gtask.client.client",
-    "Interface": "gtask.server.interface",
+    "Interface": "gtask.server.worker.interface",
     "Server": "gtask.server.embed",
     "fork_server": "gtask.server.embed",
     "spawn_server": "gtask.spawn",

@@ -19,7 +19,7 @@ from time import monotonic, time
 from types import TracebackType
 from typing import Any
 
-from gtask.wire import failure
+from gtask.wire.exceptions import failure
 from gtask.wire.plain import Room
 
 __all__ = ["Log", "RequestLog", "Timer", "begin_call", "current", "end_call", "take", "watch"]

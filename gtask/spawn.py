@@ -35,7 +35,7 @@ _IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
 
 _unreaped: list[SpawnedServer] = []
 
-_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(%r); from gtask.server.application import main; main()"
+_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(%r); from gtask.server.daemon.application import main; main()"
 
 
 class SpawnedServer:

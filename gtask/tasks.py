@@ -8,8 +8,8 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from gtask import current
-from gtask.naming import name_of
+from gtask import running_call as current
+from gtask.function_names import name_of
 
 __all__ = ["Client", "Task", "task"]
 

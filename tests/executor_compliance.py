@@ -21,7 +21,7 @@ import unittest
 import gevent
 
 import gtask
-from gtask.client.executor import Executor
+from gtask.client.many.executor import Executor
 
 MISSING = 77
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import gtask
-from gtask.naming import name_of, split
+from gtask.function_names import name_of, split
 
 
 def render():
@@ -140,7 +140,7 @@ def test_private_names(name):
 
 
 PROGRAM = """
-from gtask.naming import name_of
+from gtask.function_names import name_of
 
 def render():
     return None

@@ -12,14 +12,14 @@ import gevent
 from gevent.event import AsyncResult
 from gevent.hub import Waiter
 
-from gtask.client.story import Story
+from gtask.aspects.caller import CallReport
 from gtask.errors import Error
-from gtask.wire.agreement import Needing
-from gtask.wire.messages import Er, Ok, Sk
+from gtask.wire.messages import Failure, Skipped, Value
+from gtask.wire.values.agreement import ConditionalFrame
 
 __all__ = ["BlockingCall", "Call", "Outcome", "Result"]
 
-Outcome = Ok | Er | Sk | Error
+Outcome = Value | Failure | Skipped | Error
 """How a call ended: with the worker's reply, or with the error that ended its connection."""
 
 
@@ -66,13 +66,13 @@ class Call:
 
     __slots__ = ("deadline", "frame", "method", "sent_at", "story", "timeout")
 
-    def __init__(self, method: str, frame: bytes | Needing, timeout: float | None) -> None:
+    def __init__(self, method: str, frame: bytes | ConditionalFrame, timeout: float | None) -> None:
         self.method = method
         self.frame = frame
         self.timeout = timeout
         self.deadline = 0.0  # not at the head yet
         self.sent_at = 0.0
-        self.story: Story | None = None
+        self.story: CallReport | None = None
 
     def deliver(self, outcome: Outcome) -> None:
         """Take the outcome; called once, in the hub."""
@@ -99,7 +99,7 @@ class BlockingCall(Call):
 
     __slots__ = ("_waiter", "deliver")
 
-    def __init__(self, method: str, frame: bytes | Needing, timeout: float | None) -> None:
+    def __init__(self, method: str, frame: bytes | ConditionalFrame, timeout: float | None) -> None:
         Call.__init__(self, method, frame, timeout)
         self._waiter: Waiter[Outcome] = Waiter()
         self.deliver = self._waiter.switch  # type: ignore[assignment]  # saves a frame in the hot path

@@ -9,15 +9,15 @@ from types import EllipsisType, ModuleType
 from typing import Any
 
 from gtask import address as addresses
-from gtask import contextbridge
+from gtask.aspects import context as contextbridge
+from gtask.aspects.caller import RequestLog
 from gtask.client.checkout import Checkout
 from gtask.client.config import ClientConfig, check_count, check_size, check_timeout
-from gtask.client.connector import Connector
-from gtask.client.executor import Executor
-from gtask.client.pool import Pool
-from gtask.client.story import RequestLog
-from gtask.client.unordered import map_unordered
-from gtask.naming import name_of
+from gtask.client.many.executor import Executor
+from gtask.client.many.unordered import map_unordered
+from gtask.client.pool.connector import Connector
+from gtask.client.pool.pool import Pool
+from gtask.function_names import name_of
 from gtask.spawn import spawn_server
 from gtask.stats import ClientStats
 from gtask.wire.messages import DEFAULT_LIMIT

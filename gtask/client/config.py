@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from gtask.contextbridge import Named
+from gtask.aspects.context import Named
 from gtask.wire.messages import DEFAULT_LIMIT
 
 __all__ = ["ClientConfig", "check_count", "check_size", "check_timeout"]

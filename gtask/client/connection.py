@@ -19,18 +19,31 @@ import gevent
 from gevent.hub import Waiter
 
 from gtask.address import Address
-from gtask.client import verdicts
+from gtask.aspects.caller import CallReport
+from gtask.aspects.logs.levels import Levels
+from gtask.client import outcomes as verdicts
 from gtask.client.calls import Call
 from gtask.client.loop import SHORTEST
-from gtask.client.story import Story
 from gtask.errors import Cancelled, ClientClosed, EncodeError, Error, ProtocolError
-from gtask.logbridge import Levels
-from gtask.wire import agreement, arrays
-from gtask.wire.agreement import Needing
-from gtask.wire.codec import Encoder
-from gtask.wire.exchange import Exchange
+from gtask.wire.conversation import Conversation
+from gtask.wire.frames import Encoder
 from gtask.wire.lastwords import ReplyDecoder
-from gtask.wire.messages import Before, Bye, Do, Done, Er, Extend, Hi, Log, Message, Ok, Rip, Sk
+from gtask.wire.messages import (
+    Done,
+    Extend,
+    Failure,
+    Greeting,
+    LastWords,
+    LogRecords,
+    Message,
+    Preamble,
+    Request,
+    Retire,
+    Skipped,
+    Value,
+)
+from gtask.wire.values import agreement, arrays
+from gtask.wire.values.agreement import ConditionalFrame
 
 __all__ = ["Connection", "Owner"]
 
@@ -74,13 +87,13 @@ class Owner(Protocol):
 
 
 class Writer(Protocol):
-    """Writes messages: an encoder of :mod:`gtask.wire.codec` or :mod:`gtask.wire.jsontext`."""
+    """Writes messages: an encoder of :mod:`gtask.wire.frames` or :mod:`gtask.wire.json.text`."""
 
     def encode(self, message: Message, /) -> bytes: ...
 
 
 class Reader(Protocol):
-    """Reads what the worker sends: the ReplyDecoder of :mod:`gtask.wire.lastwords` or :mod:`gtask.wire.jsontext`."""
+    """Reads what the worker sends: the ReplyDecoder of :mod:`gtask.wire.lastwords` or :mod:`gtask.wire.json.text`."""
 
     space: memoryview
 
@@ -90,7 +103,7 @@ class Reader(Protocol):
     def midway(self) -> bool: ...
     def received(self, count: int, /) -> list[Message]: ...
     def settle(self) -> list[Message]: ...
-    def ended(self) -> tuple[list[Message], Rip | None]: ...
+    def ended(self) -> tuple[list[Message], LastWords | None]: ...
 
 
 class Connection:
@@ -143,7 +156,7 @@ class Connection:
     done_frame = Encoder().encode(Done())
     """What tells the worker that its checkout is over."""
 
-    exchange_class: type[Exchange] = Exchange
+    exchange_class: type[Conversation] = Conversation
     decoder_class: type[Any] = ReplyDecoder
 
     def __init__(
@@ -181,7 +194,7 @@ class Connection:
         self._in_hand: Call | None = None
         self._owes_done = False
         self._tell_drained = False
-        self._greeting: Waiter[Hi | Error] | None = None
+        self._greeting: Waiter[Greeting | Error] | None = None
         self._loop = gevent.get_hub().loop
         self._alarm: Any = None
         self._alarm_at = math.inf
@@ -204,7 +217,7 @@ class Connection:
 
     # --- the client speaks -----------------------------------------------------------------------------
 
-    def greet(self, timeout: float) -> Hi:
+    def greet(self, timeout: float) -> Greeting:
         """Say hi and wait until the worker's setup has run; blocks this greenlet.
 
         Args:
@@ -213,9 +226,9 @@ class Connection:
         Raises:
             Error: the worker did not greet.
         """
-        hi = Hi(name=self._client, timeout=self._timeout, pickle=self._pickle, numpy=arrays.is_installed())
+        hi = Greeting(name=self._client, timeout=self._timeout, pickle=self._pickle, numpy=arrays.is_installed())
         self._exchange.client_says(hi)
-        waiter: Waiter[Hi | Error] = Waiter()
+        waiter: Waiter[Greeting | Error] = Waiter()
         self._greeting = waiter
         look = max(SHORTEST, min(timeout, GREETING_LOOK))
         alarm = self._loop.timer(look, look)
@@ -239,7 +252,7 @@ class Connection:
         pending = self.pending
         pending.append(call)
         frame = call.frame
-        if type(frame) is Needing:
+        if type(frame) is ConditionalFrame:
             frame = frame.data
         levels = self._levels
         if call.deadline or (levels is not None and (not levels.holds or levels.told is not self._told_levels)):
@@ -264,7 +277,7 @@ class Connection:
 
     def _before(self, left: float) -> bytes:
         """What the worker must know before the next call: which records are wanted, and what is left of its time."""
-        before = Before()
+        before = Preamble()
         levels = None if self._levels is None else self._levels.current()
         if levels is not self._told_levels:
             self._told_levels = before.levels = levels
@@ -369,7 +382,7 @@ class Connection:
                     watcher.stop()
                     watcher.close()
 
-    def _die(self, how: str, rip: Rip | None = None) -> None:
+    def _die(self, how: str, rip: LastWords | None = None) -> None:
         """The other side has ended the connection."""
         if self.error is not None:
             return
@@ -392,7 +405,7 @@ class Connection:
         self.close(error)
         self._owner.lost(self, error, unsent)
 
-    def _overdue_error(self, reply: Er | None = None, rip: Rip | None = None) -> Error:
+    def _overdue_error(self, reply: Failure | None = None, rip: LastWords | None = None) -> Error:
         call = self.pending[0]
         timeout = call.timeout if self._overdue else None
         return verdicts.overdue(self.label, self.pid, call.method, monotonic() - call.sent_at, timeout, reply, rip)
@@ -449,11 +462,13 @@ class Connection:
 
     def _take(self, message: Message) -> None:
         self._exchange.worker_says(message)
-        if isinstance(message, (Ok, Er, Sk)):
+        if isinstance(message, (Value, Failure, Skipped)):
             pending = self.pending
-            if (isinstance(message, Er) and verdicts.is_interrupted(message)) or (self._overdue and len(pending) == 1):
+            if (isinstance(message, Failure) and verdicts.is_interrupted(message)) or (
+                self._overdue and len(pending) == 1
+            ):
                 # The last call is the one that hung: whatever it says now, its time was over.
-                self.hang_up(self._overdue_error(message if isinstance(message, Er) else None))
+                self.hang_up(self._overdue_error(message if isinstance(message, Failure) else None))
                 return
             self._in_hand = call = pending[0]
             pending.popleft()
@@ -467,20 +482,20 @@ class Connection:
             if self._tell_drained and not self.pending and self.error is None:
                 self._tell_drained = False
                 self._owner.drained(self)
-        elif isinstance(message, Log):
+        elif isinstance(message, LogRecords):
             call = self.pending[0]
             story = call.story
             if story is None:
-                story = call.story = Story()
+                story = call.story = CallReport()
             story.take(message, self.pid)
         elif isinstance(message, Extend):
             call = self.pending[0]
             call.deadline = max(call.deadline, monotonic() + message.seconds)  # the alarm looks again when it is due
         elif isinstance(message, Done):
             self._owner.settled(self)
-        elif isinstance(message, Bye):
+        elif isinstance(message, Retire):
             self._owner.asked(self, message.why or "asked to be retired")
-        elif isinstance(message, Hi) and self._greeting is not None:
+        elif isinstance(message, Greeting) and self._greeting is not None:
             assert isinstance(self._decoder, ReplyDecoder)  # nobody else hears a greeting
             self.agreement = agreement.at_client(self._pickle, arrays.is_installed(), message)
             self._decoder.agree(self.agreement)
@@ -595,7 +610,7 @@ class Connection:
             self._die(f"broke the connection ({_reason(error)})")
 
 
-_A_DO, _A_DONE = Do(()), Done()
+_A_DO, _A_DONE = Request(()), Done()
 
 
 def _reason(error: OSError) -> str:

@@ -15,18 +15,19 @@ from traceback import StackSummary
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
-from gtask import contextbridge, tracing
+from gtask.aspects import context as contextbridge
+from gtask.aspects import tracing
+from gtask.aspects.caller import CallReport, RequestLog
 from gtask.client.calls import BlockingCall, Call, Outcome, Result
 from gtask.client.connection import Connection
 from gtask.client.counters import Counters
 from gtask.client.loop import thread_ident
-from gtask.client.story import RequestLog, Story
 from gtask.client.submitted import Replay, SubmittedCall
 from gtask.errors import CallDropped, Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
-from gtask.wire import failure
-from gtask.wire.agreement import Needing
-from gtask.wire.messages import Er, Extras, Ok, Sk
-from gtask.wire.pickled import unseal
+from gtask.wire.exceptions import failure
+from gtask.wire.messages import Failure, RequestMeta, Skipped, Value
+from gtask.wire.values.agreement import ConditionalFrame
+from gtask.wire.values.pickles import unseal
 
 __all__ = ["Lease", "Lender", "Terms"]
 
@@ -67,8 +68,8 @@ class Lender(Protocol):
         """Where the server is."""
 
     def encode(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, extras: Extras | None, /
-    ) -> bytes | Needing:
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, extras: RequestMeta | None, /
+    ) -> bytes | ConditionalFrame:
         """The frame of a call; raises EncodeError."""
 
     def spawn(self, function: Callable[..., object], /) -> None:
@@ -187,12 +188,12 @@ class Lease:
                 story.end(None, interruption, call.sent_at, monotonic())
                 story.replay(method, self.raises)
             raise
-        if type(outcome) is Ok and call.story is None and not outcome.pickled:
+        if type(outcome) is Value and call.story is None and not outcome.pickled:
             return outcome.value
         error = self.conclude(call, outcome)
         if call.story is not None and call.story.has_records:
             call.story.replay(method, self.raises)
-        if isinstance(outcome, Ok):
+        if isinstance(outcome, Value):
             error = self.unseal(method, outcome)
             if error is None:
                 return outcome.value
@@ -271,7 +272,7 @@ class Lease:
         connection.lend()
         while self._queue and self.connection is not None:
             call = self._queue[0]
-            if type(call.frame) is Needing and (why := call.frame.refusal(connection.agreement)):
+            if type(call.frame) is ConditionalFrame and (why := call.frame.refusal(connection.agreement)):
                 self._refuse_queue(EncodeError(f"{call.method}{self._for_client} was not sent: {why}"))
                 break
             connection.send(call)
@@ -379,31 +380,31 @@ class Lease:
             # A copy is raised: the frames that it passes know the checkout, which could never be dropped then.
             raise Overloaded(*self.error.args)
 
-    def _prepare(self, method: str) -> tuple[Extras | None, Story | None]:
+    def _prepare(self, method: str) -> tuple[RequestMeta | None, CallReport | None]:
         """What this call carries that few do, and what will come with its outcome."""
         terms, request_log = self._lender.terms, self._request_log
         has_timeout = self._timeout != terms.timeout
         span = tracing.start_call(method, self._lender.peer) if tracing.is_wanted() else None
-        story = Story(request_log, method, span) if request_log is not None or span is not None else None
+        story = CallReport(request_log, method, span) if request_log is not None or span is not None else None
         headers = span.headers if span is not None else {}
         context = contextbridge.values(terms.context)
-        return Extras(self._timeout, has_timeout, request_log is not None, headers, context), story
+        return RequestMeta(self._timeout, has_timeout, request_log is not None, headers, context), story
 
     def _encode(
         self,
         method: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        extras: Extras | None,
-        story: Story | None,
-    ) -> bytes | Needing:
+        extras: RequestMeta | None,
+        story: CallReport | None,
+    ) -> bytes | ConditionalFrame:
         why = ""
         try:
             frame = self._lender.encode(args, kwargs, self._epoch, extras)
         except EncodeError as error:
             why = str(error)
         else:
-            if type(frame) is Needing and self.connection is not None:
+            if type(frame) is ConditionalFrame and self.connection is not None:
                 why = frame.refusal(self.connection.agreement)
         if why:
             refused = EncodeError(f"{method}{self._for_client} was not sent: {why}")
@@ -429,11 +430,11 @@ class Lease:
     def _refuse_queue(self, error: EncodeError) -> None:
         """The first call in the queue is nothing for this worker. As if it had raised, those behind it do not run."""
         self._epoch = next(_epochs)
-        outcome: Error | Sk = error
+        outcome: Error | Skipped = error
         while self._queue:
             self._queue[0].post(outcome)
             self._queue.popleft()
-            outcome = Sk()
+            outcome = Skipped()
 
     def _start_clock(self) -> None:
         """The first call of the queue waits for a worker, and its time runs."""
@@ -463,7 +464,7 @@ class Lease:
 
     def error_of(self, method: str, outcome: Outcome) -> Error:
         """The exception that a caller gets for an outcome that is no value."""
-        if isinstance(outcome, Er):
+        if isinstance(outcome, Failure):
             self._errored = True
             self._lender.counters.errors += 1
             self._epoch = next(_epochs)
@@ -472,14 +473,14 @@ class Lease:
             return failure.rebuild(
                 outcome.exc, outcome.text, raises=terms.raises, note=f"{method} raised this in {worker}"
             )
-        if isinstance(outcome, Sk):
+        if isinstance(outcome, Skipped):
             return CallDropped(
                 f"{method}{self._for_client} did not run: an earlier call queued on this checkout raised"
             )
         assert isinstance(outcome, Error)
         return self._twin(outcome)
 
-    def unseal(self, method: str, ok: Ok) -> EncodeError | None:
+    def unseal(self, method: str, ok: Value) -> EncodeError | None:
         """Load what has come pickled in a value. This runs the classes' own code, so it is done in a greenlet.
 
         Returns:
@@ -510,7 +511,7 @@ class Lease:
         Returns:
             the exception that its caller gets, if it gets one.
         """
-        error = None if type(outcome) is Ok else self.error_of(call.method, outcome)
+        error = None if type(outcome) is Value else self.error_of(call.method, outcome)
         if call.story is not None:
             call.story.end(outcome, error, call.sent_at, monotonic())
         return error

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from gtask.client.calls import Call, Outcome, Result
 from gtask.errors import EncodeError, Error
-from gtask.wire.agreement import Needing
-from gtask.wire.messages import Ok
+from gtask.wire.messages import Value
+from gtask.wire.values.agreement import ConditionalFrame
 
 __all__ = ["Replay", "SubmittedCall"]
 
@@ -32,7 +32,7 @@ class Lease(Protocol):
     @property
     def raises(self) -> Collection[type | ModuleType] | None: ...
     def conclude(self, call: Call, outcome: Outcome, /) -> Error | None: ...
-    def unseal(self, method: str, ok: Ok, /) -> EncodeError | None: ...
+    def unseal(self, method: str, ok: Value, /) -> EncodeError | None: ...
     def spawn(self, function: Callable[[], object], /) -> None: ...
 
 
@@ -41,7 +41,7 @@ class SubmittedCall(Call):
 
     __slots__ = ("_context", "_is_delivered", "_lease", "result")
 
-    def __init__(self, method: str, frame: bytes | Needing, timeout: float | None, lease: Lease) -> None:
+    def __init__(self, method: str, frame: bytes | ConditionalFrame, timeout: float | None, lease: Lease) -> None:
         Call.__init__(self, method, frame, timeout)
         self._lease = lease
         self._context = copy_context()
@@ -51,7 +51,7 @@ class SubmittedCall(Call):
     def deliver(self, outcome: Outcome) -> None:
         if self._is_delivered or self.result.ready():
             return  # an interruption came just after it had been delivered
-        if type(outcome) is Ok and self.story is None and self._lease.replays is None and not outcome.pickled:
+        if type(outcome) is Value and self.story is None and self._lease.replays is None and not outcome.pickled:
             self.result.set(outcome.value)
         else:
             self._conclude(outcome)
@@ -59,13 +59,13 @@ class SubmittedCall(Call):
     def _conclude(self, outcome: Outcome) -> None:
         story, lease = self.story, self._lease
         error = lease.conclude(self, outcome)
-        is_pickled = isinstance(outcome, Ok) and outcome.pickled
+        is_pickled = isinstance(outcome, Value) and outcome.pickled
 
         def finish() -> None:
             if error is not None:
                 self.result.fail(error)
                 return
-            assert isinstance(outcome, Ok)
+            assert isinstance(outcome, Value)
             if outcome.pickled:
                 self.result.fail(EncodeError(f"{self.method} was executed, but loading its result was interrupted"))
             else:
@@ -75,7 +75,7 @@ class SubmittedCall(Call):
             nonlocal error
             if story is not None:
                 story.replay(self.method, lease.raises)
-            if isinstance(outcome, Ok):
+            if isinstance(outcome, Value):
                 error = lease.unseal(self.method, outcome)
 
         if lease.replays is not None:

@@ -19,9 +19,10 @@ from __future__ import annotations
 from typing import Any
 
 from gtask.client.client import Client
-from gtask.dbapi import clients
+from gtask.dbapi import shared_clients as clients
 from gtask.dbapi.connection import Connection
 from gtask.dbapi.cursor import Cursor
+from gtask.dbapi.drivers_known import named
 from gtask.dbapi.errors import (
     DatabaseError,
     DataError,
@@ -34,8 +35,7 @@ from gtask.dbapi.errors import (
     ProgrammingError,
     Warning,
 )
-from gtask.dbapi.known import named
-from gtask.dbapi.module import DriverModule
+from gtask.dbapi.module_stand_in import DriverModule
 
 __all__ = [
     "Connection",

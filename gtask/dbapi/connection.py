@@ -8,7 +8,7 @@ from typing import Any
 
 from gtask import errors
 from gtask.client.client import Client
-from gtask.dbapi import known
+from gtask.dbapi import drivers_known as known
 from gtask.dbapi.cursor import Cursor
 from gtask.dbapi.driver import Driver
 from gtask.wire.dbapi import NO_SUCH, VALUE, mark, unmark
@@ -149,7 +149,7 @@ class Connection:
             raise self.driver.closed("connection")
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the worker's :class:`gtask.server.database.Database`, with the driver's errors."""
+        """Call a method of the worker's :class:`gtask.server.databases.database.Database`, with the driver's errors."""
         self.check_open()
         forgotten, self._forgotten = self._forgotten, []
         checkout = self._checkout

@@ -13,7 +13,7 @@ from typing import Any
 
 from gtask import errors
 from gtask.wire.dbapi import TOLD
-from gtask.wire.failure import origin
+from gtask.wire.exceptions.failure import origin
 
 __all__ = [
     "NAMES",

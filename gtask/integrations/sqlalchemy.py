@@ -17,7 +17,7 @@ from sqlalchemy.engine.url import URL
 
 from gtask import dbapi, errors
 from gtask.client.client import Client
-from gtask.dbapi.known import named
+from gtask.dbapi.drivers_known import named
 
 __all__ = ["MemoryPool", "SQLiteDialect", "WorkerPool"]
 

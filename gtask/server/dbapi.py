@@ -9,9 +9,9 @@ import sqlite3 as sqlite3_module
 from types import ModuleType
 from typing import Any
 
-from gtask.server.database import Database, Hook
-from gtask.server.drivers import driver_of
-from gtask.server.interface import Interface
+from gtask.server.databases.database import Database, Hook
+from gtask.server.databases.drivers import driver_of
+from gtask.server.worker.interface import Interface
 
 __all__ = ["sqlite3", "wrap"]
 

@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 from gtask import address as addresses
 from gtask.server import process
 from gtask.server.config import ServerConfig
-from gtask.server.interface import Interface
 from gtask.server.listener import Listener, listen
-from gtask.server.master import Master
+from gtask.server.master.master import Master
+from gtask.server.worker.interface import Interface
 from gtask.spawn import private_address, tidy_up
 
 __all__ = ["ForkedServer", "Server", "fork_server"]

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from types import BuiltinFunctionType, ClassMethodDescriptorType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from gtask.naming import EACH, split
+from gtask.function_names import EACH, split
 
 __all__ = ["Functions"]
 

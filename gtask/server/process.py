@@ -11,6 +11,7 @@ import select
 import signal
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from posix import fork  # never monkey-patched, while a program that forks a server may have patched os.fork
@@ -34,6 +35,7 @@ __all__ = [
     "fork_child",
     "how_it_ended",
     "identity",
+    "memory_file",
     "open_descriptors",
     "open_standard_streams",
     "reopen",
@@ -321,6 +323,14 @@ def resident_memory(pid: int | str = "self") -> int:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
+
+
+def memory_file(name: str) -> int:
+    """The descriptor of a new file in memory; of a deleted temporary file where the system has none."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def flush() -> None:

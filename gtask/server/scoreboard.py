@@ -9,11 +9,12 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
+from typing import NamedTuple
 
-from gtask.server.children import IDLE, View
+__all__ = ["CALL", "HOOKS", "IDLE", "SETUP", "BoardLine", "View"]
 
-__all__ = ["Slot"]
+IDLE, SETUP, CALL, HOOKS = range(4)
+"""What a worker does: wait for its client, run setup, run a call, run checkout_done or teardown."""
 
 _ENTRY = struct.Struct("=dBBId42s")
 _TARGET = struct.Struct("=d")
@@ -33,7 +34,29 @@ STACKS_LIMIT = 64 * 1024
 """Bytes of stacks that the master reads after a worker's death."""
 
 
-class Slot:
+class View(NamedTuple):
+    """What a worker does, as its slot of the scoreboard says when the master looks.
+
+    Attributes:
+        since: when the worker began what it does, on the monotonic clock.
+        phase: IDLE, SETUP, CALL or HOOKS.
+        method: the method of the call, cut at 42 bytes.
+        lent: whether it is in a checkout, as far as it knows.
+        calls: how many calls it has run.
+        busy: for how many seconds it had done something else than wait for its client, when it began what it does.
+        until: how long it may last, if it has asked for more time than hung_worker_timeout; else 0.
+    """
+
+    since: float
+    phase: int
+    method: str
+    lent: bool = False
+    calls: int = 0
+    busy: float = 0.0
+    until: float = 0.0
+
+
+class BoardLine:
     """One worker's line of the scoreboard, and a file where faulthandler leaves its stacks; made before the fork.
 
     Attributes:
@@ -44,14 +67,14 @@ class Slot:
 
     __slots__ = ("_busy", "_held", "_memory", "_since", "calls", "lent", "stacks")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, stacks: int) -> None:
         self._memory = mmap.mmap(-1, MEMORY)
         self._held = 0
         self._busy = 0.0
         self._since = 0.0  # 0 while it waits for its client
         self.calls = 0
         self.lent = False
-        self.stacks = _memory_file()
+        self.stacks = stacks
         self.end(now)
 
     def begin(self, now: float, phase: int, method: str = "") -> None:
@@ -129,10 +152,3 @@ class Slot:
     def close(self) -> None:
         self._memory.close()
         os.close(self.stacks)
-
-
-def _memory_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("gtask-stacks")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

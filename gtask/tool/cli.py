@@ -15,7 +15,7 @@ import gtask
 from gtask import address as addresses
 from gtask.errors import CallTimeout, EncodeError, Error, RemoteError, WorkerDied
 from gtask.tool import tables, top
-from gtask.tool.conversation import Conversation
+from gtask.tool.conversation import Session
 
 __all__ = ["main", "parser"]
 
@@ -135,7 +135,7 @@ def _seconds(text: str) -> float:
 
 def _ping(options: argparse.Namespace) -> int:
     began = monotonic()
-    with Conversation(options.address, options.timeout, about=True) as server:
+    with Session(options.address, options.timeout, about=True) as server:
         connected = monotonic()
         answer = server.call("ping")
         done = monotonic()
@@ -154,7 +154,7 @@ def _call(options: argparse.Namespace) -> int:
         if not name or not equals:
             raise BadArguments(f"--kw {text!r}: write NAME=VALUE")
         kwargs[name] = _value(value)
-    with Conversation(options.address, options.timeout) as worker:
+    with Session(options.address, options.timeout) as worker:
         value = worker.call(options.method, *args, **kwargs)
     text = json.dumps(_plain(value), ensure_ascii=False)
     try:
@@ -186,14 +186,14 @@ def _value(text: str) -> Any:
 
 
 def _methods(options: argparse.Namespace) -> int:
-    with Conversation(options.address, options.timeout, about=True) as server:
+    with Session(options.address, options.timeout, about=True) as server:
         methods = server.call("methods")
     print(json.dumps(methods, indent=2) if options.json else tables.methods(methods))
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
-    with Conversation(options.address, options.timeout, about=True) as server:
+    with Session(options.address, options.timeout, about=True) as server:
         status = server.call("status")
     print(json.dumps(status, indent=2) if options.json else tables.status(status))
     return 0

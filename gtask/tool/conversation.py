@@ -10,14 +10,15 @@ from typing import Any
 
 from gtask import address as addresses
 from gtask.errors import AcquireTimeout, CallTimeout, ProtocolError, SetupError, WorkerDied
-from gtask.wire import arrays, failure
-from gtask.wire.agreement import at_client
-from gtask.wire.codec import Encoder
-from gtask.wire.exchange import Exchange
+from gtask.wire.conversation import Conversation
+from gtask.wire.exceptions import failure
+from gtask.wire.frames import Encoder
 from gtask.wire.lastwords import ReplyDecoder
-from gtask.wire.messages import DEFAULT_LIMIT, Bye, Do, Er, Hi, Message, Ok, Rip
+from gtask.wire.messages import DEFAULT_LIMIT, Failure, Greeting, LastWords, Message, Request, Retire, Value
+from gtask.wire.values import arrays
+from gtask.wire.values.agreement import at_client
 
-__all__ = ["Conversation"]
+__all__ = ["Session"]
 
 LAST_WORDS = 0.5
 """Seconds after the time-out in which an interrupted worker may still say where it was."""
@@ -29,7 +30,7 @@ AGAIN = 0.05
 """Seconds between attempts while a server's backlog is full."""
 
 
-class Conversation:
+class Session:
     """A connection to a worker of a server. Also a context manager that closes it.
 
     Args:
@@ -47,7 +48,7 @@ class Conversation:
         self.address = address
         self._timeout = timeout
         self._deadline = monotonic() + timeout
-        self._exchange = Exchange()
+        self._exchange = Conversation()
         self._encoder = Encoder()
         self._decoder = ReplyDecoder(DEFAULT_LIMIT)
         self._early: list[Message] = []
@@ -68,22 +69,22 @@ class Conversation:
             EncodeError: an argument cannot travel.
         """
         self._deadline = monotonic() + self._timeout
-        self._say(Do([method, *args], kwargs))
+        self._say(Request([method, *args], kwargs))
         reply = self._hear()
         if reply is None:
             raise self._overdue(method)
-        if isinstance(reply, Ok):
+        if isinstance(reply, Value):
             return reply.value
-        if isinstance(reply, Er):
+        if isinstance(reply, Failure):
             raise failure.rebuild(reply.exc, reply.text, note=f"{method} raised this in a worker at {self.address}")
-        if isinstance(reply, Rip):
+        if isinstance(reply, LastWords):
             raise _died(method, reply)
         raise ProtocolError(f"{self.address} answered with {reply!r:.60}")
 
     def close(self) -> None:
         self._socket.close()
 
-    def __enter__(self) -> Conversation:
+    def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -109,21 +110,21 @@ class Conversation:
 
     def _greet(self, about: bool) -> None:
         has_numpy = arrays.is_installed()
-        self._say(Hi(name="gtask", about=about, numpy=has_numpy))
+        self._say(Greeting(name="gtask", about=about, numpy=has_numpy))
         try:
             hi = self._hear()
         except WorkerDied:
             raise AcquireTimeout(
                 f"{self.address} closed the connection without a greeting: it may not let you in, or be no gtask server"
             ) from None
-        if isinstance(hi, Rip):
+        if isinstance(hi, LastWords):
             raise _died("setup", hi)
         if hi is None:
             raise AcquireTimeout(
                 f"nobody greeted at {self.address} within {self._timeout:g} s: all its workers may be taken "
                 "(max_workers), setup may take longer, or it is no gtask server"
             )
-        assert isinstance(hi, Hi)  # the exchange lets nothing else pass
+        assert isinstance(hi, Greeting)  # the exchange lets nothing else pass
         if hi.exc is not None or hi.text:
             note = f"setup raised this in worker {hi.pid} of {hi.name} at {self.address}"
             raise failure.rebuild(hi.exc, hi.text, mixin=SetupError, note=note)
@@ -139,9 +140,9 @@ class Conversation:
             self._socket.shutdown(socket.SHUT_WR)
             self._deadline = monotonic() + LAST_WORDS
             reply = self._hear()
-        if isinstance(reply, Er):
+        if isinstance(reply, Failure):
             error.__traceback__ = failure.rebuild(reply.exc, reply.text).__traceback__
-        elif isinstance(reply, Rip) and reply.stacks:
+        elif isinstance(reply, LastWords) and reply.stacks:
             error.stacks = reply.stacks
             error.add_note(f"Where the worker was:\n{reply.stacks}")
         return error
@@ -184,11 +185,11 @@ class Conversation:
                     return rip
             message = self._early.pop(0)
             self._exchange.worker_says(message)
-            if not isinstance(message, Bye):  # who makes but one call retires every worker anyway
+            if not isinstance(message, Retire):  # who makes but one call retires every worker anyway
                 return message
 
 
-def _died(method: str, rip: Rip) -> WorkerDied:
+def _died(method: str, rip: LastWords) -> WorkerDied:
     how = f"was ended by {rip.signal}" if rip.signal else f"exited with status {rip.exitcode}"
     because = f", because {rip.why}" if rip.why else ""
     error = WorkerDied(

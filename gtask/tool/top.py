@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from gtask.address import Address
 from gtask.errors import Error
-from gtask.tool.conversation import Conversation
+from gtask.tool.conversation import Session
 from gtask.tool.tables import bar, by_share, duration, share, size
 
 try:
@@ -59,7 +59,7 @@ def run(address: Address, timeout: float, interval: float) -> int:
     with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             try:
-                with Conversation(address, timeout, about=True) as server:
+                with Session(address, timeout, about=True) as server:
                     said: dict[str, Any] = server.call("status")
             except Error as error:
                 live.update(Group(Text(str(error), style="red"), _foot(interval)), refresh=True)

@@ -8,8 +8,8 @@ the stream; and a frame that such a trailer could have completed is withheld unt
 from __future__ import annotations
 
 from gtask.errors import ProtocolError
-from gtask.wire.codec import LENGTH, Decoder, Encoder, decode_body
-from gtask.wire.messages import DEFAULT_LIMIT, Message, Rip
+from gtask.wire.frames import LENGTH, Decoder, Encoder, decode_body
+from gtask.wire.messages import DEFAULT_LIMIT, LastWords, Message
 
 __all__ = ["ReplyDecoder", "last_words"]
 
@@ -22,7 +22,7 @@ LONGEST = 128 * 1024
 """Bytes that a trailer has at the most."""
 
 
-def last_words(rip: Rip) -> bytes:
+def last_words(rip: LastWords) -> bytes:
     """The trailer that ends the stream of a dead worker."""
     frame = Encoder(LONGEST - 64).encode(rip)
     return frame + LENGTH.pack(len(frame)) + MAGIC
@@ -61,7 +61,7 @@ class ReplyDecoder(Decoder):
             return []  # last words, and no reply is cut: the end of the stream is yet to come
         return self._take(settled=True)
 
-    def ended(self) -> tuple[list[Message], Rip | None]:
+    def ended(self) -> tuple[list[Message], LastWords | None]:
         """After the end of the stream: the messages that had been withheld, and the last words if there are any.
 
         Raises:
@@ -130,7 +130,7 @@ class ReplyDecoder(Decoder):
             stops.append(start)
         return stops, 0
 
-    def _trailer(self) -> tuple[Rip | None, int]:
+    def _trailer(self) -> tuple[LastWords | None, int]:
         data = self._partial
         end = len(data)
         if end < 8 or not data.endswith(MAGIC):
@@ -144,4 +144,4 @@ class ReplyDecoder(Decoder):
                 rip = decode_body(body)
         except ProtocolError:
             return None, end
-        return (rip, start) if isinstance(rip, Rip) else (None, end)
+        return (rip, start) if isinstance(rip, LastWords) else (None, end)

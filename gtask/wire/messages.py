@@ -16,21 +16,22 @@ from gtask.errors import ProtocolError
 __all__ = [
     "DEFAULT_LIMIT",
     "VERSION",
-    "Before",
-    "Bye",
-    "Do",
+    "WORDS",
     "Done",
-    "Er",
     "Extend",
-    "Extras",
-    "Hi",
-    "Log",
+    "Failure",
+    "Greeting",
+    "LastWords",
+    "LogRecords",
     "Message",
-    "Ok",
-    "Rip",
-    "Sk",
+    "Preamble",
+    "Request",
+    "RequestMeta",
+    "Retire",
+    "Skipped",
+    "Value",
     "from_plain",
-    "plain_do",
+    "plain_request",
     "to_plain",
 ]
 
@@ -45,7 +46,7 @@ Meta = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Hi:
+class Greeting:
     """The greeting. From the client: who calls. From the worker: who serves, once ``setup`` has run."""
 
     version: int = VERSION
@@ -68,7 +69,7 @@ class Hi:
 
 
 @dataclass(slots=True)
-class Before:
+class Preamble:
     """From the client: what the worker must know before the next call."""
 
     levels: dict[str, int] | None = None
@@ -79,7 +80,7 @@ class Before:
 
 
 @dataclass(slots=True)
-class Extras:
+class RequestMeta:
     """What few calls have."""
 
     timeout: float | None = None
@@ -96,48 +97,48 @@ class Extras:
 
 
 @dataclass(slots=True)
-class Do:
+class Request:
     """A call. By convention the first of its arguments names the method."""
 
     args: Sequence[Any]
     kwargs: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0
-    """Which of the client's queues it belongs to (see :mod:`gtask.wire.exchange`); 0 for none."""
-    extras: Extras | None = None
+    """Which of the client's queues it belongs to (see :mod:`gtask.wire.conversation`); 0 for none."""
+    extras: RequestMeta | None = None
 
 
 @dataclass(slots=True)
-class Ok:
+class Value:
     """The value of a call."""
 
     value: Any
     ld: Meta | None = None
-    """What the worker has written into its deferred log, for a peer that knows no :class:`Log`."""
+    """What the worker has written into its deferred log, for a peer that knows no :class:`LogRecords`."""
     pickled: bool = False
     """Whether parts of it have come pickled, and are to be loaded before its caller gets it."""
 
 
 @dataclass(slots=True)
-class Er:
+class Failure:
     """The exception of a call: ``text`` for any peer, ``exc`` for one that can rebuild it."""
 
     text: str
     exc: Meta | None = None
     ld: Meta | None = None
-    """As in :class:`Ok`."""
+    """As in :class:`Value`."""
 
 
 @dataclass(slots=True)
-class Sk:
+class Skipped:
     """A call that was not executed, because an earlier one of its epoch failed."""
 
 
 @dataclass(slots=True)
-class Log:
+class LogRecords:
     """From the worker, before its reply: what the call has logged since the last."""
 
     records: Sequence[Any] = ()
-    """As :mod:`gtask.logbridge` makes them."""
+    """As :mod:`gtask.aspects.logs.record` makes them."""
     ld: Meta | None = None
     """What it has written into its deferred log (:mod:`gtask.logdefer`)."""
     dropped: int = 0
@@ -158,14 +159,14 @@ class Done:
 
 
 @dataclass(slots=True)
-class Bye:
+class Retire:
     """From the worker: retire me, for this reason."""
 
     why: str
 
 
 @dataclass(slots=True)
-class Rip:
+class LastWords:
     """From the master: the last words for a worker that died."""
 
     pid: int = 0
@@ -181,7 +182,7 @@ class Rip:
     """Why its master has ended it, if it has."""
 
 
-Message = Hi | Before | Do | Ok | Er | Sk | Log | Extend | Done | Bye | Rip
+Message = Greeting | Preamble | Request | Value | Failure | Skipped | LogRecords | Extend | Done | Retire | LastWords
 
 
 def to_plain(message: Message) -> Plain:
@@ -199,7 +200,7 @@ def from_plain(plain: Any) -> Message:
         raise ProtocolError("a message is an array of a kind, a meta map and more")
     kind, meta = plain[0], plain[1]
     if kind == "ok" and meta is None and len(plain) == 3:
-        return Ok(plain[2])  # the hot path
+        return Value(plain[2])  # the hot path
     reader = _READERS.get(kind) if type(kind) is str else None
     if reader is None:
         raise ProtocolError(f"unknown kind of message: {_show(kind)}")
@@ -234,7 +235,7 @@ def _item(plain: Plain, kind: type) -> Any:
     return plain[2]
 
 
-def _write_hi(hi: Hi) -> Plain:
+def _write_hi(hi: Greeting) -> Plain:
     meta: Meta = {"v": hi.version}
     for key, value in (("name", hi.name), ("pid", hi.pid), ("done", hi.done), ("text", hi.text), ("about", hi.about)):
         if value:
@@ -250,11 +251,11 @@ def _write_hi(hi: Hi) -> Plain:
     return ["hi", meta]
 
 
-def _read_hi(plain: Plain, meta: Meta) -> Hi:
+def _read_hi(plain: Plain, meta: Meta) -> Greeting:
     version = _typed(meta, "v", int, 0)
     if version != VERSION:
         raise ProtocolError(f"the peer speaks version {_show(version)} of the protocol, this side version {VERSION}")
-    return Hi(
+    return Greeting(
         version,
         _typed(meta, "name", str, ""),
         _typed(meta, "pid", int, 0),
@@ -284,7 +285,7 @@ def _map_of(meta: Meta, key: str, kind: type) -> dict[str, Any]:
     return value
 
 
-def _write_before(before: Before) -> Plain:
+def _write_before(before: Preamble) -> Plain:
     meta: Meta = {}
     if before.levels is not None:
         meta["levels"] = before.levels
@@ -293,12 +294,12 @@ def _write_before(before: Before) -> Plain:
     return ["be", meta]
 
 
-def _read_before(plain: Plain, meta: Meta) -> Before:
-    return Before(_map_of(meta, "levels", int) if "levels" in meta else None, _seconds(meta, "left"))
+def _read_before(plain: Plain, meta: Meta) -> Preamble:
+    return Preamble(_map_of(meta, "levels", int) if "levels" in meta else None, _seconds(meta, "left"))
 
 
-def plain_do(args: Sequence[Any], kwargs: dict[str, Any], epoch: int, extras: Extras | None = None) -> Plain:
-    """The plain form of a :class:`Do` with these fields, made without one: this is the hot path."""
+def plain_request(args: Sequence[Any], kwargs: dict[str, Any], epoch: int, extras: RequestMeta | None = None) -> Plain:
+    """The plain form of a :class:`Request` with these fields, made without one: this is the hot path."""
     if extras is not None:
         return ["do", _meta_of(kwargs, epoch, extras), *args]
     if kwargs:
@@ -306,7 +307,7 @@ def plain_do(args: Sequence[Any], kwargs: dict[str, Any], epoch: int, extras: Ex
     return ["do", {"q": epoch} if epoch else None, *args]
 
 
-def _meta_of(kwargs: dict[str, Any], epoch: int, extras: Extras) -> Meta:
+def _meta_of(kwargs: dict[str, Any], epoch: int, extras: RequestMeta) -> Meta:
     meta: Meta = {}
     for key, value in (
         ("kw", kwargs),
@@ -322,26 +323,26 @@ def _meta_of(kwargs: dict[str, Any], epoch: int, extras: Extras) -> Meta:
     return meta
 
 
-def _read_do(plain: Plain, meta: Meta) -> Do:
+def _read_do(plain: Plain, meta: Meta) -> Request:
     args = plain[2:]
     epoch = meta.get("q", 0)
     if type(epoch) is not int:
         raise ProtocolError("'q' in the meta of a call is an int")
     if epoch and len(meta) == 1:
-        return Do(args, {}, epoch)  # the hot path
+        return Request(args, {}, epoch)  # the hot path
     kwargs = meta.get("kw")
     if kwargs is None:
         kwargs = {}
     elif type(kwargs) is not dict or not all(type(key) is str for key in kwargs):
         raise ProtocolError("'kw' in the meta of a call is a map with strings for its keys")
-    return Do(args, kwargs, epoch, None if _EXTRA.isdisjoint(meta) else _read_extras(meta))
+    return Request(args, kwargs, epoch, None if _EXTRA.isdisjoint(meta) else _read_extras(meta))
 
 
 _EXTRA = frozenset({"t", "ld", "headers", "context"})
 
 
-def _read_extras(meta: Meta) -> Extras:
-    return Extras(
+def _read_extras(meta: Meta) -> RequestMeta:
+    return RequestMeta(
         _seconds(meta, "t"),
         "t" in meta,
         _typed(meta, "ld", bool, False),
@@ -350,22 +351,22 @@ def _read_extras(meta: Meta) -> Extras:
     )
 
 
-def _write_ok(ok: Ok) -> Plain:
+def _write_ok(ok: Value) -> Plain:
     return ["ok", None if ok.ld is None else {"ld": ok.ld}, ok.value]
 
 
-def _read_ok(plain: Plain, meta: Meta) -> Ok:
+def _read_ok(plain: Plain, meta: Meta) -> Value:
     if len(plain) < 3:
         raise ProtocolError("an 'ok' without its value")
-    return Ok(plain[2], _typed(meta, "ld", dict, None))
+    return Value(plain[2], _typed(meta, "ld", dict, None))
 
 
-def _write_er(er: Er) -> Plain:
+def _write_er(er: Failure) -> Plain:
     meta = {key: value for key, value in (("exc", er.exc), ("ld", er.ld)) if value is not None}
     return ["er", meta or None, er.text]
 
 
-def _write_log(log: Log) -> Plain:
+def _write_log(log: LogRecords) -> Plain:
     meta: Meta = {}
     if log.ld is not None:
         meta["ld"] = log.ld
@@ -374,8 +375,10 @@ def _write_log(log: Log) -> Plain:
     return ["lg", meta or None, *log.records]
 
 
-def _read_log(plain: Plain, meta: Meta) -> Log:
-    return Log(plain[2:], _typed(meta, "ld", dict, None), _typed(meta, "dropped", int, 0), _typed(meta, "size", int, 0))
+def _read_log(plain: Plain, meta: Meta) -> LogRecords:
+    return LogRecords(
+        plain[2:], _typed(meta, "ld", dict, None), _typed(meta, "dropped", int, 0), _typed(meta, "size", int, 0)
+    )
 
 
 def _read_extend(plain: Plain, meta: Meta) -> Extend:
@@ -385,7 +388,7 @@ def _read_extend(plain: Plain, meta: Meta) -> Extend:
     return Extend(seconds)
 
 
-def _write_rip(rip: Rip) -> Plain:
+def _write_rip(rip: LastWords) -> Plain:
     meta: Meta = {"pid": rip.pid, "method": rip.method, "elapsed": rip.elapsed, "maxrss": rip.maxrss}
     if rip.exitcode is not None:
         meta["exitcode"] = rip.exitcode
@@ -398,8 +401,8 @@ def _write_rip(rip: Rip) -> Plain:
     return ["rip", meta]
 
 
-def _read_rip(plain: Plain, meta: Meta) -> Rip:
-    return Rip(
+def _read_rip(plain: Plain, meta: Meta) -> LastWords:
+    return LastWords(
         _typed(meta, "pid", int, 0),
         _typed(meta, "exitcode", int, None),
         _typed(meta, "signal", str, ""),
@@ -411,18 +414,33 @@ def _read_rip(plain: Plain, meta: Meta) -> Rip:
     )
 
 
+WORDS: dict[type, str] = {
+    Greeting: "hi",
+    Preamble: "be",
+    Request: "do",
+    Value: "ok",
+    Failure: "er",
+    Skipped: "sk",
+    LogRecords: "lg",
+    Extend: "ex",
+    Done: "dn",
+    Retire: "by",
+    LastWords: "rip",
+}
+"""The word on the wire for each message."""
+
 _WRITERS: dict[type, Callable[[Any], Plain]] = {
-    Hi: _write_hi,
-    Before: _write_before,
-    Do: lambda do: plain_do(do.args, do.kwargs, do.epoch, do.extras),
-    Ok: _write_ok,
-    Er: _write_er,
-    Sk: lambda sk: ["sk", None],
-    Log: _write_log,
+    Greeting: _write_hi,
+    Preamble: _write_before,
+    Request: lambda do: plain_request(do.args, do.kwargs, do.epoch, do.extras),
+    Value: _write_ok,
+    Failure: _write_er,
+    Skipped: lambda sk: ["sk", None],
+    LogRecords: _write_log,
     Extend: lambda extend: ["ex", {"t": extend.seconds}],
     Done: lambda done: ["dn", None],
-    Bye: lambda bye: ["by", {"why": bye.why}],
-    Rip: _write_rip,
+    Retire: lambda bye: ["by", {"why": bye.why}],
+    LastWords: _write_rip,
 }
 
 _READERS: dict[str, Callable[[Plain, Meta], Message]] = {
@@ -430,11 +448,13 @@ _READERS: dict[str, Callable[[Plain, Meta], Message]] = {
     "be": _read_before,
     "do": _read_do,
     "ok": _read_ok,
-    "er": lambda plain, meta: Er(_item(plain, str), _typed(meta, "exc", dict, None), _typed(meta, "ld", dict, None)),
-    "sk": lambda plain, meta: Sk(),
+    "er": lambda plain, meta: Failure(
+        _item(plain, str), _typed(meta, "exc", dict, None), _typed(meta, "ld", dict, None)
+    ),
+    "sk": lambda plain, meta: Skipped(),
     "lg": _read_log,
     "ex": _read_extend,
     "dn": lambda plain, meta: Done(),
-    "by": lambda plain, meta: Bye(_typed(meta, "why", str, "")),
+    "by": lambda plain, meta: Retire(_typed(meta, "why", str, "")),
     "rip": _read_rip,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gtask.client.backoff import Backoff
+from gtask.client.pool.backoff import Backoff
 
 CHANCES = st.floats(0, 1)
 

@@ -11,17 +11,16 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gtask.client.backoff import Backoff
 from gtask.client.config import ClientConfig
-from gtask.client.ledger import (
+from gtask.client.pool.backoff import Backoff
+from gtask.client.pool.ledger import JITTER, PATIENCE, Ledger
+from gtask.client.pool.slots import (
     BUSY,
     CLOSED,
     CONNECTING,
     FULL,
     GONE,
     IDLE,
-    JITTER,
-    PATIENCE,
     SETTLING,
     SETUP_FAILED,
     SHED,
@@ -30,9 +29,8 @@ from gtask.client.ledger import (
     Fail,
     Give,
     Leaked,
-    Ledger,
+    PoolSlot,
     Pressure,
-    Slot,
     Unreachable,
 )
 
@@ -876,7 +874,7 @@ def test_news_of_a_worker_that_is_gone_is_ignored():
     assert ledger.settling(slot, 0.0) == ledger.asked(slot, "memory", 0.0) == []
     assert ledger.refused(slot, 0.0) == []
     assert (slot.state, ledger.count(IDLE)) == (GONE, 0)
-    assert isinstance(only(ledger.checkout("b", 0.0)), Slot)
+    assert isinstance(only(ledger.checkout("b", 0.0)), PoolSlot)
     assert slot not in ledger.slots
     assert ledger.counters.retirements == {}
 

@@ -31,19 +31,19 @@ from gtask import address as addresses
 from gtask import errors
 from gtask.client import calls as calls_module
 from gtask.client import connection as connection_module
-from gtask.client import connector as connector_module
 from gtask.client import lease as lease_module
-from gtask.client import pool as pool_module
 from gtask.client.checkout import Checkout
 from gtask.client.config import ClientConfig
 from gtask.client.connection import Connection
-from gtask.client.connector import Connector
-from gtask.client.ledger import BUSY, CONNECTING, IDLE
-from gtask.client.pool import Pool
-from gtask.wire.codec import Decoder, Encoder
-from gtask.wire.exchange import Exchange
+from gtask.client.pool import connector as connector_module
+from gtask.client.pool import pool as pool_module
+from gtask.client.pool.connector import Connector
+from gtask.client.pool.pool import Pool
+from gtask.client.pool.slots import BUSY, CONNECTING, IDLE
+from gtask.wire.conversation import Conversation
+from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.lastwords import last_words
-from gtask.wire.messages import Bye, Do, Done, Er, Hi, Ok, Rip, Sk
+from gtask.wire.messages import Done, Failure, Greeting, LastWords, Request, Retire, Skipped, Value
 
 ADDRESS = addresses.parse("unix:/nowhere/fake.sock")
 READ = 1
@@ -144,13 +144,13 @@ class Worker:
         self.out = bytearray()
         self.todo = deque()
         self.dead = self.hung_up_on = False
-        self.exchange, self.decoder, self.encoder = Exchange(), Decoder(1024), Encoder()
+        self.exchange, self.decoder, self.encoder = Conversation(), Decoder(1024), Encoder()
 
     def hear(self, data):
         self.decoder.space[: len(data)] = data
         for message in self.decoder.received(len(data)):
             self.exchange.client_says(message)
-            if isinstance(message, Do):
+            if isinstance(message, Request):
                 self.todo.append(message)
                 self.world.executed[message.args[1]] += 1
 
@@ -165,24 +165,24 @@ class Worker:
     def greet(self):
         self.world.setup_has_failed |= not self.world.setup_works
         broken = "" if self.world.setup_works else "LookupError: no such model"
-        self.say(Hi(pid=self.number, name="fake", done=self.world.hook, text=broken))
+        self.say(Greeting(pid=self.number, name="fake", done=self.world.hook, text=broken))
 
     def answer(self, how="ok"):
         do = self.todo.popleft()
         if self.exchange.must_skip(do):
-            self.say(Sk())
+            self.say(Skipped())
         elif how == "ok":
-            self.say(Ok(do.args[1]))
+            self.say(Value(do.args[1]))
         else:
             self.exchange.failed(do)
             interrupted = {"type": "Interrupted", "module": "gtask.errors"} if how == "interrupted" else None
-            self.say(Er(how, interrupted))
+            self.say(Failure(how, interrupted))
 
     def die(self, how="eof"):
         if how == "last words":
-            self.out += last_words(Rip(self.number, signal="SIGKILL"))
+            self.out += last_words(LastWords(self.number, signal="SIGKILL"))
         elif how == "half a reply" and self.todo:
-            self.out += self.encoder.encode(Ok(self.todo[0].args[1]))[:-1]
+            self.out += self.encoder.encode(Value(self.todo[0].args[1]))[:-1]
         self.dead = True
 
 
@@ -720,7 +720,7 @@ class Histories(RuleBasedStateMachine):
         """A worker asks to be retired."""
         workers = self.in_state("idle", "busy", "settling")
         worker = self.pick(number, workers)
-        worker.say(Bye("memory"))
+        worker.say(Retire("memory"))
         if at_once:
             self.world.read(worker)
 

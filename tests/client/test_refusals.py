@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gtask import errors
-from gtask.client import refusals
-from gtask.client.ledger import Pressure
+from gtask.client.pool import no_worker as refusals
+from gtask.client.pool.slots import Pressure
 
 AT = " for client 'web' at unix:/run/x.sock"
 

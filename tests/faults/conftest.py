@@ -24,7 +24,7 @@ FAULTY = """
     import ctypes, itertools, os, resource, signal, sqlite3, subprocess, sys, time
 
     import gtask
-    from gtask.server.replies import Replies
+    from gtask.server.worker.replies import Replies
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to write a core file takes its time
 

@@ -22,8 +22,8 @@ import gevent.socket
 import pytest
 
 from gtask import testing
-from gtask.wire.codec import Encoder
-from gtask.wire.messages import Hi
+from gtask.wire.frames import Encoder
+from gtask.wire.messages import Greeting
 from tests.gtask_server import SOURCE, children, cpu_time, daemon, state_of
 
 from .conftest import stop
@@ -206,7 +206,7 @@ def as_another_user(path):
             sock.settimeout(10)
             try:
                 sock.connect(path)
-                sock.sendall(Encoder().encode(Hi()))
+                sock.sendall(Encoder().encode(Greeting()))
                 return SERVED if sock.recv(1) else CLOSED
             except ConnectionError:
                 return CLOSED

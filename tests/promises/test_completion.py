@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from gtask.server.options import parser
+from gtask.server.daemon.options import parser
 
 SYNTAX_CHECKS = {"bash": ["bash", "-n"], "zsh": ["zsh", "-n"], "fish": ["fish", "--no-execute"]}
 LONG = {option for action in parser()._actions for option in action.option_strings if option.startswith("--")}

@@ -13,10 +13,10 @@ import gevent.socket
 import pytest
 
 from gtask import testing
-from gtask.wire.codec import Encoder
-from gtask.wire.messages import Hi
+from gtask.wire.frames import Encoder
+from gtask.wire.messages import Greeting
 
-GREETING = Encoder().encode(Hi(pid=os.getpid(), name="fake"))
+GREETING = Encoder().encode(Greeting(pid=os.getpid(), name="fake"))
 
 FIRST, LONGEST = 0.01, 0.25
 """Seconds that the first pause lasts at least, and that later ones do; each is twice as long as the one before."""

@@ -19,7 +19,7 @@ import pytest
 
 import gtask
 from gtask import testing
-from gtask.client.executor import Future
+from gtask.client.many.executor import Future
 
 SOURCE = """
     import os

@@ -8,7 +8,8 @@ import shlex
 import subprocess
 import sys
 
-from gtask.server import functions, options
+from gtask.server import functions
+from gtask.server.daemon import options
 from tests.documents import named_blocks
 from tests.promises.conftest import ROOT
 

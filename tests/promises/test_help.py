@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import gtask
-from gtask.server import keeper, options
 from gtask.server.config import SIGNALS, ServerConfig
+from gtask.server.daemon import keeper, options
 
 ROOT = Path(gtask.__file__).parents[1]
 BY_ANOTHER_NAME = {"addresses": "listen", "freeze": "no_freeze"}

@@ -14,8 +14,8 @@ import gevent.socket
 import pytest
 
 from gtask import testing
-from gtask.wire.codec import Encoder
-from gtask.wire.messages import Hi
+from gtask.wire.frames import Encoder
+from gtask.wire.messages import Greeting
 from tests.daemon import APPLICATION, ROOT, children, daemons, is_gone, processes, write
 
 
@@ -104,7 +104,7 @@ def test_a_new_daemon_takes_over(start, connect, tmp_path):
     """On the same path, while connections come all the time: none is refused, and nobody loses a checkout."""
     first = start()
     refused, served, going = [], [], [True]
-    hello = Encoder().encode(Hi())
+    hello = Encoder().encode(Greeting())
 
     def connects():
         while going:
@@ -177,7 +177,7 @@ def test_the_keeper_is_small(start, connect, tmp_path, unmeasured):
     masters.append(daemon.master)
     assert connect(daemon).call("pid")
     modules = {line.rpartition("|")[2].strip() for line in daemon.log.splitlines() if line.startswith("import time:")}
-    assert {"gtask.server.keeper", "gtask.server.succession"} <= modules
+    assert {"gtask.server.daemon.keeper", "gtask.server.daemon.succession"} <= modules
     libraries = r"application|decimal|msgpack|gevent|greenlet"
     ours = r"gtask\.(wire\.codec|client|server\.(application|interface|master|worker))"
     assert [module for module in modules if re.match(rf"({libraries}|{ours})(\.|$)", module)] == []

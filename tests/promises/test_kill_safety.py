@@ -234,7 +234,7 @@ def test_struck_at_every_line(client, scenario, strike):
 @pytest.mark.parametrize("client", ["json"], indirect=True)
 def test_json_struck_at_every_line(client):
     """With JSON the calls of a queue wait in the client, and are dropped there: the same, for what does that."""
-    how = functools.partial(at_line, within=("gtask.client.jsonconnection", "gtask.client.calls", "gtask.client.lease"))
+    how = functools.partial(at_line, within=("gtask.client.dialects.json", "gtask.client.calls", "gtask.client.lease"))
     for number in itertools.count(1):
         struck = run(queue, client, how, number, KeyboardInterrupt)
         check(client)

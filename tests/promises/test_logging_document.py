@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import gtask
-from gtask import current, logdefer
-from gtask.server import story
+from gtask import logdefer
+from gtask import running_call as current
+from gtask.aspects import worker as story
 from tests.documents import named_blocks
 
 ROOT = Path(gtask.__file__).parents[1]
@@ -45,6 +46,6 @@ def test_the_numbers():
 
 def test_the_parts_of_a_call():
     """All that ``current_call`` gives is told."""
-    public = {name for name in dir(current.Call) if not name.startswith("_")}
+    public = {name for name in dir(current.CurrentCall) if not name.startswith("_")}
     for name in public:
         assert re.search(rf"^\* .*``{name}[`(]", DOCUMENT, re.MULTILINE) or f"and ``{name}``" in DOCUMENT, name

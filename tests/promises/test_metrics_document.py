@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import gtask
 from gtask.client.counters import CAUSES
 from gtask.prometheus import Collector
-from gtask.server import metrics, scrapes, status
+from gtask.server.metrics import scrapes, status
+from gtask.server.metrics import text as metrics
 from gtask.stats import BOUNDS, ClientStats, Times
 from tests.documents import named_blocks
 

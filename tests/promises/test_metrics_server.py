@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import gtask
 from gtask import testing
-from gtask.server.scrapes import HELPERS
+from gtask.server.metrics.scrapes import HELPERS
 from tests.gtask_server import PATIENCE, ROOT, children, daemon, is_gone, refused, state_of
 
 SOURCE = """
@@ -332,7 +332,7 @@ def test_addresses_that_are_refused(tmp_path):
 PROGRAM = """
     import contextlib, os, signal, sys
     import gtask
-    from gtask.server import scrapes
+    from gtask.server.metrics import scrapes
 
     scrapes.DEADLINE = float(sys.argv[3])
 

@@ -20,10 +20,10 @@ import pytest
 
 import gtask
 from gtask import testing
-from gtask.wire import extensions
-from gtask.wire.agreement import Agreement
-from gtask.wire.codec import Decoder, Encoder
-from gtask.wire.messages import Er, Hi, Ok
+from gtask.wire.frames import Decoder, Encoder
+from gtask.wire.messages import Failure, Greeting, Value
+from gtask.wire.values import kinds as extensions
+from gtask.wire.values.agreement import Agreement
 from tests.needs import fail_or_skip
 
 try:
@@ -274,8 +274,8 @@ def test_what_is_no_array_closes_the_connection(serve):
     server = serve(SOURCE)
     good = frame("do", None, "echo", array(["<i4", [2], "C"], b"12345678"))
     for name, value in BAD.items():
-        answers = conversation(server, Hi(numpy=True), good, frame("do", None, "echo", [value]), good)
-        assert [type(answer) for answer in answers] == [Hi, Ok], name
+        answers = conversation(server, Greeting(numpy=True), good, frame("do", None, "echo", [value]), good)
+        assert [type(answer) for answer in answers] == [Greeting, Value], name
         assert answers[0].numpy
         assert answers[1].value.tolist() == [0x34333231, 0x38373635]
 
@@ -283,11 +283,11 @@ def test_what_is_no_array_closes_the_connection(serve):
 def test_an_array_from_a_peer_without_numpy_closes_the_connection(serve):
     """Who has not said that it has numpy sends no array, and is sent none."""
     server = serve(SOURCE)
-    answers = conversation(server, Hi(), frame("do", None, "zeros", 3))
-    assert [type(answer) for answer in answers] == [Hi, Er]
+    answers = conversation(server, Greeting(), frame("do", None, "zeros", 3))
+    assert [type(answer) for answer in answers] == [Greeting, Failure]
     assert "the client has no numpy" in answers[1].text
-    answers = conversation(server, Hi(), frame("do", None, "echo", array(["<i4", [2], "C"], b"12345678")))
-    assert [type(answer) for answer in answers] == [Hi]
+    answers = conversation(server, Greeting(), frame("do", None, "echo", array(["<i4", [2], "C"], b"12345678")))
+    assert [type(answer) for answer in answers] == [Greeting]
 
 
 def test_a_server_that_sends_what_is_no_array(connect, tmp_path):
@@ -295,7 +295,7 @@ def test_a_server_that_sends_what_is_no_array(connect, tmp_path):
 
     def serve_badly(sock, address):
         sock.recv(65536)
-        sock.sendall(Encoder().encode(Hi(pid=1, name="bad", numpy=True)))
+        sock.sendall(Encoder().encode(Greeting(pid=1, name="bad", numpy=True)))
         if sock.recv(65536):
             sock.sendall(frame("ok", None, BAD["objects"]))
             sock.recv(65536)

@@ -22,8 +22,12 @@ PROGRAM = """
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 
     import gtask
-    from gtask.wire import codec, exchange, failure, lastwords, messages, tracebacks
-    from gtask.server import cli, embed, listener, master, worker
+    from gtask.wire import frames as codec, conversation as exchange, lastwords, messages
+    from gtask.wire.exceptions import failure, tracebacks
+    from gtask.server.daemon import cli
+    from gtask.server import embed, listener
+    from gtask.server.master import master
+    from gtask.server.worker import worker
 
     def double(number):
         return 2 * number

@@ -29,9 +29,9 @@ from gtask import testing
 from gtask.client.config import ClientConfig
 from gtask.server.config import ServerConfig
 from gtask.tool.conversation import Conversation
-from gtask.wire import extensions
-from gtask.wire.codec import Decoder, Encoder
-from gtask.wire.messages import Er, Hi, Ok
+from gtask.wire.frames import Decoder, Encoder
+from gtask.wire.messages import Failure, Greeting, Value
+from gtask.wire.values import kinds as extensions
 from tests.gtask_server import refused
 
 SHARED = """
@@ -469,8 +469,8 @@ def test_a_pickle_without_consent_closes_the_connection(serve, points, tmp_path,
     server = serve(SERVED, *(["--pickle"] if serves else []))
     mark = tmp_path / "mark"
     bomb = msgpack.ExtType(extensions.PICKLE, pickle.dumps(points.Marks(str(mark))))
-    answers = speak(server, Hi(pickle=asks), call_with(1), call_with([bomb]), call_with(2))
-    assert [type(answer) for answer in answers] == [Hi, Ok]
+    answers = speak(server, Greeting(pickle=asks), call_with(1), call_with([bomb]), call_with(2))
+    assert [type(answer) for answer in answers] == [Greeting, Value]
     assert not mark.exists()
     assert answers[0].pickle == serves
 
@@ -480,8 +480,8 @@ def test_a_pickle_with_consent_by_hand(server, points, tmp_path):
     mark = tmp_path / "mark"
     bomb = msgpack.ExtType(extensions.PICKLE, pickle.dumps(points.Marks(str(mark))))
     garbage = msgpack.ExtType(extensions.PICKLE, b"garbage")
-    answers = speak(server, Hi(pickle=True), call_with(garbage), call_with({"a": bomb}))
-    assert [type(answer) for answer in answers] == [Hi, Er, Ok]
+    answers = speak(server, Greeting(pickle=True), call_with(garbage), call_with({"a": bomb}))
+    assert [type(answer) for answer in answers] == [Greeting, Failure, Value]
     assert "argument 1 could not be unpickled" in answers[1].text
     assert mark.exists()
 
@@ -495,7 +495,7 @@ def test_a_server_that_sends_a_pickle_without_consent(connect, points, tmp_path,
 
     def serve_badly(sock, address):
         sock.recv(65536)
-        sock.sendall(Encoder().encode(Hi(pid=1, name="bad", pickle=says)))
+        sock.sendall(Encoder().encode(Greeting(pid=1, name="bad", pickle=says)))
         if sock.recv(65536):
             sock.sendall(frame)
             sock.recv(65536)
@@ -517,7 +517,7 @@ def test_a_server_that_sends_a_pickle_without_consent(connect, points, tmp_path,
 def test_the_greeting_tells_it(serve, points):
     """Each side says whether it consents, whatever the other says; who has never heard of it leaves it out."""
     server = serve(SERVED, "--pickle")
-    for hi in (Hi(), Hi(pickle=True), Hi(name="old")):
+    for hi in (Greeting(), Greeting(pickle=True), Greeting(name="old")):
         (answer,) = speak(server, hi)
         assert answer.pickle
-    assert re.fullmatch(rb"....\x92\xa2hi\x81\xa1v\x01", Encoder().encode(Hi()), re.DOTALL)
+    assert re.fullmatch(rb"....\x92\xa2hi\x81\xa1v\x01", Encoder().encode(Greeting()), re.DOTALL)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gtask import testing
-from gtask.server import cli
+from gtask.server.daemon import cli
 
 APPLICATION = """
 import os

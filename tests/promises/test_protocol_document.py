@@ -23,14 +23,22 @@ from gtask import testing
 from gtask.address import UnixAddress
 from gtask.client import connection
 from gtask.errors import ProtocolError
-from gtask.server import children, scoreboard
+from gtask.server import scoreboard
 from gtask.server.config import ServerConfig
+from gtask.server.master import children
 from gtask.tool.conversation import Conversation
-from gtask.wire import arrays, exchange, extensions, failure, jsonexchange, jsontext, lastwords, messages, pickled
-from gtask.wire.agreement import Agreement
-from gtask.wire.codec import Decoder, Encoder
+from gtask.wire import conversation as exchange
+from gtask.wire import lastwords, messages
+from gtask.wire.exceptions import failure
+from gtask.wire.frames import Decoder, Encoder
+from gtask.wire.json import conversation as jsonexchange
+from gtask.wire.json import text as jsontext
 from gtask.wire.lastwords import ReplyDecoder, last_words
-from gtask.wire.pickled import unseal
+from gtask.wire.values import arrays
+from gtask.wire.values import kinds as extensions
+from gtask.wire.values import pickles as pickled
+from gtask.wire.values.agreement import Agreement
+from gtask.wire.values.pickles import unseal
 
 try:
     import numpy
@@ -39,17 +47,17 @@ except ImportError:
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.rst").read_text(encoding="utf-8")
 KINDS = {
-    "hi": messages.Hi,
-    "be": messages.Before,
-    "do": messages.Do,
-    "ok": messages.Ok,
-    "er": messages.Er,
-    "sk": messages.Sk,
-    "lg": messages.Log,
+    "hi": messages.Greeting,
+    "be": messages.Preamble,
+    "do": messages.Request,
+    "ok": messages.Value,
+    "er": messages.Failure,
+    "sk": messages.Skipped,
+    "lg": messages.LogRecords,
     "ex": messages.Extend,
     "dn": messages.Done,
-    "by": messages.Bye,
-    "rip": messages.Rip,
+    "by": messages.Retire,
+    "rip": messages.LastWords,
 }
 HEX = "(?:[0-9a-f]{2}(?: [0-9a-f]{2})*)"
 NAMES = {"datetime": datetime, "decimal": decimal, "uuid": uuid, "numpy": numpy}
@@ -126,7 +134,7 @@ def test_values(value, packed):
     body = VALUE_HEAD + packed
     frame = len(body).to_bytes(4, "big") + body
     agreement = Agreement(pickle=True, arrays=True)
-    assert bytes(Encoder(agreement=agreement).encode(messages.Ok(value))) == frame
+    assert bytes(Encoder(agreement=agreement).encode(messages.Value(value))) == frame
     decoder = Decoder()
     decoder.agree(agreement)
     (read,) = feed(decoder, frame)
@@ -135,7 +143,7 @@ def test_values(value, packed):
     assert type(holder[0]) is type(value)
     assert repr(holder[0]) == repr(value)
     needs_agreement = extension_code(packed) in (extensions.PICKLE, extensions.ARRAY, extensions.SCALAR)
-    assert needs_agreement or read == messages.Ok(value) == decode(frame, len(frame))[0]
+    assert needs_agreement or read == messages.Value(value) == decode(frame, len(frame))[0]
     if needs_agreement:
         with pytest.raises(ProtocolError):
             decode(frame, len(frame))
@@ -192,26 +200,26 @@ def test_trailer():
 def test_half_a_reply_before_the_trailer():
     """Wherever a worker dies in a reply, the trailer behind it completes nothing."""
     rip = messages.from_plain(next(plain for plain, _ in MESSAGES if plain[0] == "rip"))
-    reply = Encoder().encode(messages.Ok(b"x" * 60))
+    reply = Encoder().encode(messages.Value(b"x" * 60))
     for sent in range(len(reply) + 1):
         decoder = ReplyDecoder()
         found = feed(decoder, reply[:sent] + last_words(rip))
         rest, words = decoder.ended()
-        assert (found + rest, words) == ([messages.Ok(b"x" * 60)] if sent == len(reply) else [], rip)
+        assert (found + rest, words) == ([messages.Value(b"x" * 60)] if sent == len(reply) else [], rip)
 
 
 @pytest.mark.parametrize("behind", [b"", b"\0", b"\xff\xff\xff\xff"])
 def test_withheld(behind):
     """The three cases in which the document withholds a frame; silence hands it over, if it can be followed by this."""
     decoder = ReplyDecoder()
-    reply = Encoder().encode(messages.Ok(lastwords.MAGIC if not behind else b"x"))
+    reply = Encoder().encode(messages.Value(lastwords.MAGIC if not behind else b"x"))
     assert feed(decoder, reply + behind) == []
     assert decoder.withheld
     if behind[:1] == b"\xff":
         with pytest.raises(ProtocolError):
             decoder.settle()
     else:
-        assert [type(message) for message in decoder.settle()] == [messages.Ok]
+        assert [type(message) for message in decoder.settle()] == [messages.Value]
 
 
 def test_table_of_states():
@@ -224,7 +232,7 @@ def test_table_of_states_with_json():
     """So is the smaller one of JSON peers."""
     told = {(state, who, KINDS[kind]): then for state, who, kind, then in rows("when")}
     assert told == jsonexchange.TABLE
-    assert jsonexchange.JsonExchange().state == next(state for state, *_ in rows("when"))
+    assert jsonexchange.JsonConversation().state == next(state for state, *_ in rows("when"))
 
 
 def test_keys_of_exceptions():

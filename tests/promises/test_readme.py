@@ -27,8 +27,8 @@ import gtask
 from gtask import errors, testing
 from gtask.client import connection
 from gtask.client.config import ClientConfig
-from gtask.server import children
 from gtask.server.config import ServerConfig
+from gtask.server.master import children
 from tests.documents import named_blocks
 
 ROOT = Path(__file__).parents[2]

@@ -19,8 +19,8 @@ import pytest
 
 import gtask
 from gtask import testing
-from gtask.wire.codec import Decoder, Encoder
-from gtask.wire.messages import Bye, Do, Hi, Ok
+from gtask.wire.frames import Decoder, Encoder
+from gtask.wire.messages import Greeting, Request, Retire, Value
 from tests.daemon import APPLICATION, ROOT, children, daemons, is_gone, write
 
 
@@ -276,7 +276,7 @@ def test_a_checkout_that_begins_as_the_server_drains(start, tmp_path):
         sock.settimeout(20)
         sock.connect(f"{tmp_path}/server.sock")
         encode, decoder = Encoder().encode, Decoder()
-        sock.sendall(encode(Hi()))
+        sock.sendall(encode(Greeting()))
         heard = []
 
         def hear(kind):
@@ -288,17 +288,17 @@ def test_a_checkout_that_begins_as_the_server_drains(start, tmp_path):
             heard.remove(found)
             return found
 
-        pid = hear(Hi).pid
+        pid = hear(Greeting).pid
         daemon.send(signal.SIGHUP)
-        hear(Bye)  # it crosses the first request
+        hear(Retire)  # it crosses the first request
         os.kill(old, signal.SIGSTOP)  # so that time, which passes, changes nothing
         for _ in range(3):
-            sock.sendall(encode(Do(("pid",))))
-            assert hear(Ok).value == pid
+            sock.sendall(encode(Request(("pid",))))
+            assert hear(Value).value == pid
         os.kill(old, signal.SIGCONT)
         daemon.wait_for(" serves", 2)
-        sock.sendall(encode(Do(("master",))))
-        assert hear(Ok).value == old
+        sock.sendall(encode(Request(("master",))))
+        assert hear(Value).value == old
     testing.wait_until(lambda: is_gone(pid) and is_gone(old), 20, "the end of the old master and its worker")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import gtask
-from gtask.server import options
 from gtask.server.config import SIGNALS, ServerConfig
+from gtask.server.daemon import options
 from gtask.tool import cli as tool
 from tests.documents import named_blocks
 

@@ -18,8 +18,8 @@ import pytest
 
 import gtask
 from gtask import testing
-from gtask.wire.codec import Encoder
-from gtask.wire.messages import Do, Done, Hi, Ok
+from gtask.wire.frames import Encoder
+from gtask.wire.messages import Done, Greeting, Request, Value
 
 SOURCE = """
 import os, sys, gtask
@@ -31,7 +31,7 @@ gtask.Server("unix:" + sys.argv[1], {"echo": echo}, greeting_timeout=float(sys.a
 """
 
 encode = Encoder().encode
-HI = encode(Hi())
+HI = encode(Greeting())
 
 WRONG_FROM_THE_START = {
     "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -40,9 +40,9 @@ WRONG_FROM_THE_START = {
     "no msgpack": b"\x00\x00\x00\x05\xc1\xc1\xc1\xc1\xc1",
     "no array": b"\x00\x00\x00\x01\x01",
     "an empty frame": b"\x00\x00\x00\x00",
-    "a call before the greeting": encode(Do(["echo", 1])),
-    "a reply": encode(Ok(1)),
-    "another version": encode(Hi(version=99)),
+    "a call before the greeting": encode(Request(["echo", 1])),
+    "a reply": encode(Value(1)),
+    "another version": encode(Greeting(version=99)),
     "an unknown kind": b"\x00\x00\x00\x05\x92\xa2no\xc0",
     "a nesting bomb": struct.pack("!I", 2000) + b"\x91" * 2000,
     "arrays announced and not there": b"\x00\x00\x00\x05\xdd\xff\xff\xff\xff",
@@ -50,7 +50,7 @@ WRONG_FROM_THE_START = {
 WRONG_AFTER_THE_GREETING = {
     "garbage": b"\xde\xad\xbe\xef" * 100,
     "a second greeting": HI,
-    "a reply": encode(Ok(1)),
+    "a reply": encode(Value(1)),
     "the end of a checkout, and a greeting": encode(Done()) + HI,
 }
 
@@ -164,12 +164,12 @@ def answer_nothing(sock, _):
 
 def answer_a_reply(sock, _):
     sock.recv(65536)
-    sock.sendall(encode(Ok(1)))
+    sock.sendall(encode(Value(1)))
 
 
 def answer_another_version(sock, _):
     sock.recv(65536)
-    sock.sendall(encode(Hi(version=99)))
+    sock.sendall(encode(Greeting(version=99)))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ import pytest
 
 import gtask
 from gtask import address, testing
-from gtask.server import listener, master, status
-from gtask.tool.conversation import Conversation
+from gtask.server import listener
+from gtask.server.master import master
+from gtask.server.metrics import status
+from gtask.tool.conversation import Session
 from tests.gtask_server import daemon, state_of
 from tests.promises.test_tool_call import tool
 
@@ -217,7 +219,7 @@ def test_the_master_is_not_asked(server, connect):
     """Once a worker is there the master may stand still: all that is said is said by the worker."""
     with connect(server.address).checkout() as busy:
         pid, master_pid = busy.pids()
-        with Conversation(address.parse(server.address), 10, about=True) as asked:
+        with Session(address.parse(server.address), 10, about=True) as asked:
             os.kill(master_pid, signal.SIGSTOP)
             testing.wait_until(lambda: state_of(master_pid) == "T", what="the master's stop")
             assert [worker["pid"] for worker in asked.call("status")["workers"]] == [pid]

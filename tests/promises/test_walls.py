@@ -22,161 +22,189 @@ PACKAGE = pathlib.Path(gtask.__file__).parent
 
 ARROWS = {
     # module: what else of gtask it imports
-    "gtask": "errors",
-    "contextbridge": "",
-    "current": "",
-    "logbridge": "wire.failure wire.plain",
-    "logdefer": "wire.failure wire.plain",
-    "tracing": "",
-    "naming": "",
-    "tasks": "current naming",
-    "errors": "",
     "address": "",
+    "errors": "",
+    "function_names": "",
+    "gtask": "errors",
+    "logdefer": "wire.exceptions.failure wire.plain",
+    "prometheus": "stats",
+    "running_call": "",
     "spawn": "address",
     "stats": "",
-    "prometheus": "stats",
+    "tasks": "function_names running_call",
     "testing": "address spawn",
+    #
+    "wire": "",
+    "wire.conversation": "errors wire.messages",
+    "wire.dbapi": "",
+    "wire.exceptions": "",
+    "wire.exceptions.failure": "errors wire.exceptions.tracebacks wire.plain",
+    "wire.exceptions.tracebacks": "",
+    "wire.frames": "errors wire.messages wire.values.agreement wire.values.kinds wire.values.pickles",
+    "wire.json": "",
+    "wire.json.conversation": "wire.conversation wire.messages",
+    "wire.json.text": "errors wire.messages",
+    "wire.lastwords": "errors wire.frames wire.messages",
+    "wire.messages": "errors",
+    "wire.plain": "",
+    "wire.values": "",
+    "wire.values.agreement": "wire.messages",
+    "wire.values.arrays": "wire.values.agreement",
+    "wire.values.kinds": "errors wire.messages wire.values.agreement wire.values.arrays wire.values.pickles",
+    "wire.values.pickles": "errors wire.values.agreement",
+    #
+    "client": "",
+    "client.calls": "aspects.caller errors wire.messages wire.values.agreement",
+    "client.checkout": "client.calls client.lease",
+    "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
+    "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
+    "client.config": "aspects.context wire.messages",
+    "client.connection": "address aspects.caller aspects.logs.levels client.calls client.loop client.outcomes errors "
+    "wire.conversation wire.frames wire.lastwords wire.messages wire.values.agreement wire.values.arrays",
+    "client.counters": "stats",
+    "client.dialects": "",
+    "client.dialects.json": "aspects.caller aspects.logs.replay client.calls client.connection errors "
+    "wire.exceptions.failure wire.json.conversation wire.json.text wire.messages",
+    "client.lease": "aspects.caller aspects.context aspects.tracing client.calls client.connection client.counters "
+    "client.loop client.submitted errors wire.exceptions.failure wire.messages wire.values.agreement "
+    "wire.values.pickles",
+    "client.loop": "",
+    "client.many": "",
+    "client.many.executor": "client.calls client.checkout client.lease client.loop function_names",
+    "client.many.unordered": "client.calls client.checkout client.lease client.loop",
+    "client.outcomes": "errors wire.exceptions.failure wire.messages",
+    "client.pool": "",
+    "client.pool.backoff": "",
+    "client.pool.connector": "address aspects.logs.levels client.config client.connection client.dialects.json "
+    "client.pool.slots errors spawn wire.frames wire.json.text wire.messages wire.values.agreement",
+    "client.pool.ledger": "client.config client.counters client.pool.backoff client.pool.slots",
+    "client.pool.nesting": "client.lease client.pool.ledger",
+    "client.pool.no_worker": "client.pool.slots errors",
+    "client.pool.pool": "address aspects.caller client.calls client.checkout client.config client.connection "
+    "client.counters client.lease client.loop client.pool.ledger client.pool.nesting client.pool.no_worker "
+    "client.pool.slots errors stats wire.exceptions.failure wire.messages wire.values.agreement",
+    "client.pool.slots": "",
+    "client.submitted": "client.calls errors wire.messages wire.values.agreement",
+    #
+    "server": "",
+    "server.config": "address wire.messages",
+    "server.daemon": "",
+    "server.daemon.application": "address server.config server.daemon.logs server.daemon.options server.daemon.watch "
+    "server.functions server.listener server.master.master server.process server.worker.interface",
+    "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "
+    "server.daemon.pidfile server.daemon.systemd server.listener server.process",
+    "server.daemon.completion": "server.daemon.options",
+    "server.daemon.keeper": "server.config server.daemon.succession server.daemon.systemd server.listener "
+    "server.process",
+    "server.daemon.logs": "",
+    "server.daemon.options": "address gtask server.config",
+    "server.daemon.pidfile": "",
+    "server.daemon.succession": "",
+    "server.daemon.systemd": "",
+    "server.daemon.watch": "",
+    "server.databases": "",
+    "server.databases.database": "server.databases.drivers wire.dbapi",
+    "server.databases.drivers": "server.databases.drivers.generic server.databases.drivers.postgresql "
+    "server.databases.drivers.sqlite",
+    "server.databases.drivers.generic": "",
+    "server.databases.drivers.postgresql": "server.databases.drivers.generic wire.dbapi",
+    "server.databases.drivers.sqlite": "server.databases.drivers.generic",
+    "server.dbapi": "server.databases.database server.databases.drivers server.worker.interface",
+    "server.embed": "address server.config server.listener server.master.master server.process "
+    "server.worker.interface spawn",
+    "server.functions": "function_names",
+    "server.listener": "address server.config",
+    "server.master": "",
+    "server.master.children": "server.scoreboard",
+    "server.master.master": "server.config server.daemon.watch server.listener server.master.children "
+    "server.metrics.scrapes server.metrics.status server.process server.scoreboard server.worker.interface "
+    "server.worker.worker wire.lastwords wire.messages wire.values.arrays",
+    "server.metrics": "",
+    "server.metrics.scrapes": "server.listener server.metrics.status server.metrics.text server.process",
+    "server.metrics.status": "server.master.children server.scoreboard server.worker.interface",
+    "server.metrics.text": "gtask server.metrics.status",
+    "server.process": "",
+    "server.scoreboard": "",
+    "server.worker": "",
+    "server.worker.interface": "",
+    "server.worker.json": "server.worker.interface wire.json.conversation wire.json.text",
+    "server.worker.replies": "server.scoreboard",
+    "server.worker.worker": "aspects.context aspects.tracing aspects.worker errors logdefer running_call "
+    "server.config server.process server.scoreboard server.worker.interface server.worker.json server.worker.replies "
+    "wire.conversation wire.exceptions.failure wire.frames wire.json.conversation wire.json.text wire.messages "
+    "wire.values.agreement wire.values.arrays wire.values.pickles",
+    #
+    "aspects": "",
+    "aspects.caller": "aspects.logs.replay wire.messages",
+    "aspects.context": "",
+    "aspects.logs": "",
+    "aspects.logs.capture": "aspects.logs.levels",
+    "aspects.logs.levels": "",
+    "aspects.logs.record": "wire.exceptions.failure wire.plain",
+    "aspects.logs.replay": "aspects.logs.record wire.exceptions.failure",
+    "aspects.tracing": "",
+    "aspects.worker": "aspects.logs.capture aspects.logs.record errors logdefer wire.messages",
+    #
+    "dbapi": "client.client dbapi.connection dbapi.cursor dbapi.drivers_known dbapi.errors dbapi.module_stand_in "
+    "dbapi.shared_clients",
+    "dbapi.connection": "client.client dbapi.cursor dbapi.driver dbapi.drivers_known errors wire.dbapi",
+    "dbapi.cursor": "dbapi.driver wire.dbapi",
+    "dbapi.driver": "dbapi.errors errors wire.dbapi",
+    "dbapi.drivers_known": "dbapi.driver dbapi.psycopg2 dbapi.sqlite",
+    "dbapi.errors": "errors wire.dbapi wire.exceptions.failure",
+    "dbapi.module_stand_in": "client.client dbapi.connection dbapi.cursor dbapi.driver",
+    "dbapi.psycopg2": "dbapi.cursor dbapi.driver dbapi.psycopg2types wire.dbapi",
+    "dbapi.psycopg2types": "dbapi.cursor",
+    "dbapi.shared_clients": "client.client",
+    "dbapi.sqlite": "dbapi.driver wire.dbapi",
+    #
     "integrations": "",
+    "integrations.bottle": "gtask integrations.configured integrations.wsgi",
+    "integrations.configured": "gtask",
     "integrations.django": "integrations.django.settings",
+    "integrations.django.settings": "gtask integrations.configured",
     "integrations.django.sqlite3": "",
     "integrations.django.sqlite3.base": "dbapi integrations.django.sqlite3.creation "
     "integrations.django.sqlite3.greenlets",
     "integrations.django.sqlite3.creation": "",
     "integrations.django.sqlite3.greenlets": "",
     "integrations.django.sqlite3.server": "server.dbapi",
-    "integrations.configured": "gtask",
+    "integrations.flask": "gtask integrations.configured integrations.wsgi logdefer",
+    "integrations.sqlalchemy": "client.client dbapi dbapi.drivers_known errors",
     "integrations.wsgi": "gtask",
-    "integrations.flask": "gtask logdefer integrations.configured integrations.wsgi",
-    "integrations.django.settings": "gtask integrations.configured",
-    "integrations.bottle": "gtask integrations.configured integrations.wsgi",
-    "integrations.sqlalchemy": "errors client.client dbapi dbapi.known",
-    "dbapi": "client.client dbapi.clients dbapi.connection dbapi.cursor dbapi.errors dbapi.known dbapi.module",
-    "dbapi.clients": "client.client",
-    "dbapi.connection": "errors client.client dbapi.cursor dbapi.driver dbapi.known wire.dbapi",
-    "dbapi.cursor": "dbapi.driver wire.dbapi",
-    "dbapi.driver": "errors dbapi.errors wire.dbapi",
-    "dbapi.errors": "errors wire.dbapi wire.failure",
-    "dbapi.sqlite": "dbapi.driver wire.dbapi",
-    "dbapi.known": "dbapi.driver dbapi.psycopg2 dbapi.sqlite",
-    "dbapi.module": "client.client dbapi.connection dbapi.cursor dbapi.driver",
-    "dbapi.psycopg2types": "dbapi.cursor",
-    "dbapi.psycopg2": "dbapi.cursor dbapi.driver dbapi.psycopg2types wire.dbapi",
-    #
-    "wire": "",
-    "wire.messages": "errors",
-    "wire.agreement": "wire.messages",
-    "wire.arrays": "wire.agreement",
-    "wire.pickled": "errors wire.agreement",
-    "wire.codec": "errors wire.agreement wire.extensions wire.messages wire.pickled",
-    "wire.extensions": "errors wire.agreement wire.arrays wire.messages wire.pickled",
-    "wire.exchange": "errors wire.messages",
-    "wire.jsontext": "errors wire.messages",
-    "wire.jsonexchange": "wire.exchange wire.messages",
-    "wire.tracebacks": "",
-    "wire.plain": "",
-    "wire.dbapi": "",
-    "wire.failure": "errors wire.plain wire.tracebacks",
-    "wire.lastwords": "errors wire.codec wire.messages",
-    #
-    "client": "",
-    "client.backoff": "",
-    "client.config": "contextbridge wire.messages",
-    "client.counters": "stats",
-    "client.ledger": "client.backoff client.config client.counters",
-    "client.loop": "",
-    "client.refusals": "errors client.ledger",
-    "client.verdicts": "errors wire.failure wire.messages",
-    "client.story": "logbridge wire.messages",
-    "client.calls": "errors wire.agreement wire.messages client.story",
-    "client.connection": "errors address logbridge wire.agreement wire.arrays wire.codec wire.exchange wire.lastwords "
-    "wire.messages client.calls client.story client.verdicts client.loop",
-    "client.jsonconnection": "errors logbridge wire.failure wire.jsonexchange wire.jsontext wire.messages "
-    "client.calls client.connection client.story",
-    "client.submitted": "errors wire.agreement wire.messages client.calls",
-    "client.lease": "errors contextbridge tracing wire.agreement wire.failure wire.messages wire.pickled "
-    "client.calls client.connection client.counters client.loop client.story client.submitted",
-    "client.checkout": "client.calls client.lease",
-    "client.connector": "errors address logbridge spawn wire.agreement wire.codec wire.jsontext wire.messages "
-    "client.config client.connection client.jsonconnection client.ledger",
-    "client.executor": "naming client.calls client.checkout client.lease client.loop",
-    "client.unordered": "client.calls client.checkout client.lease client.loop",
-    "client.nesting": "client.lease client.ledger",
-    "client.pool": "errors address stats wire.failure wire.messages client.calls client.checkout client.config "
-    "client.connection client.counters client.lease client.ledger client.loop client.nesting client.refusals "
-    "client.story wire.agreement",
-    "client.client": "address contextbridge naming spawn stats wire.messages client.checkout client.config "
-    "client.connector client.executor client.pool client.story client.unordered",
-    #
-    "server": "",
-    "server.children": "",
-    "server.interface": "",
-    "server.functions": "naming",
-    "server.process": "",
-    "server.succession": "",
-    "server.systemd": "",
-    "server.pidfile": "",
-    "server.logs": "",
-    "server.watch": "",
-    "server.drivers": "server.drivers.generic server.drivers.postgresql server.drivers.sqlite",
-    "server.drivers.generic": "",
-    "server.drivers.postgresql": "server.drivers.generic wire.dbapi",
-    "server.drivers.sqlite": "server.drivers.generic",
-    "server.database": "server.drivers wire.dbapi",
-    "server.dbapi": "server.database server.drivers server.interface",
-    "server.config": "address wire.messages",
-    "server.options": "gtask address server.config",
-    "server.completion": "server.options",
-    "server.listener": "address server.config",
-    "server.scoreboard": "server.children",
-    "server.replies": "server.scoreboard",
-    "server.story": "errors logbridge logdefer wire.messages server.replies",
-    "server.status": "server.children server.interface",
-    "server.metrics": "gtask server.status",
-    "server.scrapes": "server.listener server.metrics server.process server.status",
-    "server.jsonpeer": "wire.jsonexchange wire.jsontext server.interface",
-    "server.worker": "errors contextbridge current logdefer tracing wire.codec wire.exchange wire.failure "
-    "wire.jsonexchange wire.jsontext wire.messages server.children server.config server.interface server.jsonpeer "
-    "server.process server.replies server.scoreboard server.story wire.agreement wire.arrays wire.pickled",
-    "server.master": "wire.lastwords wire.messages server.children server.config server.interface server.listener "
-    "server.process server.scoreboard server.scrapes server.status server.watch server.worker wire.arrays",
-    "server.application": "address server.config server.functions server.interface server.listener server.logs "
-    "server.master server.options server.process server.watch",
-    "server.embed": "address spawn server.config server.interface server.listener server.master server.process",
-    "server.keeper": "server.config server.listener server.process server.succession server.systemd",
-    "server.cli": "server.config server.keeper server.listener server.logs server.options server.pidfile "
-    "server.process server.systemd",
     #
     "tool": "",
+    "tool.cli": "address errors gtask tool.conversation tool.tables tool.top",
+    "tool.conversation": "address errors wire.conversation wire.exceptions.failure wire.frames wire.lastwords "
+    "wire.messages wire.values.agreement wire.values.arrays",
     "tool.tables": "",
-    "tool.conversation": "errors address wire.agreement wire.arrays wire.codec wire.exchange wire.failure "
-    "wire.lastwords wire.messages",
     "tool.top": "address errors tool.conversation tool.tables",
-    "tool.cli": "gtask address errors tool.conversation tool.tables tool.top",
 }
 """The arrows. ``client`` never reaches ``server`` nor the other way round, ``tool`` neither of them, and nothing
 imports ``testing``. The keeper (``server.cli``) reaches neither the master nor what the application needs."""
 
 HOMES = {
-    "msgpack": "wire.codec wire.extensions",
-    "gevent": "client.calls client.connection client.connector client.loop dbapi.clients "
+    "msgpack": "wire.frames wire.values.kinds",
+    "gevent": "client.calls client.connection client.loop client.pool.connector dbapi.shared_clients "
     "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
-    "socket": "address server.jsonpeer server.listener server.master server.replies server.scrapes server.systemd "
-    "server.worker tool.conversation",
-    "select": "server.drivers.generic server.drivers.postgresql server.keeper server.listener server.master "
-    "server.process server.scrapes tool.conversation tool.top integrations.wsgi",
+    "socket": "address server.daemon.systemd server.listener server.master.master server.metrics.scrapes "
+    "server.worker.json server.worker.replies server.worker.worker tool.conversation",
+    "select": "integrations.wsgi server.daemon.keeper server.databases.drivers.generic "
+    "server.databases.drivers.postgresql server.listener server.master.master server.metrics.scrapes server.process "
+    "tool.conversation tool.top",
     "fork": "server.embed server.process",
     "subprocess": "",
     "ctypes": "server.process",
-    "threading": "server.embed server.story",
-    "random": "client.pool",
-    "concurrent": "client.executor",
-    "importlib": "gtask dbapi.known server.application server.functions wire.arrays",
-    "pickle": "wire.pickled",
-    "runpy": "server.options",
+    "threading": "aspects.worker server.embed",
+    "random": "client.pool.pool",
+    "concurrent": "client.many.executor",
+    "importlib": "dbapi.drivers_known gtask server.daemon.application server.functions wire.values.arrays",
+    "pickle": "wire.values.pickles",
+    "runpy": "server.daemon.options",
     "setproctitle": "server.process",
-    "shtab": "server.completion",
+    "shtab": "server.daemon.completion",
     "rich": "tool.top",
-    "opentelemetry": "tracing",
+    "opentelemetry": "aspects.tracing",
     "prometheus_client": "prometheus",
     "flask": "integrations.flask",
     "django": "integrations.django.settings integrations.django.sqlite3.base integrations.django.sqlite3.creation "
@@ -192,36 +220,37 @@ BANISHED = {
 
 PURE = {
     # module: what of ACTORS it may load
-    "contextbridge": "",
+    "aspects.context": "",
     "errors": "",
-    "naming": "",
+    "function_names": "",
     "tasks": "",
     "address": "socket select",  # for the constants
     "stats": "",
     "wire.messages": "",
-    "wire.agreement": "",
-    "wire.arrays": "",
-    "wire.pickled": "",
-    "wire.codec": "msgpack",
-    "wire.extensions": "msgpack",
-    "wire.exchange": "",
+    "wire.values.agreement": "",
+    "wire.values.arrays": "",
+    "wire.values.pickles": "",
+    "wire.frames": "msgpack",
+    "wire.values.kinds": "msgpack",
+    "wire.conversation": "",
     "wire.plain": "",
-    "wire.jsontext": "",
-    "wire.jsonexchange": "",
-    "wire.tracebacks": "",
-    "wire.failure": "",
+    "wire.json.text": "",
+    "wire.json.conversation": "",
+    "wire.exceptions.tracebacks": "",
+    "wire.exceptions.failure": "",
     "wire.lastwords": "msgpack",
-    "client.backoff": "",
+    "client.pool.backoff": "",
     "client.counters": "",
-    "client.ledger": "",
-    "client.refusals": "",
-    "client.verdicts": "",
+    "client.pool.ledger": "",
+    "client.pool.slots": "",
+    "client.pool.no_worker": "",
+    "client.outcomes": "",
     "client.config": "",
-    "server.children": "signal",  # for the numbers
+    "server.master.children": "signal",  # for the numbers
     "server.functions": "",
-    "server.interface": "",
-    "server.metrics": "signal",  # children's
-    "server.succession": "",
+    "server.worker.interface": "",
+    "server.metrics.text": "signal",  # children's
+    "server.daemon.succession": "",
     "tool.tables": "",
 }
 """What decides and does not act, and can be tested without a socket, a process or a clock."""
@@ -459,7 +488,9 @@ def test_every_public_name_can_be_had():
 
 
 EMPTY = {
-    "wire", "client", "server", "tool", "integrations", "integrations.django.sqlite3",
+    "aspects", "aspects.logs", "client", "client.dialects", "client.many", "client.pool", "integrations",
+    "integrations.django.sqlite3", "server", "server.daemon", "server.databases", "server.master", "server.metrics",
+    "server.worker", "tool", "wire", "wire.exceptions", "wire.json", "wire.values",
 }  # fmt: skip
 """Packages that are no more than their modules."""
 

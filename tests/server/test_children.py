@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gtask.server.children import CALL, GRACE, HOOKS, IDLE, LAST_GRACE, SETUP, Children, Signal, View
+from gtask.server.master.children import GRACE, LAST_GRACE, Children, Signal
+from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
 
 ALARM, ABORT, KILL = signal.SIGALRM, signal.SIGABRT, signal.SIGKILL
 

@@ -13,8 +13,8 @@ from contextlib import closing
 import pytest
 
 from gtask.server import dbapi
-from gtask.server.database import Database
-from gtask.server.drivers import Driver, SQLite, driver_of
+from gtask.server.databases.database import Database
+from gtask.server.databases.drivers import Driver, SQLite, driver_of
 
 
 def init(connection):

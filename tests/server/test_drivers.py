@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from gtask.server.drivers import driver_of
+from gtask.server.databases.drivers import driver_of
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gtask.server.functions import Functions
-from gtask.server.interface import Interface
+from gtask.server.worker.interface import Interface
 
 JOBS = """
     import functools

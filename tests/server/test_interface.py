@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from gtask.server.interface import Interface
+from gtask.server.worker.interface import Interface
 
 
 def module(source, name="served"):

@@ -7,8 +7,8 @@ from time import monotonic
 
 import pytest
 
-from gtask.server.interface import Interface
-from gtask.server.jsonpeer import JsonPeer, first_byte
+from gtask.server.worker.interface import Interface
+from gtask.server.worker.json import JsonPeer, first_byte
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from gtask.server import logs
+from gtask.server.daemon import logs
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 import gtask
-from gtask.server import metrics, status
-from gtask.server.children import CALL, IDLE, View
-from gtask.server.status import Record
+from gtask.server.metrics import status
+from gtask.server.metrics import text as metrics
+from gtask.server.metrics.status import Record
+from gtask.server.scoreboard import CALL, IDLE, View
 
 NOW = 1000.0
 VIEWS = [View(NOW - 3, CALL, "total", True, 5, 2.0), View(NOW - 7, CALL, "x", True, 1), View(NOW - 9, IDLE, "")]

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from gtask.address import parse as address
-from gtask.server import options
 from gtask.server.config import OpenSocket, ServerConfig
+from gtask.server.daemon import options
 
 HERE = "unix:/tmp/x.sock"
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from gtask.server import pidfile
-from gtask.server.pidfile import PidFile
+from gtask.server.daemon import pidfile
+from gtask.server.daemon.pidfile import PidFile
 
 
 @pytest.fixture

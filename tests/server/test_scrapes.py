@@ -10,11 +10,11 @@ from time import monotonic
 import pytest
 
 from gtask.address import UnixAddress
-from gtask.server import scrapes
 from gtask.server.config import ServerConfig
 from gtask.server.listener import Listener
-from gtask.server.scrapes import HELPERS, PAUSE, Scrapes
-from gtask.server.status import Record
+from gtask.server.metrics import scrapes
+from gtask.server.metrics.scrapes import HELPERS, PAUSE, Scrapes
+from gtask.server.metrics.status import Record
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from gtask.server import status
-from gtask.server.children import CALL, HOOKS, IDLE, RUNGS, SETUP, View
-from gtask.server.interface import Interface
-from gtask.server.status import Record
+from gtask.server.master.children import RUNGS
+from gtask.server.metrics import status
+from gtask.server.metrics.status import Record
+from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
+from gtask.server.worker.interface import Interface
 
 NOW = 1000.0
 

@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from gtask.server import story as stories
-from gtask.server.story import Story
-from gtask.wire.messages import Log
+from gtask.aspects import worker as stories
+from gtask.aspects.worker import Reporter
+from gtask.wire.messages import LogRecords
 
 
 class Replies:
@@ -29,7 +29,7 @@ class Frame(bytes):
     """A message as it is, with the length of its message's text."""
 
     def __new__(cls, message):
-        text = "".join(str(record["msg"]) for record in message.records) if isinstance(message, Log) else ""
+        text = "".join(str(record["msg"]) for record in message.records) if isinstance(message, LogRecords) else ""
         frame = super().__new__(cls, len(text))
         frame.message = message
         return frame
@@ -46,7 +46,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def story(clock):
     """A story in which a call has begun."""
-    story = Story(Replies(), Frame, "app worker", lambda: story.alarms.append(1))
+    story = Reporter(Replies(), Frame, "app worker", lambda: story.alarms.append(1))
     story.alarms = []
     story.capture.is_open = True
     return story

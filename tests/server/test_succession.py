@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gtask.server.succession import (
+from gtask.server.daemon.succession import (
     DRAINING,
     KILL_AFTER,
     LONGEST_PAUSE,

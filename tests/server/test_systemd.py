@@ -8,7 +8,7 @@ from time import monotonic
 
 import pytest
 
-from gtask.server import systemd
+from gtask.server.daemon import systemd
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -10,7 +10,7 @@ import sys
 import msgpack
 import pytest
 
-from gtask.server.watch import Watch
+from gtask.server.daemon.watch import Watch
 
 _stamps = itertools.count(1_000_000_000)
 

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire import arrays, codec, extensions
-from gtask.wire.agreement import Agreement, Needing
-from gtask.wire.codec import Decoder, Encoder
-from gtask.wire.messages import Do, Er, Ok
+from gtask.wire import frames as codec
+from gtask.wire.frames import Decoder, Encoder
+from gtask.wire.messages import Failure, Request, Value
+from gtask.wire.values import arrays
+from gtask.wire.values import kinds as extensions
+from gtask.wire.values.agreement import Agreement, ConditionalFrame
 from tests.needs import fail_or_skip
 
 try:
@@ -35,7 +37,7 @@ BOTH = Agreement(arrays=True)
 
 
 def frame_of(value, limit=codec.DEFAULT_LIMIT):
-    return Encoder(limit, BOTH).encode(Ok(value))
+    return Encoder(limit, BOTH).encode(Value(value))
 
 
 def read(frame, agreement=BOTH):
@@ -57,8 +59,8 @@ def travel(value):
 def refusal(value, agreement=BOTH):
     encoder = Encoder(agreement=agreement)
     with pytest.raises(EncodeError) as caught:
-        encoder.encode(Do(["f", value]))
-    assert encoder.encode(Ok(1)) == Encoder().encode(Ok(1))
+        encoder.encode(Request(["f", value]))
+    assert encoder.encode(Value(1)) == Encoder().encode(Value(1))
     return str(caught.value)
 
 
@@ -299,7 +301,7 @@ def test_a_call_says_that_it_needs_numpy():
     """So that it is not sent to a worker that has none; other calls do not say so, not even the next one."""
     encoder = Encoder(agreement=BOTH)
     frame = encoder.encode_do(["f", numpy.zeros(2)], {}, 0)
-    assert isinstance(frame, Needing)
+    assert isinstance(frame, ConditionalFrame)
     assert frame.refusal(BOTH) == ""
     assert frame.refusal(Agreement(why_no_arrays="the server has none")) == (
         "cannot travel: a value of type numpy.ndarray. The server has none"
@@ -315,9 +317,9 @@ def test_numpy_is_not_imported_for_the_question():
     program = """
 import sys
 from gtask.errors import EncodeError
-from gtask.wire import arrays
-from gtask.wire.agreement import Agreement
-from gtask.wire.codec import Encoder
+from gtask.wire.values import arrays
+from gtask.wire.values.agreement import Agreement
+from gtask.wire.frames import Encoder
 encoder = Encoder(agreement=Agreement(arrays=True))
 try:
     encoder.encode_do(["f", len], {}, 0)
@@ -459,7 +461,7 @@ def test_an_array_where_no_value_is():
 
 def test_an_array_among_the_arguments_of_an_exception_does_no_harm():
     """It is what was told, and no more."""
-    frame = Encoder(agreement=BOTH).encode(Er("x", {"args": [numpy.zeros(2)]}))
+    frame = Encoder(agreement=BOTH).encode(Failure("x", {"args": [numpy.zeros(2)]}))
     decoder = Decoder()
     decoder.agree(BOTH)
     decoder.space[: len(frame)] = frame

@@ -18,10 +18,24 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire import codec, extensions
-from gtask.wire.codec import CHUNK, Decoder, Encoder
-from gtask.wire.extensions import NESTED_EXT
-from gtask.wire.messages import Before, Bye, Do, Done, Er, Extend, Extras, Hi, Log, Ok, Rip, Sk
+from gtask.wire import frames as codec
+from gtask.wire.frames import CHUNK, Decoder, Encoder
+from gtask.wire.messages import (
+    Done,
+    Extend,
+    Failure,
+    Greeting,
+    LastWords,
+    LogRecords,
+    Preamble,
+    Request,
+    RequestMeta,
+    Retire,
+    Skipped,
+    Value,
+)
+from gtask.wire.values import kinds as extensions
+from gtask.wire.values.kinds import NESTED_EXT
 
 MIB = 1024 * 1024
 
@@ -312,7 +326,7 @@ def framed(body):
 
 def travel(value):
     """Where a value gets to as a result."""
-    return decode(Encoder().encode(Ok(value))).value
+    return decode(Encoder().encode(Value(value))).value
 
 
 # --- values ----------------------------------------------------------------------------------------------
@@ -341,9 +355,9 @@ def test_anything_arrives_or_is_an_encode_error(args, kwargs):
     """Whatever the arguments are, they arrive in their normal form or nothing is sent; and then the encoder works."""
     encoder = Encoder()
     try:
-        frame = encoder.encode(Do(args, kwargs, 3))
+        frame = encoder.encode(Request(args, kwargs, 3))
     except EncodeError:
-        assert decode(encoder.encode(Ok("after"))) == Ok("after")
+        assert decode(encoder.encode(Value("after"))) == Value("after")
         return
     do = decode(frame)
     assert shape(do.args) == shape(normalise(args))
@@ -387,28 +401,28 @@ def test_what_lies_in_a_set_stays_hashable():
 def test_a_decoded_value_does_not_change_with_the_buffer():
     """Bytes that arrived are copies: the next read does not write over them."""
     decoder = Decoder()
-    (first,) = feed(decoder, Encoder().encode(Ok([b"a" * 100, {b"b" * 100}])))
-    feed(decoder, Encoder().encode(Ok(b"z" * 300)))
+    (first,) = feed(decoder, Encoder().encode(Value([b"a" * 100, {b"b" * 100}])))
+    feed(decoder, Encoder().encode(Value(b"z" * 300)))
     assert first.value == [b"a" * 100, {b"b" * 100}]
 
 
 # --- frames ----------------------------------------------------------------------------------------------
 
 MESSAGES = [
-    Hi(name="wörker \ud800", pid=7, done=True),
-    Do(["hash", "s3cret", [1, (2,)], {"k": b"v", 3: None}], {"kw": 2**70}, 5),
-    Do([], {}, 0),
-    Do([1], {}, 1, Extras(0.5, True, True, {"traceparent": "00"}, {"app:who": {1}})),
-    Before({"": 30}, 1.5),
-    Log([{"msg": "x"}], {"logs": []}, 1, 2),
+    Greeting(name="wörker \ud800", pid=7, done=True),
+    Request(["hash", "s3cret", [1, (2,)], {"k": b"v", 3: None}], {"kw": 2**70}, 5),
+    Request([], {}, 0),
+    Request([1], {}, 1, RequestMeta(0.5, True, True, {"traceparent": "00"}, {"app:who": {1}})),
+    Preamble({"": 30}, 1.5),
+    LogRecords([{"msg": "x"}], {"logs": []}, 1, 2),
     Extend(1.5),
-    Ok(None),
-    Ok({datetime.date(2026, 1, 2), Decimal("1.10"), (1, "\udc00")}),
-    Er("KeyError: 'x'", {"type": "KeyError", "args": ["x"]}),
-    Sk(),
+    Value(None),
+    Value({datetime.date(2026, 1, 2), Decimal("1.10"), (1, "\udc00")}),
+    Failure("KeyError: 'x'", {"type": "KeyError", "args": ["x"]}),
+    Skipped(),
     Done(),
-    Bye("memory"),
-    Rip(pid=7, signal="SIGKILL", method="hash", elapsed=0.25, maxrss=1024),
+    Retire("memory"),
+    LastWords(pid=7, signal="SIGKILL", method="hash", elapsed=0.25, maxrss=1024),
 ]
 FRAMES = [Encoder().encode(message) for message in MESSAGES]
 RECEIVED = [decode(frame) for frame in FRAMES]
@@ -453,7 +467,7 @@ def test_many_frames_may_come_at_once_cut_at_any_byte():
 def test_the_cuts_of_a_stream_do_not_matter(data, batch):
     """However a stream of calls is cut into reads, the same calls come out."""
     encoder = Encoder()
-    stream = b"".join(encoder.encode(Do(args)) for args in batch)
+    stream = b"".join(encoder.encode(Request(args)) for args in batch)
     cuts = sorted(data.draw(st.sets(st.integers(1, len(stream) - 1), max_size=12)))
     messages = feed(Decoder(), stream, cuts)
     assert [shape(message.args) for message in messages] == [shape(normalise(args)) for args in batch]
@@ -462,14 +476,14 @@ def test_the_cuts_of_a_stream_do_not_matter(data, batch):
 @pytest.mark.parametrize("size", [CHUNK - 20, CHUNK - 4, CHUNK, CHUNK + 1, 3 * CHUNK, 2 * MIB])
 def test_a_frame_may_be_larger_than_a_read(size):
     """Around and beyond the size of one read, with other frames before and behind it."""
-    frames = [Encoder().encode(Ok(value)) for value in ("before", "x" * size, "behind")]
+    frames = [Encoder().encode(Value(value)) for value in ("before", "x" * size, "behind")]
     messages = feed(Decoder(), b"".join(frames))
     assert [message.value for message in messages] == ["before", "x" * size, "behind"]
 
 
 def test_the_frame_is_four_bytes_of_length_and_a_msgpack_array():
     """What a client in another language has to write."""
-    assert Encoder().encode(Do(["add", 1, 2], {"c": 3}, 4)) == framed(
+    assert Encoder().encode(Request(["add", 1, 2], {"c": 3}, 4)) == framed(
         msgpack.packb(["do", {"kw": {"c": 3}, "q": 4}, "add", 1, 2])
     )
     assert Encoder().encode(Done()) == b"\0\0\0\x05\x92\xa2dn\xc0"
@@ -481,10 +495,10 @@ def test_the_frame_is_four_bytes_of_length_and_a_msgpack_array():
 def refusal(*args, **kwargs):
     """The text of the EncodeError of a call, whose encoder then still works."""
     encoder = Encoder()
-    frame = encoder.encode(Ok([1, "two"]))
+    frame = encoder.encode(Value([1, "two"]))
     with pytest.raises(EncodeError) as caught:
-        encoder.encode(Do(["method", *args], kwargs))
-    assert encoder.encode(Ok([1, "two"])) == frame
+        encoder.encode(Request(["method", *args], kwargs))
+    assert encoder.encode(Value([1, "two"])) == frame
     return str(caught.value)
 
 
@@ -496,7 +510,7 @@ def test_the_culprit_is_named():
     assert "argument key['a'][2] is of type function" in refusal(1, key={"a": [1, 2, refusal]})
     assert f"argument 1 is of type {Thing.__module__}.Thing" in refusal(Thing())
     with pytest.raises(EncodeError, match=r"the result\[0\] is of type generator"):
-        Encoder().encode(Ok([(part for part in ())]))
+        Encoder().encode(Value([(part for part in ())]))
 
 
 class Thing:
@@ -542,7 +556,7 @@ def test_every_depth_arrives_or_is_refused():
     value, deepest = [], 0
     for depth in range(1, 1200):
         try:
-            frame = Encoder().encode(Ok(value))
+            frame = Encoder().encode(Value(value))
         except EncodeError:
             break
         decode(frame)
@@ -578,20 +592,20 @@ def test_tall_values_between_nested_sets():
         for _ in range(400):
             value = (value,)
         value = frozenset({value})
-    frame = Encoder().encode(Ok(value))
+    frame = Encoder().encode(Value(value))
     assert Encoder().encode(decode(frame)) == frame
 
 
 def test_a_message_over_the_limit_is_refused():
     """A frame of exactly the limit is sent; one byte more is not, and the error has both numbers."""
-    room = 2048 - len(Encoder().encode(Ok("x" * 1000))) + 4 + 1000
+    room = 2048 - len(Encoder().encode(Value("x" * 1000))) + 4 + 1000
     encoder = Encoder(2048)
-    assert decode(encoder.encode(Ok("x" * room))).value == "x" * room
+    assert decode(encoder.encode(Value("x" * room))).value == "x" * room
     with pytest.raises(EncodeError, match="2049 bytes and the limit is 2048"):
-        encoder.encode(Ok("x" * (room + 1)))
+        encoder.encode(Value("x" * (room + 1)))
     with pytest.raises(EncodeError, match="too large"):
-        encoder.encode(Do(["f", "\ud800" * 1000]))
-    assert decode(encoder.encode(Ok("small"))).value == "small"
+        encoder.encode(Request(["f", "\ud800" * 1000]))
+    assert decode(encoder.encode(Value("small"))).value == "small"
 
 
 def test_an_encoder_does_not_keep_the_memory_of_a_large_message():
@@ -600,9 +614,9 @@ def test_an_encoder_does_not_keep_the_memory_of_a_large_message():
     value = "x" * (20 * MIB)
     tracemalloc.start()
     try:
-        encoders[0].encode(Ok(value))
+        encoders[0].encode(Value(value))
         with pytest.raises(EncodeError):
-            encoders[1].encode(Ok(value))
+            encoders[1].encode(Value(value))
         assert tracemalloc.get_traced_memory()[0] < 2 * MIB
     finally:
         tracemalloc.stop()
@@ -723,8 +737,8 @@ def test_an_interruption_passes_through_the_encoder():
 
     encoder = Encoder()
     with pytest.raises(KeyboardInterrupt):
-        encoder.encode(Do(["f", [1, 2, 3], Interrupting(2026, 1, 2)]))
-    assert decode(encoder.encode(Ok(1))) == Ok(1)
+        encoder.encode(Request(["f", [1, 2, 3], Interrupting(2026, 1, 2)]))
+    assert decode(encoder.encode(Value(1))) == Value(1)
 
 
 # --- hostile peers ---------------------------------------------------------------------------------------
@@ -748,7 +762,7 @@ def memory_of(data, limit=codec.DEFAULT_LIMIT):
 def test_a_length_over_the_limit_is_refused_at_once(length):
     """The four bytes are enough, alone, byte by byte, behind a good frame and with all the bytes that they announce."""
     head = struct.pack("!I", length)
-    good = Encoder().encode(Ok(1))
+    good = Encoder().encode(Value(1))
     rest = b"\x93\xa2ok\xc0\xda" + struct.pack("!H", min(length, 60_000) - 8) + b"x" * (min(length, 60_000) - 8)
     ways = ((head, ()), (head, (1, 2, 3)), (good + head, ()), (good + head, (len(good) + 2,)), (head + rest, ()))
     for data, cuts in ways:
@@ -912,7 +926,7 @@ def test_garbage_is_a_protocol_error(pieces, in_frames):
 @given(st.data(), st.sampled_from(FRAMES), VALUES)
 def test_damaged_frames_are_protocol_errors(data, frame, value):
     """Frames in which some bytes were changed are messages or a ProtocolError."""
-    damaged = bytearray(data.draw(st.sampled_from([frame, Encoder().encode(Ok(value))])))
+    damaged = bytearray(data.draw(st.sampled_from([frame, Encoder().encode(Value(value))])))
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(4, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:

@@ -11,13 +11,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gtask.errors import ProtocolError
-from gtask.wire.exchange import CLIENT, TABLE, WORKER, Exchange
-from gtask.wire.messages import Before, Bye, Do, Done, Er, Extend, Hi, Log, Ok, Rip, Sk
+from gtask.wire.conversation import CLIENT, TABLE, WORKER, Conversation
+from gtask.wire.messages import (
+    Done,
+    Extend,
+    Failure,
+    Greeting,
+    LastWords,
+    LogRecords,
+    Preamble,
+    Request,
+    Retire,
+    Skipped,
+    Value,
+)
 
 MESSAGES = {
     type(message): message
     for message in (
-        Hi(), Before(), Do([]), Ok(1), Er("x"), Sk(), Log(), Extend(1.0), Done(), Bye("x"), Rip(),
+        Greeting(), Preamble(), Request([]), Value(1), Failure("x"), Skipped(), LogRecords(), Extend(1.0), Done(),
+        Retire("x"), LastWords(),
     )
 }  # fmt: skip
 STATES = {"new", "greeting", "idle", "busy", "settling", "failed"}
@@ -25,9 +38,9 @@ STATES = {"new", "greeting", "idle", "busy", "settling", "failed"}
 
 def conversation(*said, done=True):
     """An exchange in which this has been said after the greetings: messages, those of the worker in a tuple."""
-    exchange = Exchange()
-    exchange.client_says(Hi())
-    exchange.worker_says(Hi(done=done))
+    exchange = Conversation()
+    exchange.client_says(Greeting())
+    exchange.worker_says(Greeting(done=done))
     for message in said:
         if isinstance(message, tuple):
             exchange.worker_says(*message)
@@ -37,12 +50,12 @@ def conversation(*said, done=True):
 
 
 IN_STATE = {
-    "new": Exchange,
-    "greeting": lambda: speak(Exchange(), CLIENT, Hi()),
+    "new": Conversation,
+    "greeting": lambda: speak(Conversation(), CLIENT, Greeting()),
     "idle": conversation,
-    "busy": lambda: conversation(Do([])),
+    "busy": lambda: conversation(Request([])),
     "settling": lambda: conversation(Done()),
-    "failed": lambda: speak(speak(Exchange(), CLIENT, Hi()), WORKER, Hi(exc={}, text="KeyError")),
+    "failed": lambda: speak(speak(Conversation(), CLIENT, Greeting()), WORKER, Greeting(exc={}, text="KeyError")),
 }
 
 
@@ -76,15 +89,15 @@ def test_the_table_is_closed():
 
 def test_replies_are_owed_in_number():
     """It is busy until as many replies have come as there were calls; one more is a protocol error."""
-    exchange = conversation(Do([]), Do([]), Do([]))
-    for owed, reply in ((3, Ok(1)), (2, Er("x")), (1, Sk())):
+    exchange = conversation(Request([]), Request([]), Request([]))
+    for owed, reply in ((3, Value(1)), (2, Failure("x")), (1, Skipped())):
         assert (exchange.state, exchange.owed) == ("busy", owed)
         exchange.worker_says(reply)
     assert (exchange.state, exchange.owed) == ("idle", 0)
-    for reply in (Ok(1), Er("x"), Sk()):
+    for reply in (Value(1), Failure("x"), Skipped()):
         with pytest.raises(ProtocolError):
             exchange.worker_says(reply)
-    exchange.client_says(Do([]))
+    exchange.client_says(Request([]))
     assert exchange.state == "busy"
 
 
@@ -94,12 +107,12 @@ def test_the_end_of_a_checkout_is_answered_only_with_a_hook():
     assert (exchange.state, exchange.settles) == ("idle", False)
     with pytest.raises(ProtocolError):
         exchange.worker_says(Done())
-    exchange.client_says(Do([]))
+    exchange.client_says(Request([]))
 
     exchange = conversation(Done(), done=True)
     assert (exchange.state, exchange.settles) == ("settling", True)
     with pytest.raises(ProtocolError):
-        exchange.client_says(Do([]))
+        exchange.client_says(Request([]))
     exchange.worker_says(Done())
     assert exchange.state == "idle"
 
@@ -107,24 +120,26 @@ def test_the_end_of_a_checkout_is_answered_only_with_a_hook():
 def test_a_checkout_does_not_end_while_replies_are_owed():
     """The client says so only when it has all its replies."""
     with pytest.raises(ProtocolError):
-        conversation(Do([]), Done())
+        conversation(Request([]), Done())
 
 
 def test_requests_may_not_overtake_the_greeting():
     """The client's side does not send a call before the worker has greeted."""
-    exchange = Exchange()
+    exchange = Conversation()
     with pytest.raises(ProtocolError):
-        exchange.client_says(Do([]))
-    exchange.client_says(Hi())
+        exchange.client_says(Request([]))
+    exchange.client_says(Greeting())
     with pytest.raises(ProtocolError):
-        exchange.client_says(Hi())
+        exchange.client_says(Greeting())
 
 
-@pytest.mark.parametrize("hi", [Hi(exc={"type": "E"}), Hi(text="KeyError"), Hi(exc={}, text="KeyError")], ids=repr)
+@pytest.mark.parametrize(
+    "hi", [Greeting(exc={"type": "E"}), Greeting(text="KeyError"), Greeting(exc={}, text="KeyError")], ids=repr
+)
 def test_a_failed_setup_ends_the_conversation(hi):
     """After a greeting with an exception, or its text alone, nobody says anything."""
-    exchange = Exchange()
-    exchange.client_says(Hi())
+    exchange = Conversation()
+    exchange.client_says(Greeting())
     exchange.worker_says(hi)
     assert exchange.state == "failed"
     for speaker in (CLIENT, WORKER):
@@ -135,7 +150,7 @@ def test_a_failed_setup_ends_the_conversation(hi):
 
 def test_its_repr_tells_where_it_stands():
     """For logs and the messages of failed tests."""
-    assert repr(conversation(Do([]), Do([]))) == "<Exchange busy, 2 owed>"
+    assert repr(conversation(Request([]), Request([]))) == "<Exchange busy, 2 owed>"
 
 
 # --- epochs ----------------------------------------------------------------------------------------------
@@ -144,33 +159,33 @@ def test_its_repr_tells_where_it_stands():
 def test_a_failure_skips_the_rest_of_its_epoch():
     """Calls of the epoch that failed are skipped, for as long as they come; those of the next are not."""
     exchange = conversation()
-    assert not exchange.must_skip(Do([], {}, 4))
-    exchange.failed(Do([], {}, 4))
-    assert exchange.must_skip(Do([], {}, 4))
-    assert exchange.must_skip(Do([], {}, 4))
-    assert not exchange.must_skip(Do([], {}, 5))
-    assert not exchange.must_skip(Do([], {}, 3))
-    exchange.failed(Do([], {}, 5))
-    assert exchange.must_skip(Do([], {}, 5))
-    assert not exchange.must_skip(Do([], {}, 6))
+    assert not exchange.must_skip(Request([], {}, 4))
+    exchange.failed(Request([], {}, 4))
+    assert exchange.must_skip(Request([], {}, 4))
+    assert exchange.must_skip(Request([], {}, 4))
+    assert not exchange.must_skip(Request([], {}, 5))
+    assert not exchange.must_skip(Request([], {}, 3))
+    exchange.failed(Request([], {}, 5))
+    assert exchange.must_skip(Request([], {}, 5))
+    assert not exchange.must_skip(Request([], {}, 6))
 
 
 def test_a_call_of_no_epoch_is_never_skipped():
     """Epoch 0 is that of clients that do not queue."""
     exchange = conversation()
     for _ in range(2):
-        exchange.failed(Do([], {}, 0))
-        assert not exchange.must_skip(Do([], {}, 0))
-        exchange.failed(Do([], {}, 4))
-        assert not exchange.must_skip(Do([], {}, 0))
+        exchange.failed(Request([], {}, 0))
+        assert not exchange.must_skip(Request([], {}, 0))
+        exchange.failed(Request([], {}, 4))
+        assert not exchange.must_skip(Request([], {}, 0))
 
 
 def test_a_failure_of_no_epoch_does_not_forgive_another():
     """Everything else of a failed epoch is skipped, also when a call of no epoch fails in between."""
     exchange = conversation()
-    exchange.failed(Do([], {}, 4))
-    exchange.failed(Do([], {}, 0))
-    assert exchange.must_skip(Do([], {}, 4))
+    exchange.failed(Request([], {}, 4))
+    exchange.failed(Request([], {}, 0))
+    assert exchange.must_skip(Request([], {}, 4))
 
 
 # --- both ends -------------------------------------------------------------------------------------------
@@ -181,23 +196,23 @@ class BothEnds(RuleBasedStateMachine):
 
     @initialize(hook=st.booleans())
     def greet(self, hook):
-        self.client, self.worker = Exchange(), Exchange()
+        self.client, self.worker = Conversation(), Conversation()
         self.to_worker, self.to_client = deque(), deque()
         self.inbox = deque()  # calls that the worker has read and not yet run
         self.epoch = 1
         self.sent, self.ran, self.skipped, self.answered = 0, [], [], []
-        self.client.client_says(hello := Hi())
+        self.client.client_says(hello := Greeting())
         self.to_worker.append(hello)
-        self.hello = Hi(done=hook)
+        self.hello = Greeting(done=hook)
 
     @rule()
     @precondition(lambda self: self.to_worker)
     def worker_hears(self):
         message = self.to_worker.popleft()
         self.worker.client_says(message)
-        if isinstance(message, Hi):
+        if isinstance(message, Greeting):
             self.worker_speaks(self.hello)
-        elif isinstance(message, Do) or self.worker.settles:
+        elif isinstance(message, Request) or self.worker.settles:
             self.inbox.append(message)
 
     @rule(fails=st.booleans())
@@ -210,17 +225,17 @@ class BothEnds(RuleBasedStateMachine):
         (number,) = message.args
         if self.worker.must_skip(message):
             self.skipped.append(number)
-            self.worker_speaks(Sk())
+            self.worker_speaks(Skipped())
             return
         self.ran.append((number, message.epoch, fails))
         if fails:
             self.worker.failed(message)
-        self.worker_speaks(Er(str(number)) if fails else Ok(number))
+        self.worker_speaks(Failure(str(number)) if fails else Value(number))
 
     @rule()
     @precondition(lambda self: self.worker.state in ("idle", "busy", "settling"))
     def worker_asks_to_be_retired(self):
-        self.worker_speaks(Bye("memory"))
+        self.worker_speaks(Retire("memory"))
 
     def worker_speaks(self, message):
         self.worker.worker_says(message)
@@ -231,15 +246,15 @@ class BothEnds(RuleBasedStateMachine):
     def client_hears(self):
         message = self.to_client.popleft()
         self.client.worker_says(message)
-        if isinstance(message, (Ok, Er, Sk)):
+        if isinstance(message, (Value, Failure, Skipped)):
             self.answered.append(message)
-        if isinstance(message, Er):
+        if isinstance(message, Failure):
             self.epoch += 1
 
     @rule()
     @precondition(lambda self: self.client.state in ("idle", "busy"))
     def client_calls(self):
-        self.client_speaks(Do([self.sent], {}, self.epoch))
+        self.client_speaks(Request([self.sent], {}, self.epoch))
         self.sent += 1
 
     @rule()
@@ -254,8 +269,8 @@ class BothEnds(RuleBasedStateMachine):
 
     @invariant()
     def the_client_is_owed_what_is_under_way(self):
-        on_their_way = sum(isinstance(m, Do) for m in (*self.to_worker, *self.inbox))
-        on_their_way += sum(isinstance(m, (Ok, Er, Sk)) for m in self.to_client)
+        on_their_way = sum(isinstance(m, Request) for m in (*self.to_worker, *self.inbox))
+        on_their_way += sum(isinstance(m, (Value, Failure, Skipped)) for m in self.to_client)
         assert self.client.owed == on_their_way
 
     @invariant()
@@ -300,7 +315,7 @@ def outcome(exchange, speaker, message):
 @given(st.lists(st.tuples(st.sampled_from([CLIENT, WORKER]), st.sampled_from(list(MESSAGES.values()))), max_size=30))
 def test_any_two_exchanges_agree(said):
     """Told the same messages, right or wrong, both ends accept and refuse the same and are in the same state."""
-    one, other = Exchange(), Exchange()
+    one, other = Conversation(), Conversation()
     for speaker, message in said:
         assert outcome(one, speaker, message) == outcome(other, speaker, message)
         assert repr(one) == repr(other)

@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 
 from gtask import errors
 from gtask.errors import EncodeError, RemoteError, SetupError
-from gtask.wire import tracebacks
-from gtask.wire.failure import describe, rebuild, text
+from gtask.wire.exceptions import tracebacks
+from gtask.wire.exceptions.failure import describe, rebuild, text
 
 GROUPS = sys.version_info >= (3, 11)
 ExceptionGroup = vars(builtins).get("ExceptionGroup")
@@ -478,7 +478,7 @@ class TestHostileExceptions:
 
     def test_failure_while_describing(self, monkeypatch):
         """Out of memory in the middle of it: name and module are still told, in the full form."""
-        monkeypatch.setattr("gtask.wire.failure.to_frames", lambda *args: raising(MemoryError()))
+        monkeypatch.setattr("gtask.wire.exceptions.failure.to_frames", lambda *args: raising(MemoryError()))
         data = describe(sqlite3.IntegrityError("x"))
         assert data.keys() == KEYS
         assert (data["module"], data["type"]) == ("sqlite3", "IntegrityError")
@@ -807,7 +807,7 @@ class TestGroups:
     def test_without_groups(self, monkeypatch):
         """Where Python has no groups, the message of a RemoteError lists the members."""
         data = describe(ExceptionGroup("out", [ValueError(1), KeyboardInterruptLike("k")]))
-        monkeypatch.setattr("gtask.wire.failure._GROUP", None)
+        monkeypatch.setattr("gtask.wire.exceptions.failure._GROUP", None)
         monkeypatch.delattr(builtins, "ExceptionGroup")
         again = rebuild(data, "")
         assert type(again) is RemoteError
@@ -1130,7 +1130,7 @@ class TestLinecache:
         """An exception that lives until the process ends makes no noise then."""
         code = f"""
 import traceback
-from gtask.wire.failure import rebuild
+from gtask.wire.exceptions.failure import rebuild
 kept = rebuild({told(frames=[frame()])!r}, "")
 traceback.print_exception(type(kept), kept, kept.__traceback__)
 """

@@ -5,11 +5,35 @@ from __future__ import annotations
 import pytest
 
 from gtask.errors import ProtocolError
-from gtask.wire.exchange import CLIENT, WORKER
-from gtask.wire.jsonexchange import TABLE, JsonExchange
-from gtask.wire.messages import Before, Bye, Do, Done, Er, Extend, Hi, Log, Ok, Rip, Sk
+from gtask.wire.conversation import CLIENT, WORKER
+from gtask.wire.json.conversation import TABLE, JsonConversation
+from gtask.wire.messages import (
+    Done,
+    Extend,
+    Failure,
+    Greeting,
+    LastWords,
+    LogRecords,
+    Preamble,
+    Request,
+    Retire,
+    Skipped,
+    Value,
+)
 
-MESSAGES = [Hi(), Before(), Do([]), Ok(1), Er("x"), Sk(), Log(), Extend(1.0), Done(), Bye("x"), Rip()]
+MESSAGES = [
+    Greeting(),
+    Preamble(),
+    Request([]),
+    Value(1),
+    Failure("x"),
+    Skipped(),
+    LogRecords(),
+    Extend(1.0),
+    Done(),
+    Retire("x"),
+    LastWords(),
+]
 
 
 def speak(exchange, speaker, message):
@@ -17,9 +41,9 @@ def speak(exchange, speaker, message):
 
 
 def exchange_in(state):
-    exchange = JsonExchange()
+    exchange = JsonConversation()
     if state == "busy":
-        exchange.client_says(Do([]))
+        exchange.client_says(Request([]))
     return exchange
 
 
@@ -41,23 +65,23 @@ def test_what_is_not_in_the_table(state, speaker, message):
 
 def test_replies_are_counted():
     """It is idle when no reply is owed, and the end of a checkout is not answered."""
-    exchange = JsonExchange()
+    exchange = JsonConversation()
     for _ in range(2):
-        exchange.client_says(Do([]))
-    exchange.worker_says(Ok(1))
+        exchange.client_says(Request([]))
+    exchange.worker_says(Value(1))
     assert (exchange.state, exchange.owed) == ("busy", 1)
     with pytest.raises(ProtocolError):
         exchange.client_says(Done())
-    exchange.worker_says(Er("x"))
+    exchange.worker_says(Failure("x"))
     exchange.client_says(Done())
     assert (exchange.state, exchange.owed, exchange.settles) == ("idle", 0, False)
 
 
 def test_there_are_no_epochs():
     """Also where a call tells one."""
-    exchange = JsonExchange()
-    failed = Do([], epoch=3)
+    exchange = JsonConversation()
+    failed = Request([], epoch=3)
     exchange.client_says(failed)
     exchange.failed(failed)
-    exchange.worker_says(Er("x"))
-    assert not exchange.must_skip(Do([], epoch=3))
+    exchange.worker_says(Failure("x"))
+    assert not exchange.must_skip(Request([], epoch=3))

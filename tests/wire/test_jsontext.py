@@ -16,8 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire.jsontext import CHUNK, DEPTH, DIGITS, Decoder, Encoder, ReplyDecoder
-from gtask.wire.messages import Do, Done, Er, Extras, Ok
+from gtask.wire.json.text import CHUNK, DEPTH, DIGITS, Decoder, Encoder, ReplyDecoder
+from gtask.wire.messages import Done, Failure, Request, RequestMeta, Value
 
 encode = Encoder().encode
 
@@ -50,9 +50,9 @@ def plain_values(text):
 VALUES = plain_values(st.text())
 LONE = plain_values(st.text(st.characters(exclude_categories=())))
 MESSAGES = (
-    st.builds(Do, st.lists(VALUES, max_size=3), st.dictionaries(st.text(), VALUES, max_size=2))
-    | st.builds(Ok, VALUES, st.none() | st.dictionaries(st.text(), VALUES, max_size=2))
-    | st.builds(Er, st.text())
+    st.builds(Request, st.lists(VALUES, max_size=3), st.dictionaries(st.text(), VALUES, max_size=2))
+    | st.builds(Value, VALUES, st.none() | st.dictionaries(st.text(), VALUES, max_size=2))
+    | st.builds(Failure, st.text())
     | st.just(Done())
 )
 BLANK = st.text(" \t\r\n", max_size=3).map(str.encode)
@@ -76,7 +76,7 @@ def test_any_pieces_of_a_stream_give_the_same_messages(stream, places):
 @given(st.lists(MESSAGES, max_size=5), PLACES)
 def test_what_another_encoder_writes(messages, places):
     """All escaped, with blanks between the tokens, keys of meta that are not known, and items behind the last."""
-    texts = [[*json.loads(encode(message)), *([] if type(message) is Do else ["more"])] for message in messages]
+    texts = [[*json.loads(encode(message)), *([] if type(message) is Request else ["more"])] for message in messages]
     for text in texts:
         text[1] = {**text[1], "x-unknown": [1, {"]": "["}]}
     data = "".join(json.dumps(text, indent=1) for text in texts).encode("ascii")
@@ -86,25 +86,25 @@ def test_what_another_encoder_writes(messages, places):
 @given(LONE)
 def test_lone_surrogates(value):
     """They travel as escapes; two that make a pair together arrive as the character that they make."""
-    data = encode(Ok(value))
+    data = encode(Value(value))
     data.decode("utf-8")
-    assert feed(Decoder(), data) == [Ok(json.loads(json.dumps(value)))]
+    assert feed(Decoder(), data) == [Value(json.loads(json.dumps(value)))]
 
 
 def test_a_surrogate_in_the_stream_is_seven_bit():
     """To the byte."""
-    assert encode(Ok("ä\ud800")) == b'["ok",{},"\xc3\xa4\\ud800"]'
-    assert feed(Decoder(), b'["ok",{},"\xed\xa0\x80"]') == [Ok("\ud800")]  # as Perl writes it
+    assert encode(Value("ä\ud800")) == b'["ok",{},"\xc3\xa4\\ud800"]'
+    assert feed(Decoder(), b'["ok",{},"\xed\xa0\x80"]') == [Value("\ud800")]  # as Perl writes it
 
 
 def test_bytes_of_messages():
     """Meta is always an object, epochs stay at home, an exception is its text alone."""
     assert encode(Done()) == b'["dn",{}]'
-    assert encode(Do(["hash", "s3cret"], epoch=7)) == b'["do",{},"hash","s3cret"]'
-    assert encode(Do(("hash",), {"rounds": 12})) == b'["do",{"kw":{"rounds":12}},"hash"]'
-    assert encode(Er("KeyError: 'x'", {"type": "KeyError"})) == b'["er",{},"KeyError: \'x\'"]'
-    assert encode(Er("no", None, {"start": 1.5})) == b'["er",{"ld":{"start":1.5}},"no"]'
-    assert encode(Ok(None, {"start": 1})) == b'["ok",{"ld":{"start":1}},null]'
+    assert encode(Request(["hash", "s3cret"], epoch=7)) == b'["do",{},"hash","s3cret"]'
+    assert encode(Request(("hash",), {"rounds": 12})) == b'["do",{"kw":{"rounds":12}},"hash"]'
+    assert encode(Failure("KeyError: 'x'", {"type": "KeyError"})) == b'["er",{},"KeyError: \'x\'"]'
+    assert encode(Failure("no", None, {"start": 1.5})) == b'["er",{"ld":{"start":1.5}},"no"]'
+    assert encode(Value(None, {"start": 1})) == b'["ok",{"ld":{"start":1}},null]'
 
 
 Point = namedtuple("Point", "x y")
@@ -134,8 +134,8 @@ class Text(str):
 )
 def test_what_arrives(value, arrives):
     """Tuples become arrays, subclasses their base."""
-    (message,) = feed(Decoder(), encode(Ok(value)))
-    assert message == Ok(arrives)
+    (message,) = feed(Decoder(), encode(Value(value)))
+    assert message == Value(arrives)
     assert type(message.value) is type(arrives)
 
 
@@ -176,24 +176,24 @@ def test_what_cannot_travel_is_named(value, reason):
     """The error says which part it is, and what can; and the encoder goes on."""
     encoder = Encoder()
     with pytest.raises(EncodeError, match=reason):
-        encoder.encode(Ok(value))
+        encoder.encode(Value(value))
     with pytest.raises(EncodeError, match=reason.replace("the result", "argument 1")):
         encoder.encode_do(("put", value), {}, 1)
     with pytest.raises(EncodeError, match=reason.replace("the result", "argument key")):
-        encoder.encode(Do(["put"], {"key": value}))
+        encoder.encode(Request(["put"], {"key": value}))
     with pytest.raises(EncodeError, match=reason.replace("the result", "the context variable a:b")):
-        encoder.encode(Do(["put"], {}, 0, Extras(context={"a:b": value})))
+        encoder.encode(Request(["put"], {}, 0, RequestMeta(context={"a:b": value})))
     with pytest.raises(EncodeError, match=reason.replace("the result", "the deferred log")):
-        encoder.encode(Er("no", None, {"data": value} if reason.startswith("nested") else value))
-    assert encoder.encode(Ok(1)) == b'["ok",{},1]'
+        encoder.encode(Failure("no", None, {"data": value} if reason.startswith("nested") else value))
+    assert encoder.encode(Value(1)) == b'["ok",{},1]'
 
 
 def test_the_limit_of_the_encoder():
     """A text may have as many bytes as the limit, and not one more."""
-    text = encode(Ok("x" * 100))
-    assert Encoder(len(text)).encode(Ok("x" * 100)) == text
+    text = encode(Value("x" * 100))
+    assert Encoder(len(text)).encode(Value("x" * 100)) == text
     with pytest.raises(EncodeError, match=rf"too large: the message has {len(text)} bytes and the limit is"):
-        Encoder(len(text) - 1).encode(Ok("x" * 100))
+        Encoder(len(text) - 1).encode(Value("x" * 100))
 
 
 def test_depth_is_what_the_other_side_reads():
@@ -201,10 +201,10 @@ def test_depth_is_what_the_other_side_reads():
     value: list = []
     for _ in range(DEPTH - 4):
         value = [value]
-    assert feed(Decoder(), encode(Do(["x", value]))) == [Do(["x", value])]
-    assert feed(Decoder(), encode(Do(["x"], {"kw": value}))) == [Do(["x"], {"kw": value})]
+    assert feed(Decoder(), encode(Request(["x", value]))) == [Request(["x", value])]
+    assert feed(Decoder(), encode(Request(["x"], {"kw": value}))) == [Request(["x"], {"kw": value})]
     with pytest.raises(EncodeError, match="nested too deeply"):
-        encode(Do(["x"], {"kw": [value]}))
+        encode(Request(["x"], {"kw": [value]}))
 
 
 # --- hostile input ---------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_what_is_no_message_is_refused(data, reason):
 
 def test_the_largest_number():
     """As many digits as the bound, and a sign."""
-    assert feed(Decoder(), b'["ok",{},-' + b"9" * DIGITS + b"]") == [Ok(1 - 10**DIGITS)]
+    assert feed(Decoder(), b'["ok",{},-' + b"9" * DIGITS + b"]") == [Value(1 - 10**DIGITS)]
 
 
 @given(
@@ -286,8 +286,8 @@ def test_a_text_over_the_limit_is_refused_as_soon_as_it_is(rest):
     feed(decoder, begin, b" " * (limit - len(begin)))
     with pytest.raises(ProtocolError, match="more than 5000 bytes"):
         feed(decoder, b" ")
-    text = encode(Ok("x" * 100))
-    assert feed(Decoder(len(text)), text * 3) == [Ok("x" * 100)] * 3
+    text = encode(Value("x" * 100))
+    assert feed(Decoder(len(text)), text * 3) == [Value("x" * 100)] * 3
     with pytest.raises(ProtocolError):
         feed(Decoder(len(text) - 1), text)
 
@@ -320,8 +320,8 @@ def test_each_byte_is_looked_at_once(monkeypatch):
             return match
 
     for name in ("_MARK", "_MARK_IN_STRING"):
-        monkeypatch.setattr(f"gtask.wire.jsontext.{name}", Counting(getattr(__import__("gtask").wire.jsontext, name)))
-    text = encode(Ok(['ab\\"c', {"k": [1] * 100}] * 200))
+        monkeypatch.setattr(f"gtask.wire.json.text.{name}", Counting(getattr(__import__("gtask").wire.jsontext, name)))
+    text = encode(Value(['ab\\"c', {"k": [1] * 100}] * 200))
     decoder = Decoder()
     assert len(feed(decoder, *[text[at : at + 7] for at in range(0, len(text), 7)])) == 1
     assert sum(looked) <= 1.2 * len(text)
@@ -336,17 +336,17 @@ def test_errors_from_perl():
     assert feed(
         decoder, b'["er",{},"no at x.pl line 3.\\n"]["er",{},"a\\n\\n"]["er",{},{"code":[4]}]["er",{},null]'
     ) == [
-        Er("no at x.pl line 3."),
-        Er("a\n"),
-        Er('{"code": [4]}'),
-        Er("null"),
+        Failure("no at x.pl line 3."),
+        Failure("a\n"),
+        Failure('{"code": [4]}'),
+        Failure("null"),
     ]
 
 
 def test_a_client_reads_no_last_words():
     """Nothing is withheld, nothing comes at the end."""
     decoder = ReplyDecoder()
-    assert feed(decoder, b'["ok",{},1][') == [Ok(1)]
+    assert feed(decoder, b'["ok",{},1][') == [Value(1)]
     assert decoder.midway
     assert not decoder.withheld
     assert decoder.settle() == []

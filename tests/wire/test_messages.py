@@ -10,18 +10,18 @@ from gtask.errors import ProtocolError
 from gtask.wire import messages
 from gtask.wire.messages import (
     VERSION,
-    Before,
-    Bye,
-    Do,
     Done,
-    Er,
     Extend,
-    Extras,
-    Hi,
-    Log,
-    Ok,
-    Rip,
-    Sk,
+    Failure,
+    Greeting,
+    LastWords,
+    LogRecords,
+    Preamble,
+    Request,
+    RequestMeta,
+    Retire,
+    Skipped,
+    Value,
     from_plain,
     to_plain,
 )
@@ -29,39 +29,42 @@ from gtask.wire.messages import (
 EXC = {"type": "KeyError", "args": ["x"]}
 
 PLAIN = [
-    (Hi(), ["hi", {"v": VERSION}]),
-    (Hi(name="web"), ["hi", {"v": VERSION, "name": "web"}]),
-    (Hi(name="hasher", pid=7, done=True), ["hi", {"v": VERSION, "name": "hasher", "pid": 7, "done": True}]),
-    (Hi(exc=EXC, text="KeyError: 'x'"), ["hi", {"v": VERSION, "text": "KeyError: 'x'", "exc": EXC}]),
-    (Hi(timeout=2.5), ["hi", {"v": VERSION, "t": 2.5}]),
-    (Before(), ["be", {}]),
-    (Before(levels={}), ["be", {"levels": {}}]),
-    (Before(levels={"": 30, "app": 10}, left=0.25), ["be", {"levels": {"": 30, "app": 10}, "left": 0.25}]),
-    (Do([]), ["do", None]),
-    (Do(["hash", 1, [2]]), ["do", None, "hash", 1, [2]]),
-    (Do(["hash"], {"cost": 3}), ["do", {"kw": {"cost": 3}}, "hash"]),
-    (Do(["hash"], {}, 4), ["do", {"q": 4}, "hash"]),
-    (Do([None], {"cost": 3}, 4), ["do", {"kw": {"cost": 3}, "q": 4}, None]),
-    (Do(["hash"], {}, 4, Extras(ld=True)), ["do", {"q": 4, "ld": True}, "hash"]),
-    (Do([], extras=Extras(None, True)), ["do", {"t": None}]),
+    (Greeting(), ["hi", {"v": VERSION}]),
+    (Greeting(name="web"), ["hi", {"v": VERSION, "name": "web"}]),
+    (Greeting(name="hasher", pid=7, done=True), ["hi", {"v": VERSION, "name": "hasher", "pid": 7, "done": True}]),
+    (Greeting(exc=EXC, text="KeyError: 'x'"), ["hi", {"v": VERSION, "text": "KeyError: 'x'", "exc": EXC}]),
+    (Greeting(timeout=2.5), ["hi", {"v": VERSION, "t": 2.5}]),
+    (Preamble(), ["be", {}]),
+    (Preamble(levels={}), ["be", {"levels": {}}]),
+    (Preamble(levels={"": 30, "app": 10}, left=0.25), ["be", {"levels": {"": 30, "app": 10}, "left": 0.25}]),
+    (Request([]), ["do", None]),
+    (Request(["hash", 1, [2]]), ["do", None, "hash", 1, [2]]),
+    (Request(["hash"], {"cost": 3}), ["do", {"kw": {"cost": 3}}, "hash"]),
+    (Request(["hash"], {}, 4), ["do", {"q": 4}, "hash"]),
+    (Request([None], {"cost": 3}, 4), ["do", {"kw": {"cost": 3}, "q": 4}, None]),
+    (Request(["hash"], {}, 4, RequestMeta(ld=True)), ["do", {"q": 4, "ld": True}, "hash"]),
+    (Request([], extras=RequestMeta(None, True)), ["do", {"t": None}]),
     (
-        Do([1], {"a": 2}, 3, Extras(1.5, True, False, {"traceparent": "00"}, {"app:who": [1]})),
+        Request([1], {"a": 2}, 3, RequestMeta(1.5, True, False, {"traceparent": "00"}, {"app:who": [1]})),
         ["do", {"kw": {"a": 2}, "q": 3, "headers": {"traceparent": "00"}, "context": {"app:who": [1]}, "t": 1.5}, 1],
     ),
-    (Ok(None), ["ok", None, None]),
-    (Ok([1, {"a": 2}]), ["ok", None, [1, {"a": 2}]]),
-    (Er("KeyError: 'x'"), ["er", None, "KeyError: 'x'"]),
-    (Er("KeyError: 'x'", EXC), ["er", {"exc": EXC}, "KeyError: 'x'"]),
-    (Ok(3, {"logs": []}), ["ok", {"ld": {"logs": []}}, 3]),
-    (Er("KeyError", EXC, {"logs": []}), ["er", {"exc": EXC, "ld": {"logs": []}}, "KeyError"]),
-    (Sk(), ["sk", None]),
-    (Log([]), ["lg", None]),
-    (Log([{"msg": "x"}], {"logs": []}, 2, 100), ["lg", {"ld": {"logs": []}, "dropped": 2, "size": 100}, {"msg": "x"}]),
+    (Value(None), ["ok", None, None]),
+    (Value([1, {"a": 2}]), ["ok", None, [1, {"a": 2}]]),
+    (Failure("KeyError: 'x'"), ["er", None, "KeyError: 'x'"]),
+    (Failure("KeyError: 'x'", EXC), ["er", {"exc": EXC}, "KeyError: 'x'"]),
+    (Value(3, {"logs": []}), ["ok", {"ld": {"logs": []}}, 3]),
+    (Failure("KeyError", EXC, {"logs": []}), ["er", {"exc": EXC, "ld": {"logs": []}}, "KeyError"]),
+    (Skipped(), ["sk", None]),
+    (LogRecords([]), ["lg", None]),
+    (
+        LogRecords([{"msg": "x"}], {"logs": []}, 2, 100),
+        ["lg", {"ld": {"logs": []}, "dropped": 2, "size": 100}, {"msg": "x"}],
+    ),
     (Extend(2.0), ["ex", {"t": 2.0}]),
     (Done(), ["dn", None]),
-    (Bye("memory"), ["by", {"why": "memory"}]),
+    (Retire("memory"), ["by", {"why": "memory"}]),
     (
-        Rip(pid=7, exitcode=3, method="hash", elapsed=0.5, maxrss=9),
+        LastWords(pid=7, exitcode=3, method="hash", elapsed=0.5, maxrss=9),
         ["rip", {"pid": 7, "exitcode": 3, "method": "hash", "elapsed": 0.5, "maxrss": 9}],
     ),
 ]
@@ -82,27 +85,29 @@ def test_every_kind_is_tried_above():
 META = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
 TEXTS = st.text(max_size=20)
 MESSAGES = st.one_of(
-    st.builds(Hi, st.just(VERSION), TEXTS, st.integers(0), st.booleans(), st.none() | META, TEXTS),
-    st.builds(Before, st.none() | st.dictionaries(TEXTS, st.integers(), max_size=3), st.none() | st.floats(0, 9)),
+    st.builds(Greeting, st.just(VERSION), TEXTS, st.integers(0), st.booleans(), st.none() | META, TEXTS),
+    st.builds(Preamble, st.none() | st.dictionaries(TEXTS, st.integers(), max_size=3), st.none() | st.floats(0, 9)),
     st.builds(
-        Do,
+        Request,
         st.lists(st.integers() | META),
         st.dictionaries(TEXTS, st.integers(), max_size=3),
         st.integers(0),
         st.none()
         | st.builds(
-            Extras, st.none() | st.floats(0, 9), st.just(True), st.booleans(),
+            RequestMeta, st.none() | st.floats(0, 9), st.just(True), st.booleans(),
             st.dictionaries(TEXTS, TEXTS, max_size=3), META,
         ),
     ),
-    st.builds(Ok, st.integers() | META, st.none() | META),
-    st.builds(Er, TEXTS, st.none() | META, st.none() | META),
-    st.builds(Log, st.lists(META), st.none() | META, st.just(0)),
+    st.builds(Value, st.integers() | META, st.none() | META),
+    st.builds(Failure, TEXTS, st.none() | META, st.none() | META),
+    st.builds(LogRecords, st.lists(META), st.none() | META, st.just(0)),
     st.builds(Extend, st.floats(0, 9)),
-    st.just(Sk()),
+    st.just(Skipped()),
     st.just(Done()),
-    st.builds(Bye, TEXTS),
-    st.builds(Rip, st.integers(0), st.none() | st.integers(), TEXTS, TEXTS, st.floats(0, 9), st.integers(0), TEXTS),
+    st.builds(Retire, TEXTS),
+    st.builds(
+        LastWords, st.integers(0), st.none() | st.integers(), TEXTS, TEXTS, st.floats(0, 9), st.integers(0), TEXTS
+    ),
 )  # fmt: skip
 
 
@@ -113,7 +118,7 @@ def test_any_message_survives(message):
     assert from_plain(to_plain(message)) == message
 
 
-EXTENSIBLE = [pair for pair in PLAIN if not isinstance(pair[0], Rip)]  # the last words are handed on whole
+EXTENSIBLE = [pair for pair in PLAIN if not isinstance(pair[0], LastWords)]  # the last words are handed on whole
 
 
 @pytest.mark.parametrize(("message", "plain"), EXTENSIBLE, ids=[repr(message) for message, _ in EXTENSIBLE])

@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire import codec, extensions
-from gtask.wire.agreement import NOTHING, Agreement, Needing, at_client, at_worker, hoped_for
-from gtask.wire.codec import Decoder, Encoder
-from gtask.wire.messages import Do, Er, Extras, Hi, Log, Ok
-from gtask.wire.pickled import Sealed, unseal
+from gtask.wire import frames as codec
+from gtask.wire.frames import Decoder, Encoder
+from gtask.wire.messages import Failure, Greeting, LogRecords, Request, RequestMeta, Value
+from gtask.wire.values import kinds as extensions
+from gtask.wire.values.agreement import NOTHING, Agreement, ConditionalFrame, at_client, at_worker, hoped_for
+from gtask.wire.values.pickles import Sealed, unseal
 from tests.needs import fail_or_skip
 
 try:
@@ -90,7 +91,7 @@ def sealed(message, agreement=BOTH):
 
 def travel(value):
     """Where a value gets to as a result."""
-    read = sealed(Ok(value))
+    read = sealed(Value(value))
     if read.pickled:
         holder = [read.value]
         unseal(holder, lambda _: "the result")
@@ -102,8 +103,8 @@ def refusal(*args, agreement=BOTH, **kwargs):
     """The text of the EncodeError of a call, whose encoder then still works."""
     encoder = Encoder(agreement=agreement)
     with pytest.raises(EncodeError) as caught:
-        encoder.encode(Do(["f", *args], kwargs))
-    assert encoder.encode(Ok([1, "two"])) == Encoder().encode(Ok([1, "two"]))
+        encoder.encode(Request(["f", *args], kwargs))
+    assert encoder.encode(Value([1, "two"])) == Encoder().encode(Value([1, "two"]))
     return str(caught.value)
 
 
@@ -134,12 +135,12 @@ def test_what_msgpack_can_carry_is_not_pickled():
         Point(1), [1, [2]], {"a": [3]}, {(4, 5)}, 2**70, "\ud800", b"x", b"y", True, None,
     ]  # fmt: skip
     for plain in (1, "a", [1, (2,)], {"a": {1, 2}}, datetime.date(2026, 1, 2)):
-        assert Encoder(agreement=BOTH).encode(Ok(plain)) == Encoder().encode(Ok(plain))
+        assert Encoder(agreement=BOTH).encode(Value(plain)) == Encoder().encode(Value(plain))
 
 
 def test_the_smallest_part_is_pickled():
     """A dict with other keys is pickled as that dict, an object in a list by itself; nothing around them."""
-    read = sealed(Ok([1, {"a": Point(2)}, {(1,): Point(3)}, {Frozen(1), 2}]))
+    read = sealed(Value([1, {"a": Point(2)}, {(1,): Point(3)}, {Frozen(1), 2}]))
     one, two, three, four = read.value
     assert (one, type(two), type(two["a"]), type(three), type(four)) == (1, dict, Sealed, Sealed, Sealed)
     assert pickle.loads(three.data) == {(1,): Point(3)}
@@ -175,15 +176,17 @@ def test_an_ext_type_of_msgpack_is_a_value_like_others():
 def test_every_part_of_a_call():
     """Arguments, keyword arguments and context variables; what the application gave is left as it was."""
     kwargs, context = {"k": Point(2), "l": [(Point(3),)]}, {"app:who": Point(4)}
-    read = sealed(Do(["f", Point(1)], kwargs, 5, Extras(context=context)))
+    read = sealed(Request(["f", Point(1)], kwargs, 5, RequestMeta(context=context)))
     assert (kwargs, context) == ({"k": Point(2), "l": [(Point(3),)]}, {"app:who": Point(4)})
     assert read.extras.pickled
     unseal(read.args, str)
     unseal(read.kwargs, str)
     unseal(read.extras.context, str)
-    assert read == Do(["f", Point(1)], {"k": Point(2), "l": [[Point(3)]]}, 5, Extras(context=context, pickled=True))
-    assert not (sealed(Do(["f", 1], {"k": 2}, 5)).extras or Extras()).pickled
-    assert not sealed(Ok([1])).pickled
+    assert read == Request(
+        ["f", Point(1)], {"k": Point(2), "l": [[Point(3)]]}, 5, RequestMeta(context=context, pickled=True)
+    )
+    assert not (sealed(Request(["f", 1], {"k": 2}, 5)).extras or RequestMeta()).pickled
+    assert not sealed(Value([1])).pickled
 
 
 VALUES = st.recursive(
@@ -217,7 +220,7 @@ def test_what_cannot_be_pickled_either():
         {len, test_any_mixture_arrives, refusal, fail, lambda: 0}
     )
     with pytest.raises(EncodeError, match=r"the result\[0\] is of type generator, which"):
-        Encoder(agreement=BOTH).encode(Ok([(part for part in ())]))
+        Encoder(agreement=BOTH).encode(Value([(part for part in ())]))
 
 
 def test_methods_that_raise_while_it_is_pickled():
@@ -236,8 +239,8 @@ def test_methods_that_raise_while_it_is_pickled():
 
     encoder = Encoder(agreement=BOTH)
     with pytest.raises(KeyboardInterrupt):
-        encoder.encode(Ok(Interrupting()))
-    assert encoder.encode(Ok(1)) == Encoder().encode(Ok(1))
+        encoder.encode(Value(Interrupting()))
+    assert encoder.encode(Value(1)) == Encoder().encode(Value(1))
 
 
 def test_what_is_nested_too_deeply():
@@ -257,7 +260,7 @@ def test_what_is_nested_too_deeply():
 def test_a_pickle_counts_against_the_limit():
     """As all bytes do."""
     with pytest.raises(EncodeError, match="too large: the message has"):
-        Encoder(1024, BOTH).encode(Ok(Point("x" * 1024)))
+        Encoder(1024, BOTH).encode(Value(Point("x" * 1024)))
 
 
 def test_arrays_of_objects_are_refused_all_the_same():
@@ -291,8 +294,8 @@ def test_arrays_travel_beside_pickles():
 @pytest.mark.parametrize("theirs", [False, True])
 def test_it_takes_both(mine, theirs):
     """Each side comes to the same agreement; where there is none the text says who has not consented."""
-    at_one = at_client(mine, True, Hi(pickle=theirs, numpy=True))
-    at_other = at_worker(theirs, True, Hi(pickle=mine, numpy=True))
+    at_one = at_client(mine, True, Greeting(pickle=theirs, numpy=True))
+    at_other = at_worker(theirs, True, Greeting(pickle=mine, numpy=True))
     assert at_one.pickle == at_other.pickle == (mine and theirs)
     assert (at_one.arrays, at_other.arrays) == (True, True)
     if mine and not theirs:
@@ -311,8 +314,8 @@ def test_it_takes_both(mine, theirs):
 @pytest.mark.parametrize("theirs", [False, True])
 def test_numpy_takes_both(mine, theirs):
     """It must be there on both sides."""
-    at_one = at_client(False, mine, Hi(numpy=theirs))
-    at_other = at_worker(False, theirs, Hi(numpy=mine))
+    at_one = at_client(False, mine, Greeting(numpy=theirs))
+    at_other = at_worker(False, theirs, Greeting(numpy=mine))
     assert at_one.arrays == at_other.arrays == (mine and theirs)
     assert (at_one.why_no_arrays, at_other.why_no_arrays) == (
         "the server has no numpy: install it there",
@@ -324,9 +327,9 @@ def test_a_call_says_that_it_needs_consent():
     """A client writes calls before it knows who reads them. Others do not say so, not even the next one."""
     encoder = Encoder(agreement=hoped_for(True))
     frame = encoder.encode_do(["f", 1, [Point(1)]], {}, 0)
-    assert isinstance(frame, Needing)
+    assert isinstance(frame, ConditionalFrame)
     assert frame.refusal(BOTH) == ""
-    assert frame.refusal(at_client(True, True, Hi())).startswith(
+    assert frame.refusal(at_client(True, True, Greeting())).startswith(
         f"cannot travel: argument 2[0] is of type {__name__}.Point. It may be pickled if both sides consent"
     )
     assert type(encoder.encode_do(["f", 1], {}, 0)) is bytes
@@ -368,7 +371,7 @@ def read(frame, agreement):
 
 @pytest.mark.parametrize(
     "agreement",
-    [NOTHING, at_client(True, True, Hi()), at_worker(False, True, Hi(pickle=True))],
+    [NOTHING, at_client(True, True, Greeting()), at_worker(False, True, Greeting(pickle=True))],
     ids=["none", "one", "other"],
 )
 def test_without_consent_it_is_a_protocol_error(agreement):
@@ -409,7 +412,7 @@ def test_a_pickle_where_none_may_be():
 
 
 @pytest.mark.parametrize(
-    "message", [Log([{"extra": {"a": Point(1)}}]), Er("x", {"args": [Point(1)]})], ids=["lg", "er"]
+    "message", [LogRecords([{"extra": {"a": Point(1)}}]), Failure("x", {"args": [Point(1)]})], ids=["lg", "er"]
 )
 def test_what_is_told_beside_values_is_not_pickled(message):
     """It is plain data by the time it gets here."""
@@ -432,7 +435,7 @@ def test_what_is_told_beside_values_is_not_pickled(message):
 )
 def test_what_cannot_be_loaded(how, text):
     """The error says which part it was and why, and has the cause; what was loaded before stays."""
-    read = sealed(Do(["f", Point(1), [{"a": Failing(how)}]]))
+    read = sealed(Request(["f", Point(1), [{"a": Failing(how)}]]))
     with pytest.raises(EncodeError) as caught:
         unseal(read.args, lambda index: f"argument {index}")
     assert str(caught.value) == (
@@ -455,7 +458,7 @@ def test_garbage_instead_of_a_pickle(data):
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_an_interruption_passes(kind):
     """What is no Exception is not made into one."""
-    read = sealed(Ok(Failing(kind())))
+    read = sealed(Value(Failing(kind())))
     with pytest.raises(kind):
         unseal([read.value], str)
 

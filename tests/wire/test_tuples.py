@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gtask.wire.codec import Decoder, Encoder
 from gtask.wire.dbapi import mark, unmark
-from gtask.wire.messages import Ok
+from gtask.wire.frames import Decoder, Encoder
+from gtask.wire.messages import Value
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 VALUES = st.recursive(
@@ -23,7 +23,7 @@ VALUES = st.recursive(
 
 def across(value):
     """The value as it comes out at the other end of the wire."""
-    frame = Encoder().encode(Ok(value))
+    frame = Encoder().encode(Value(value))
     decoder = Decoder()
     messages = []
     for start in range(0, len(frame), len(decoder.space)):

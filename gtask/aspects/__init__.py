@@ -1,0 +1,1 @@
+"""What a call carries beside its arguments and its value: logs, traces, context variables."""

@@ -1,0 +1,1 @@
+"""Log records: noticed in the worker, replayed at the caller."""

@@ -1,0 +1,1 @@
+"""The languages that a client can speak to a worker."""

@@ -1,0 +1,1 @@
+"""Many calls at once: an executor, and map_unordered."""

@@ -1,0 +1,1 @@
+"""Which caller gets which worker, and how many workers there are."""

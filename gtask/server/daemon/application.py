@@ -1,0 +1,202 @@
+"""The program of a master: loads the application, then serves it.
+
+It is started by the keeper, or by :func:`gtask.spawn_server`; the application is imported here alone. The first of its
+arguments is a JSON object with the starter's orders, the others are those of ``gtask-server``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import sys
+from typing import Any, NoReturn
+
+from gtask.address import UnixAddress
+from gtask.server import process
+from gtask.server.config import ServerConfig
+from gtask.server.daemon import logs, options
+from gtask.server.daemon.watch import Watch
+from gtask.server.functions import Functions
+from gtask.server.listener import AddressUnavailable, Listener, listen
+from gtask.server.master.master import Master
+from gtask.server.worker.interface import Interface
+
+__all__ = ["load", "main"]
+
+CANNOT_SERVE = 1
+
+
+class LoadError(Exception):
+    """The application cannot be loaded; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Orders:
+    """What the starter says.
+
+    Attributes:
+        parent: the starter's process id; None for none.
+        pipe: a descriptor that reads the end of the file when the starter ends.
+        kept: whether the starter is a keeper.
+        ready: a descriptor for graceful_timeout and stop_timeout, when connections are about to be accepted.
+        reloads: how many masters there were before this one.
+        sockets: the descriptors of listening sockets, with their addresses and whether they are for metrics; if there
+            are none, it binds them itself.
+        private: the socket lies in a directory of its own.
+        log_json: how the starter writes the log.
+    """
+
+    parent: int | None = None
+    pipe: int = -1
+    kept: bool = False
+    ready: int = -1
+    reloads: int = 0
+    sockets: tuple[tuple[int, str, bool], ...] = ()
+    private: bool = False
+    log_json: bool = False
+
+
+def main() -> NoReturn:
+    """Serve until it is stopped, then end the process with status 0 after an orderly stop, 1 if it cannot serve.
+
+    It ends without Python's usual farewell: what the application has registered for that is not for this process.
+    """
+    status = 1
+    try:
+        status = _main()
+    except BaseException as error:  # the application's, as it was loaded; it may be SystemExit
+        logs.complain("the application cannot be loaded", error)
+    finally:
+        process.flush()
+        os._exit(status)
+
+
+def _main() -> int:
+    inherited = process.open_descriptors()
+    orders = Orders(**json.loads(sys.argv[1]))
+    for descriptor in {orders.pipe, orders.ready, *(number for number, _, _ in orders.sockets)} - {-1}:
+        os.set_inheritable(descriptor, False)
+    if orders.parent is not None and not orders.kept:
+        os.setpgid(0, 0)  # a Ctrl-C at the terminal is for the program, which then stops its server
+        _close_what_is_not_ours(inherited)
+    if orders.log_json:  # until the options have been read
+        logs.setup("info", as_json=True)
+    try:
+        _serve(orders, inherited)
+    except (AddressUnavailable, LoadError, options.BadOptions, TypeError, ValueError) as error:
+        logs.complain(str(error))
+        return CANNOT_SERVE
+    return 0
+
+
+def _close_what_is_not_ours(inherited: set[int]) -> None:
+    """Close what the program has open and lets its children inherit: its ports, say, are not to live on here."""
+    for descriptor in inherited - {0, 1, 2}:
+        with contextlib.suppress(OSError):
+            if os.get_inheritable(descriptor):  # nothing is that Python itself has opened since
+                os.close(descriptor)
+
+
+def _serve(orders: Orders, inherited: set[int]) -> None:
+    bound = [Listener.inherited(*order) for order in orders.sockets]
+    is_private = orders.parent is not None and not orders.kept  # and so not meant by what a daemon is told here
+    environ, file = ({}, "") if is_private else (os.environ, options.DEFAULT_FILE)
+    for_clients = [listener.address for listener in bound if not listener.for_metrics]
+    asked = options.parse(sys.argv[2:], environ, for_clients, file)
+    log_file = os.path.abspath(asked.config.log_file) if asked.config.log_file else ""  # it is not chdir's
+    config = dataclasses.replace(asked.config, private=orders.private, log_file=log_file)
+    logs.setup(config.log_level, config.log_json)
+    _settle_down(config)
+    target = Functions(asked.allow) if asked.target == options.FUNCTIONS else load(asked.target)
+    interface = target if isinstance(target, Interface) else Interface(target)
+    if asked.check:
+        print(_plan(asked, config, interface))
+        return
+    for listener in bound:
+        listener.configure(config)
+    listeners = bound or listen(config)
+    parent = None if orders.parent is None else process.Parent(orders.parent, orders.pipe, forked=False)
+
+    def on_ready() -> None:
+        if config.daemon and orders.kept and not config.log_file:
+            process.to_null(2)  # from now on it would hold the terminal of whoever has started the daemon
+        if orders.ready >= 0:
+            with contextlib.suppress(BrokenPipeError):  # the keeper is gone: that is noticed elsewhere
+                os.write(orders.ready, b"%r %r\n" % (config.graceful_timeout, config.stop_timeout))
+            os.close(orders.ready)
+
+    Master(
+        config,
+        interface,
+        listeners,
+        process.open_descriptors() - inherited,
+        parent,
+        kept=orders.kept,
+        reloads=orders.reloads,
+        on_ready=on_ready,
+        watch=Watch() if config.reload and orders.kept else None,
+    ).run()
+
+
+def load(target: str) -> Any:
+    """Import what is to be served.
+
+    Args:
+        target: ``module`` or ``module:attribute``; the working directory is searched, too.
+
+    Raises:
+        LoadError: there is no such module or attribute. What the module itself raises is passed on.
+    """
+    _look_here_first()
+    name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and something that it imports is not
+        raise LoadError(f"there is no module {name!r} in {os.getcwd()} or along the Python path") from error
+    if not attribute:
+        return module
+    try:
+        return vars(module)[attribute]
+    except KeyError:
+        raise LoadError(f"the module {name!r} has no {attribute!r}") from None
+
+
+def _look_here_first() -> None:
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def _settle_down(config: ServerConfig) -> None:
+    """Become what the application is to find: its user, its directory, its environment."""
+    os.environ.update(config.env)
+    if config.umask is not None:
+        os.umask(config.umask)
+    if config.user or config.group:
+        process.become(config.user, config.group)
+    if config.chdir:
+        try:
+            os.chdir(config.chdir)
+        except OSError as error:
+            raise ValueError(f"chdir={config.chdir!r}: {error.strerror}") from None
+    _look_here_first()
+    sys.path[:0] = [os.path.abspath(directory) for directory in config.pythonpath]
+
+
+def _plan(asked: options.Options, config: ServerConfig, interface: Interface) -> str:
+    """What would be done, for ``--check-config``."""
+    lines = [f"serves {asked.target} as {config.name}: {', '.join(interface.methods) or 'a callable'}"]
+    lines += [f"hook: {hook}" for hook in interface.hooks]
+    lines += [f"allows {module}" for module in asked.allow]
+    lines += [f"listens at {address}" for address in config.addresses]
+    defaults = ServerConfig((UnixAddress("-"),))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in ("addresses", "name") and value != getattr(defaults, field.name):
+            text = f"{value:o}" if field.name in ("socket_mode", "umask") else str(value)
+            lines.append(f"{field.name.replace('_', '-')}: {text}")
+    return "\n".join(lines)

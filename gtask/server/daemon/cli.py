@@ -1,0 +1,111 @@
+"""``gtask-server``: from the command line to a daemon. It loads no application: that is the masters' part."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from gtask.server import process
+from gtask.server.config import SIGNALS, ServerConfig
+from gtask.server.daemon import logs, options, systemd
+from gtask.server.daemon.keeper import Keeper
+from gtask.server.daemon.pidfile import PidFile
+from gtask.server.listener import AddressUnavailable, Listener, listen
+
+__all__ = ["main"]
+
+CANNOT_SERVE, USAGE_ERROR = 1, 2
+
+MASTER = "from gtask.server.daemon.application import main; main()"
+COMPLETION = "from gtask.server.daemon.completion import main; sys.exit(main())"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a server until it is stopped.
+
+    Args:
+        argv: the arguments, without the program's name; by default those of this process.
+
+    Returns:
+        the exit status: 0 after an orderly stop, 1 if it cannot serve, 2 for wrong arguments.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    process.open_standard_streams()
+    try:
+        activated = [Listener.inherited(descriptor) for descriptor in systemd.inherited_sockets()]
+        asked = options.parse(arguments, os.environ, [listener.address for listener in activated])
+    except options.Completion as wanted:
+        os.execv(sys.executable, _program(COMPLETION, [str(wanted)]))
+    except AddressUnavailable as error:
+        print(f"gtask-server: {error}", file=sys.stderr)
+        return CANNOT_SERVE
+    except options.BadOptions as error:
+        print(f"gtask-server: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    if asked.check:
+        orders = {"sockets": _sockets(activated)}
+        for listener in activated:
+            os.set_inheritable(listener.fileno(), True)
+        os.execv(sys.executable, _program(MASTER, [json.dumps(orders), *arguments]))
+    config = asked.config
+    # From here on there is something to tidy up: signals wait until the keeper heeds them, and at its end again.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        if config.log_file:
+            process.reopen(config.log_file, config.user, config.group)
+        logs.setup(config.log_level, config.log_json)
+        owner = process.identity(config.user, config.group)
+        pid_file = PidFile(config.pid)
+        try:
+            listeners = listen(config, activated)
+            if config.user or config.group:
+                for listener in listeners:
+                    listener.give_to(*owner)
+        except BaseException:  # whatever it was, the file is not for a server that does not run
+            pid_file.remove()
+            raise
+        return _keep(config, listeners, pid_file, arguments)
+    except (AddressUnavailable, ValueError) as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"{error.filename or config.log_file}: {error.strerror}"
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    logs.complain(reason)
+    return CANNOT_SERVE
+
+
+def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, arguments: list[str]) -> int:
+    ready = process.daemonize(keep_stderr=bool(config.log_file)) if config.daemon else lambda: None
+    pid_file.write()
+
+    def command(ready_pipe: int, keep_alive: int, reloads: int) -> list[str]:
+        orders = {
+            "parent": os.getpid(),
+            "pipe": keep_alive,
+            "kept": True,
+            "ready": ready_pipe,
+            "reloads": reloads,
+            "sockets": _sockets(listeners),
+            "log_json": config.log_json,
+        }
+        return _program(MASTER, [json.dumps(orders), *arguments])
+
+    try:
+        return Keeper(config, listeners, command, ready).run()
+    finally:
+        pid_file.remove()
+        process.forget_unwritten()
+
+
+def _sockets(listeners: list[Listener]) -> list[tuple[int, str, bool]]:
+    return [(listener.fileno(), str(listener.address), listener.for_metrics) for listener in listeners]
+
+
+def _program(boot: str, arguments: list[str]) -> list[str]:
+    """The command that runs another part of gtask in a fresh interpreter with the same Python path."""
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    start = f"import sys; sys.path[:] = sys.argv.pop(1).split({os.pathsep!r}); {boot}"
+    return [sys.executable, "-c", start, path, *arguments]

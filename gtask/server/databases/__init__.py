@@ -1,0 +1,1 @@
+"""Database drivers in workers."""

@@ -1,0 +1,348 @@
+"""A database as a client of :mod:`gtask.dbapi` calls it: one connection of a driver, and its cursors.
+
+The connection stays open between checkouts: what was not committed is rolled back when a checkout ends, and the next
+one that asks for a connection with the same arguments gets it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gtask.server.databases.drivers import Driver
+from gtask.wire.dbapi import METHOD, NO_SUCH, SCALARS, TOLD, VALUE, mark, unmark
+
+__all__ = ["Database", "Hook"]
+
+FIRST_ROWS = 100
+"""Rows that travel with the reply to ``execute``."""
+
+MOST_ROWS = 10_000
+"""Rows in one reply at most."""
+
+ROOM = 256 * 1024
+"""Characters and bytes after which no further row is put into one reply."""
+
+Hook = Callable[[Any], object]
+
+
+class Database:
+    """What a client calls; made by :func:`gtask.server.dbapi.wrap`.
+
+    Each method first takes the numbers of the cursors that the client has dropped.
+    """
+
+    def __init__(
+        self, driver: Driver, init: Hook | None, reset: Hook | None, connect_arguments: dict[str, Any]
+    ) -> None:
+        self.driver = driver
+        self._init = init
+        self._reset = reset
+        self._fixed = connect_arguments
+        self._connection: Any = None
+        self._arguments: tuple[list[Any], dict[str, Any]] | None = None
+        self._cursors: dict[int, _Cursor] = {}
+        self._before: dict[str, Any] = {}  # attributes of the connection, before a client set them
+
+    @property
+    def methods(self) -> dict[str, Callable[..., Any]]:
+        """What a client may call."""
+        return {name: _telling(getattr(self, name), self.driver) for name in _METHODS}
+
+    # --- the connection --------------------------------------------------------------------------------
+
+    def connect(self, forget: list[int], args: list[Any], kwargs: dict[str, Any]) -> str:
+        """Open a connection with these arguments and the server's, or take the one that is open.
+
+        Returns:
+            the name of the driver.
+        """
+        arguments = self._merge(args, kwargs)
+        if self._connection is not None and (
+            arguments != self._arguments or not self.driver.is_alive(self._connection)
+        ):
+            self.teardown()
+        if self._connection is None:
+            connection = self.driver.connect(*arguments[0], **arguments[1])
+            try:
+                self.driver.prepare(connection)
+                self._run(self._init, connection)
+            except BaseException:  # whatever the hook raises, or an interruption: nobody else would close it
+                connection.close()
+                raise
+            self._connection, self._arguments = connection, arguments
+        return self.driver.module.__name__
+
+    @staticmethod
+    def _run(hook: Hook | None, connection: Any) -> None:
+        if hook is not None:
+            hook(connection)
+            connection.commit()
+
+    def _merge(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        names = self.driver.positional[: len(args)]
+        for name in kwargs.keys() & set(names):
+            raise TypeError(f"connect() got {name} twice, by its place and by its name")
+        kwargs, args = {**dict(zip(names, args, strict=False)), **kwargs}, args[len(names) :]
+        for name in kwargs.keys() & self._fixed.keys():
+            if kwargs[name] not in (self._fixed[name], self.driver.unsaid.get(name, self._fixed[name])):
+                raise self.driver.module.InterfaceError(
+                    f"the server has set {name} of the connection, and no client can change it: leave {name} out"
+                )
+        return args, {**kwargs, **self._fixed}
+
+    def commit(self, forget: list[int]) -> None:
+        """As the connection's."""
+        self._forget(forget)
+        self._connection.commit()
+
+    def rollback(self, forget: list[int]) -> None:
+        """As the connection's."""
+        self._forget(forget)
+        self._connection.rollback()
+
+    def checkout_done(self) -> None:
+        """Roll back, and keep the connection for the next checkout, if it can be made as new."""
+        self._cursors.clear()
+        connection = self._connection
+        if connection is None:
+            return
+        is_fit = False
+        try:
+            if self.driver.reset(connection):
+                if self.driver.forgets:
+                    self._before.clear()
+                    self._run(self._init, connection)
+                while self._before:
+                    setattr(connection, *self._before.popitem())
+                self._run(self._reset, connection)
+                is_fit = True
+        finally:
+            if not is_fit:
+                self.teardown()
+
+    def teardown(self) -> None:
+        """Close the connection."""
+        self._cursors.clear()
+        self._before.clear()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(*self.driver.failures):  # it may be lost already
+                connection.close()
+
+    # --- statements ------------------------------------------------------------------------------------
+
+    def execute(
+        self, forget: list[int], number: int, options: Any, operation: str, is_nested: bool, parameters: Any
+    ) -> list[Any]:
+        """Execute a statement with a cursor, which is made with these options if it is new.
+
+        Returns:
+            ``[description, rowcount, lastrowid, rows, is_nested, is_finished, notices]``, with the first rows.
+        """
+        cursor = self._cursor(forget, number, options)
+        self.driver.statement(self._connection, operation)
+        if parameters is None:
+            cursor.driver.execute(operation)
+        else:
+            cursor.driver.execute(operation, unmark(parameters) if is_nested else parameters)
+        return self._reply(cursor)
+
+    def executemany(
+        self, forget: list[int], number: int, options: Any, operation: str, is_nested: bool, rows: list[Any]
+    ) -> list[Any]:
+        """Execute a statement once for each row of parameters; as :meth:`execute`."""
+        cursor = self._cursor(forget, number, options)
+        cursor.driver.executemany(operation, unmark(rows) if is_nested else rows)
+        return self._reply(cursor)
+
+    def executescript(self, forget: list[int], number: int, options: Any, script: str) -> list[Any]:
+        """Execute several statements, with a driver that can; as :meth:`execute`."""
+        cursor = self._cursor(forget, number, options)
+        self.driver.script(script)
+        cursor.driver.executescript(script)
+        return self._reply(cursor)
+
+    def callproc(
+        self, forget: list[int], number: int, options: Any, name: str, is_nested: bool, parameters: Any
+    ) -> list[Any]:
+        """Call a procedure of the database.
+
+        Returns:
+            its parameters, then what :meth:`execute` returns.
+        """
+        cursor = self._cursor(forget, number, options)
+        given = cursor.driver.callproc(name, *(() if parameters is None else (unmark(parameters),)))
+        return [mark(list(given)) if given is not None else None, *self._reply(cursor)]
+
+    def fetch(self, forget: list[int], number: int, most: int) -> list[Any]:
+        """The next rows.
+
+        Returns:
+            ``[rows, is_nested, is_finished, rowcount]``; there may be fewer rows than wanted, and more to come.
+        """
+        self._forget(forget)
+        cursor = self._cursors[number]
+        return [*cursor.take(most), cursor.driver.rowcount]
+
+    def nextset(self, forget: list[int], number: int) -> list[Any] | None:
+        """Go on to the next set of rows; as :meth:`execute`, or None if there is none."""
+        self._forget(forget)
+        cursor = self._cursors[number]
+        cursor.error = None
+        return self._reply(cursor) if cursor.driver.nextset() else None
+
+    def _cursor(self, forget: list[int], number: int, options: Any) -> _Cursor:
+        self._forget(forget)
+        cursor = self._cursors.get(number)
+        if cursor is None:
+            args, kwargs = options or ((), {})
+            made = self.driver.cursor(self._connection, args, kwargs)
+            cursor = self._cursors[number] = _Cursor(made, self.driver.fetches_many(made))
+        cursor.error = None
+        return cursor
+
+    def _forget(self, numbers: list[int]) -> None:
+        for number in numbers:
+            cursor = self._cursors.pop(number, None)
+            if cursor is not None:
+                cursor.driver.close()
+
+    def _reply(self, cursor: _Cursor) -> list[Any]:
+        driver = cursor.driver
+        if cursor.many is not None:
+            cursor.many(0)  # so that it has a description, and stays where it is
+        description = driver.description
+        rows: list[Any] = []
+        is_nested, is_finished = False, True
+        if description is not None:
+            description = [[each if type(each) in SCALARS else str(each) for each in column] for column in description]
+            rows, is_nested, is_finished = cursor.take(FIRST_ROWS if cursor.many is None else 0)
+        lastrowid = getattr(driver, "lastrowid", None)
+        notices = self.driver.notices(self._connection)
+        return [description, driver.rowcount, lastrowid, rows, is_nested, is_finished, notices]
+
+    # --- beyond PEP 249 --------------------------------------------------------------------------------
+
+    def look(self, forget: list[int], number: int | None, name: str) -> list[Any]:
+        """What an attribute of the connection is, or of the cursor with this number."""
+        self._forget(forget)
+        owner, driver = self._owner(number), self.driver
+        readable, methods = (
+            (driver.readable, driver.callable) if number is None else (driver.cursor_readable, driver.cursor_callable)
+        )
+        if name in methods and hasattr(owner, name):
+            return [METHOD, None]
+        if name not in readable or not hasattr(owner, name):
+            return [NO_SUCH, None]
+        return [VALUE, mark(driver.out(name, getattr(owner, name)))]
+
+    def invoke(self, forget: list[int], number: int | None, name: str, args: Any, kwargs: Any) -> Any:
+        """Call a method of the connection, or of the cursor with this number."""
+        self._forget(forget)
+        allowed = self.driver.callable if number is None else self.driver.cursor_callable
+        if name not in allowed:
+            raise AttributeError(f"a client may not call {name} of the worker's {self.driver.module.__name__}")
+        return mark(getattr(self._owner(number), name)(*unmark(args), **unmark(kwargs)))
+
+    def cast_there(self, forget: list[int], type_codes: list[Any]) -> None:
+        """Send values of these types as the database's text, until the checkout ends: the client makes them."""
+        self._forget(forget)
+        self.driver.leave_text(self._connection, type_codes)
+
+    def assign(self, forget: list[int], name: str, value: Any) -> None:
+        """Set an attribute of the connection, until the checkout ends."""
+        self._forget(forget)
+        if name not in self.driver.writable or not hasattr(self._connection, name):
+            raise AttributeError(
+                f"a client may not set {name} of the worker's {self.driver.module.__name__} connection"
+            )
+        before = getattr(self._connection, name)
+        setattr(self._connection, name, self.driver.back(name, unmark(value)))
+        self._before.setdefault(name, before)
+
+    def _owner(self, number: int | None) -> Any:
+        if number is None:
+            return self._connection
+        cursor = self._cursors.get(number)
+        return self.driver.cursor(self._connection, (), {}) if cursor is None else cursor.driver
+
+
+_METHODS = (
+    "connect", "commit", "rollback", "execute", "executemany", "executescript", "callproc", "fetch", "nextset", "look",
+    "invoke", "assign", "cast_there",
+)  # fmt: skip
+
+
+def _telling(method: Callable[..., Any], driver: Driver) -> Callable[..., Any]:
+    """The method, whose errors say what their classes keep in C."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except driver.module.Error as error:
+            told = driver.told(error)
+            if told is not None:
+                vars(error)[TOLD] = told
+            raise
+
+    return call
+
+
+class _Cursor:
+    """A cursor of the driver's, and the error that it met on its way to rows that the client has not asked for yet.
+
+    Args:
+        driver: the cursor.
+        many: what fetches just as many rows as the client asks for, where that matters; see
+            :meth:`gtask.server.databases.drivers.Driver.fetches_many`.
+    """
+
+    def __init__(self, driver: Any, many: Callable[[int], list[Any]] | None) -> None:
+        self.driver = driver
+        self.many = many
+        self.error: Exception | None = None
+        self._fetched: deque[Any] = deque()  # by ``many``, but there was no room for them in the reply
+
+    def take(self, most: int) -> tuple[list[Sequence[Any]], bool, bool]:
+        """The next rows, whether there is more than plain values in them, and whether they are the last."""
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        rows: list[Sequence[Any]] = []
+        most = min(most, MOST_ROWS)
+        is_nested, room, fetch = False, ROOM, self.driver.fetchone
+        if self.many is not None:
+            if len(self._fetched) < most:
+                self._fetched.extend(self.many(most - len(self._fetched)))
+            fetch = self._next_fetched
+        while len(rows) < most and room > 0:
+            try:
+                row = fetch()
+            except Exception as raised:  # whatever it is, the rows before it come first
+                if not rows:
+                    raise
+                self.error = raised
+                break
+            if row is None:
+                return rows, is_nested, True
+            if SCALARS.issuperset(map(type, row)):
+                for value in row:
+                    if type(value) is str or type(value) is bytes:
+                        room -= len(value)
+            else:
+                row = [_plain(value) for value in row]
+                has_parts = any(type(value) is list or type(value) is dict for value in row)
+                is_nested = is_nested or has_parts
+                room -= len(repr(row)) if has_parts else sum(len(value) for value in row if type(value) in (str, bytes))
+            rows.append(row)
+        return rows, is_nested, False
+
+    def _next_fetched(self) -> Any:
+        return self._fetched.popleft() if self._fetched else None
+
+
+def _plain(value: Any) -> Any:
+    return bytes(value) if isinstance(value, bytearray) else mark(value)

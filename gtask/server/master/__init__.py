@@ -1,0 +1,1 @@
+"""The process that accepts, forks and reaps."""

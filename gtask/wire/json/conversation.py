@@ -1,0 +1,54 @@
+"""One conversation with a JSON peer: calls and their replies in order, and the end of a checkout.
+
+There is no greeting, no epoch, no answer to the end of a checkout, and no word of a worker but its replies.
+"""
+
+from __future__ import annotations
+
+from gtask.wire.conversation import CLIENT, WORKER, Conversation
+from gtask.wire.messages import Done, Failure, Message, Request, Value
+
+__all__ = ["SETUP_EXCEPTION", "TABLE", "JsonConversation"]
+
+SETUP_EXCEPTION = "setup exception: "
+"""So begins the text of an ``er`` if the worker's setup, which runs before its first call, has raised."""
+
+TABLE: dict[tuple[str, str, type], str] = {
+    ("idle", CLIENT, Request): "busy",
+    ("busy", CLIENT, Request): "busy",
+    ("busy", WORKER, Value): "idle",
+    ("busy", WORKER, Failure): "idle",
+    ("idle", CLIENT, Done): "idle",
+}
+"""As :data:`gtask.wire.conversation.TABLE`, with the same first rule: a reply leads to ``idle`` only when no other is
+owed."""
+
+
+class JsonConversation(Conversation):
+    """The state of one conversation, which is ``idle`` at once."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = "idle"
+
+    def client_says(self, message: Message) -> None:
+        self.state = self._next(CLIENT, message)
+        self.owed += self.state == "busy"
+
+    def worker_says(self, message: Message) -> None:
+        following = self._next(WORKER, message)
+        self.owed -= 1
+        if not self.owed:
+            self.state = following
+
+    def must_skip(self, do: Request) -> bool:
+        """A JSON peer has no epochs: each of its calls runs."""
+        return False
+
+    def _next(self, speaker: str, message: Message) -> str:
+        state = TABLE.get((self.state, speaker, type(message)))
+        if state is None:
+            raise self._out_of_turn(speaker, type(message))
+        return state

@@ -1,0 +1,1 @@
+"""Values beyond msgpack's own."""
