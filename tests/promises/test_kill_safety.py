@@ -6,9 +6,11 @@ counters equal reality, and max_workers checkouts can be had at once.
 """
 
 import contextlib
+import contextvars
 import functools
 import gc
 import itertools
+import logging
 import sys
 
 import gevent
@@ -16,10 +18,17 @@ import greenlet
 import pytest
 
 import gtask
+from gtask.logdefer import RequestLog
 
 SOURCE = """
+    import contextvars
+    import logging
     import os
     import time
+
+    import gtask.logdefer
+
+    SETTING = contextvars.ContextVar("SETTING", default="")
 
     def echo(token, size=0):
         return [token, "x" * size]
@@ -35,9 +44,15 @@ SOURCE = """
 
     def fail(token):
         raise LookupError(token)
+
+    def tell(token):
+        gtask.logdefer.current().info("deferred %s", token)
+        logging.getLogger("struck").warning("told %s", token)
+        return [token, SETTING.get()]
 """
 
 MAX_WORKERS = 2
+SETTING = contextvars.ContextVar("SETTING", default="")
 STRIKES = [gevent.Timeout, gevent.GreenletExit, KeyboardInterrupt]
 tokens = itertools.count(1)
 
@@ -200,7 +215,47 @@ def connecting(client):
     call(client)
 
 
-SCENARIOS = [call, large, queue, waiting, connecting]
+def forms(client):
+    """Every way to write a call: keywords, a time-out of its own, a name, no checkout."""
+    token = next(tokens)
+    with client.checkout(timeout=0.4) as checkout:
+        assert checkout.echo(token=token, size=3) == [token, "xxx"]
+        assert checkout.call("echo", token) == [token, ""]
+    assert client.call("echo", token) == [token, ""]
+    assert client.remote.echo(token, size=1) == [token, "x"]
+
+
+def companions(client):
+    """Calls that bring more than their value: log records, a request's log, a context variable."""
+    told = []
+    handler = logging.Handler()
+    handler.emit = told.append
+    logger = logging.getLogger("struck")
+    logger.addHandler(handler)
+    request_log = RequestLog(lambda record: None)
+    before = SETTING.set(token := next(tokens))
+    try:
+        with client.checkout(log=request_log) as checkout:
+            assert checkout.tell(token) == [token, token]
+            result = checkout.tell.submit(token)
+            assert result.get() == [token, token]
+            with pytest.raises(gtask.RemoteError):
+                checkout.fail(token)
+        assert [record.getMessage() for record in told] == [f"told {token}"] * 2
+    finally:
+        SETTING.reset(before)
+        logger.removeHandler(handler)
+
+
+def burst(client):
+    """Many calls in flight, and replies that come together."""
+    token = next(tokens)
+    with client.checkout() as checkout:
+        results = [checkout.echo.submit([token, number]) for number in range(20)]
+        assert [result.get()[0] for result in results] == [[token, number] for number in range(20)]
+
+
+SCENARIOS = [call, large, queue, waiting, connecting, forms, companions, burst]
 
 
 @pytest.fixture
@@ -210,7 +265,12 @@ def client(request, serve, connect, monkeypatch):
     with connect(server) as other:  # closed again, so that nothing strikes it
         other.call("echo", "the server is there")  # however long it takes to start
     client = connect(
-        server, max_workers=MAX_WORKERS, min_workers=0, timeout=0.5, codec=getattr(request, "param", "msgpack")
+        server,
+        max_workers=MAX_WORKERS,
+        min_workers=0,
+        timeout=0.5,
+        codec=getattr(request, "param", "msgpack"),
+        context=[SETTING] if request.node.callspec.params.get("scenario") is companions else (),
     )
     check(client)
     return client
