@@ -1,10 +1,11 @@
-"""What the pool needs of gevent: the time, timers, the hub's next turn, greenlets. A test of the pool gives it another.
+"""What the pool needs of gevent: the time, alarms, the hub's next turn, greenlets. A test of the pool gives it another.
 
 A loop belongs to the OS thread in which it was made, as gevent's hub does, and ends with it.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,10 +18,13 @@ import gevent.event
 import gevent.monkey
 from gevent import getcurrent
 
-__all__ = ["SHORTEST", "Event", "Loop", "thread_ident"]
+__all__ = ["SHORTEST", "Alarm", "Event", "Loop", "thread_ident"]
 
 SHORTEST = 0.001
 """Seconds of the shortest timer that all of gevent's loops have: libuv would warn of others."""
+
+AGAIN = 1.0
+"""Seconds after which an alarm repeats a call that an interruption has struck."""
 
 Event = gevent.event.Event
 
@@ -45,6 +49,71 @@ class _End:
 _storage = _ThreadLocal()
 
 
+class Alarm:
+    """Calls a function in the hub when a deadline has come. Setting the alarm again can only bring the call forward.
+
+    A deadline that is no longer wanted may stay: on a busy connection a timer is then made once per time-out, and not
+    once per call. So the function sees for itself whether anything is due, and may set the alarm again. A call that an
+    interruption has struck, at whatever line, is repeated :data:`AGAIN` seconds later.
+
+    Args:
+        loop: gevent's event loop, in which the function is called.
+        function: takes no argument.
+
+    Attributes:
+        at: the deadline on the monotonic clock; infinite while none is set, and minus infinity after :meth:`close`.
+    """
+
+    __slots__ = ("_function", "_loop", "_timer", "at")
+
+    def __init__(self, loop: Any, function: Callable[[], object]) -> None:
+        self._loop = loop
+        self._function = function
+        self._timer: Any = None
+        self.at = math.inf
+
+    def set(self, deadline: float, now: float) -> None:
+        """Have the function called at the deadline, unless the alarm is set for that time or an earlier one already.
+
+        Args:
+            deadline, now: times of the monotonic clock. The call for a deadline that has passed comes at once, but from
+                the hub.
+        """
+        if deadline >= self.at:
+            return
+        before = self._timer
+        self._timer = timer = self._loop.timer(max(SHORTEST, deadline - now), AGAIN)
+        timer.start(self._fire, update=True)
+        self.at = deadline  # behind the start: a kill between the two leaves a call too many, and not one too few
+        _end_timer(before)
+
+    def stop(self) -> None:
+        """Forget the deadline: the function is not called until the alarm is set again."""
+        if self.at != -math.inf:
+            self.at = math.inf
+        timer, self._timer = self._timer, None
+        _end_timer(timer)
+
+    def close(self) -> None:
+        """Stop for good: :meth:`set` does nothing from now on."""
+        self.at = -math.inf
+        self.stop()
+
+    def _fire(self) -> None:
+        if self.at != -math.inf:
+            self.at = math.inf
+            self._function()
+        if self.at == math.inf:
+            self.stop()
+
+
+def _end_timer(timer: Any) -> None:
+    if timer is not None:
+        with suppress(ValueError):  # the hub was destroyed, and all its watchers with it
+            timer.stop()
+            timer.close()
+
+
 class Loop:
     """The hub of this thread."""
 
@@ -60,11 +129,13 @@ class Loop:
         timer.start(function, update=True)
 
         def stop() -> None:
-            with suppress(ValueError):  # the hub was destroyed, and all its watchers with it
-                timer.stop()
-                timer.close()
+            _end_timer(timer)
 
         return stop
+
+    def alarm(self, function: Callable[[], object]) -> Alarm:
+        """An alarm that calls this function; it is not set yet."""
+        return Alarm(self._hub.loop, function)
 
     def soon(self, function: Callable[[], object]) -> None:
         """Call a function in the hub's next turn."""
