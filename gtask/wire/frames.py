@@ -32,7 +32,7 @@ from gtask.wire.values.agreement import NOTHING, Agreement, ConditionalFrame, No
 from gtask.wire.values.kinds import ExtensionState, too_large, type_name
 from gtask.wire.values.pickles import Pickling
 
-__all__ = ["LENGTH", "Decoder", "Encoder", "decode_body"]
+__all__ = ["LENGTH", "VALUE", "VALUE_WORD", "Decoder", "Encoder", "decode_body"]
 
 CHUNK = 64 * 1024
 """Bytes that one read can take."""
@@ -41,6 +41,23 @@ KEEP = 1024 * 1024
 """Bytes that a packer's buffer may grow to and be kept."""
 
 LENGTH = struct.Struct("!I")
+
+# The usual request is ["do", {"q": epoch}, *items] or ["do", {"kw": map, "q": epoch}, *items] with few items and an
+# epoch that msgpack writes as ce and four bytes; the usual value is ["ok", nil, value]. What stands before the items
+# has one form, so it is written and recognised whole: length, array header, word and keys, epoch.
+ITEMS = 13
+FIRST_EPOCH, LAST_EPOCH = 1 << 16, (1 << 32) - 1
+REQUEST = struct.Struct("!IB7sI")
+REQUEST_WORD = b"\xa2do\x81\xa1q\xce"
+NAMED_REQUEST = struct.Struct("!IB7s")
+NAMED_WORD = b"\xa2do\x82\xa2kw"
+EPOCH = struct.Struct("!3sI")
+EPOCH_KEY = b"\xa1q\xce"
+VALUE = struct.Struct("!I5s")
+VALUE_WORD = b"\x93\xa2ok\xc0"
+ARRAY = 0x90
+"""The header of an array with no items; with up to 15 the header is so much more."""
+
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _KEYS = frozenset({str, int, bytes})
 _NOTHING: dict[str, Any] = {}
@@ -143,21 +160,65 @@ class Encoder:
         Raises:
             EncodeError: a value in it cannot travel, or the frame would be over the limit.
         """
+        if type(message) is Value and message.ld is None:
+            return self.encode_value(message.value)
         if type(message) is Request:
-            frame = self.encode_do(message.args, message.kwargs, message.epoch, message.extras)
+            frame = self.encode_request(message.args, message.kwargs, message.epoch, message.meta)
             return frame.data if isinstance(frame, ConditionalFrame) else frame
-        return self._frame(to_plain(message), (message.value,) if type(message) is Value else (), _NOTHING)
+        frame = self._frame(to_plain(message), (message.value,) if type(message) is Value else (), _NOTHING)
+        self._needs.clear()
+        return frame
 
-    def encode_do(
-        self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, extras: RequestMeta | None = None
+    def encode_value(self, value: Any) -> bytes:
+        """The frame of a :class:`Value` that has no ``ld``; raises as :meth:`encode`."""
+        try:
+            if type(value) not in _SCALARS:
+                _check_keys(value)
+            packed = self._pack(value)
+        except Exception:  # the general way finds out what is wrong
+            frame = self._frame(["ok", None, value], (value,), _NOTHING)
+        else:
+            size = len(packed) + 5
+            if size > self._keep:
+                self._check_size(size)
+            frame = VALUE.pack(size, VALUE_WORD) + packed
+        if self._needs:
+            self._needs.clear()
+        return frame
+
+    def encode_request(
+        self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None = None
     ) -> bytes | ConditionalFrame:
         """The frame of a :class:`Request` with these fields; raises as :meth:`encode`."""
-        values = args if extras is None else (*args, extras.context)
-        frame = self._frame(plain_request(args, kwargs, epoch, extras), values, kwargs)
+        frame = None
+        if meta is None and FIRST_EPOCH <= epoch <= LAST_EPOCH and len(args) <= ITEMS and type(args) is tuple:
+            try:
+                if not _SCALARS.issuperset(map(type, args)):
+                    _check_keys(args)
+                items: bytes | memoryview = self._pack(args)
+                named = b""
+                if kwargs:
+                    _check_keys(kwargs)
+                    named = self._pack(kwargs)
+            except Exception:  # the general way finds out what is wrong
+                pass
+            else:
+                size = len(items) + len(named) + (14 if named else 11)
+                if size > self._keep:
+                    self._check_size(size)
+                    items = memoryview(items)  # whose slice is no copy
+                if named:
+                    head = NAMED_REQUEST.pack(size, items[0] + 2, NAMED_WORD) + named + EPOCH.pack(EPOCH_KEY, epoch)
+                else:
+                    head = REQUEST.pack(size, items[0] + 2, REQUEST_WORD, epoch)
+                frame = head + items[1:]
+        if frame is None:
+            values = args if meta is None else (*args, meta.context)
+            frame = self._frame(plain_request(args, kwargs, epoch, meta), values, kwargs)
         if self._needs:
-            needs = ConditionalFrame(frame, dict(self._needs))
+            conditional = ConditionalFrame(frame, dict(self._needs))
             self._needs.clear()
-            return needs
+            return conditional
         return frame
 
     def _frame(self, plain: list[Any], values: Sequence[Any], named_values: dict[str, Any]) -> bytes:
@@ -174,11 +235,15 @@ class Encoder:
             body = self._other_body(plain, error)
         size = len(body)
         if size > self._keep:
-            self._pack = msgpack.Packer(default=self._default).pack  # or this one's buffer would stay as large
-            if size > self._limit:
-                self._needs.clear()
-                raise too_large(f"the message has {size} bytes", self._limit)
+            self._check_size(size)
         return LENGTH.pack(size) + body
+
+    def _check_size(self, size: int) -> None:
+        """Drop the packer, or its buffer would stay as large; and refuse what is over the limit."""
+        self._pack = msgpack.Packer(default=self._default).pack
+        if size > self._limit:
+            self._needs.clear()
+            raise too_large(f"the message has {size} bytes", self._limit)
 
     def _body(self, plain: list[Any]) -> bytes:
         """With what UTF-8 has no bytes for."""
@@ -254,9 +319,9 @@ class Decoder:
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self._limit = limit
-        self._chunk = bytearray(CHUNK)
+        self._chunk = bytearray(CHUNK + REQUEST.size)  # a head may be looked for where a frame is shorter
         self._partial = bytearray()
-        self.space = memoryview(self._chunk)
+        self.space = memoryview(self._chunk)[:CHUNK]
         """Where the next bytes are to be put."""
         self._terms, self._hook = extensions.NO_TERMS, extensions.NO_HOOK
 
@@ -276,34 +341,56 @@ class Decoder:
         Raises:
             ProtocolError: a frame is too long or is no message. The decoder cannot be used after it.
         """
-        if not self._partial:
-            # The common case, exactly one whole frame, has this short path.
-            if LENGTH.unpack_from(self._chunk)[0] == count - 4 <= self._limit:
-                return [decode_body(self.space[4:count], self._terms, self._hook)]
-            return self._frames(self.space[:count])
+        data: bytearray | memoryview = self._chunk
+        start, end, limit = 0, count, self._limit
+        if self._partial:
+            data = self._joined(count)
+            end = len(data) - REQUEST.size
+        messages: list[Message] = []
+        while end - start >= 4:
+            length, header, word, epoch = REQUEST.unpack_from(data, start)
+            stop = start + 4 + length
+            if stop > end or length > limit:
+                self._check(length)
+                break
+            if word == REQUEST_WORD and ARRAY + 2 <= header <= ARRAY + 15:
+                data[start + 15] = header - 2  # so the items have a header of their own
+                items = data[start + 15 : stop]
+                try:
+                    args = msgpack.unpackb(items, ext_hook=self._hook, strict_map_key=False, timestamp=3)
+                except Exception as error:
+                    args = unpack_again(items, self._terms, error)
+                messages.append(Request(args, {}, epoch))
+                if self._terms.needs:
+                    _mark_pickled(messages[-1], self._terms)
+            else:
+                messages.append(decode_body(data[start + 4 : stop], self._terms, self._hook))
+            start = stop
+        if start < end:
+            self._partial += data[start:end]
+        return messages
+
+    def _value(self, packed: bytearray | memoryview) -> Value:
+        """The usual value, of what stands behind its word."""
+        try:
+            value = Value(msgpack.unpackb(packed, ext_hook=self._hook, strict_map_key=False, timestamp=3))
+        except Exception as error:
+            value = Value(unpack_again(packed, self._terms, error))
+        if self._terms.needs:
+            _mark_pickled(value, self._terms)
+        return value
+
+    def _joined(self, count: int) -> memoryview:
+        """What has come of frames that are not whole yet, and as many bytes behind it as a head has."""
         self._partial += self.space[:count]
         if len(self._partial) >= 4:
             length = LENGTH.unpack_from(self._partial)[0]
             self._check(length)
             if length + 4 > len(self._partial):
-                return []  # the rest of a large frame is still on its way
-        whole, self._partial = self._partial, bytearray()
-        return self._frames(memoryview(whole))
-
-    def _frames(self, data: memoryview) -> list[Message]:
-        messages = []
-        start, end, limit = 0, len(data), self._limit
-        while end - start >= 4:
-            body = start + 4
-            stop = body + LENGTH.unpack_from(data, start)[0]
-            if stop > end or stop - body > limit:
-                self._check(stop - body)
-                break
-            messages.append(decode_body(data[body:stop], self._terms, self._hook))
-            start = stop
-        if start < end:
-            self._partial += data[start:]
-        return messages
+                return memoryview(bytes(REQUEST.size))  # the rest of a large frame is still on its way
+        data, self._partial = self._partial, bytearray()
+        data += bytes(REQUEST.size)
+        return memoryview(data)  # whose slices are no copies
 
     def _check(self, length: int) -> None:
         if length > self._limit:
@@ -313,7 +400,9 @@ class Decoder:
 
 
 def decode_body(
-    body: memoryview, terms: ExtensionState = extensions.NO_TERMS, hook: Callable[..., Any] = extensions.NO_HOOK
+    body: bytearray | memoryview,
+    terms: ExtensionState = extensions.NO_TERMS,
+    hook: Callable[..., Any] = extensions.NO_HOOK,
 ) -> Message:
     """The message in a frame, without its length.
 
@@ -326,25 +415,35 @@ def decode_body(
     try:
         # unpackb's own limits are what is wanted here: no string, array or map is longer than its frame has bytes,
         # and nothing nests deeper than 1024.
-        try:
-            plain = msgpack.unpackb(body, ext_hook=hook, strict_map_key=False, timestamp=3)
-        except UnicodeDecodeError:
-            plain = extensions.unpack_body(terms, body, True, 0, "surrogatepass")
-        message = from_plain(plain)
-    except ProtocolError:
-        raise
-    except Exception as error:  # any failure to read hostile bytes is the peer's fault
-        raise ProtocolError(f"a frame that is no message: {type(error).__name__}: {error!s:.200}") from None
+        plain = msgpack.unpackb(body, ext_hook=hook, strict_map_key=False, timestamp=3)
+    except Exception as error:
+        plain = unpack_again(body, terms, error)
+    message = from_plain(plain)
     if terms.needs:
-        terms.needs.clear()
-        _mark_pickled(message)
+        _mark_pickled(message, terms)
     return message
 
 
-def _mark_pickled(message: Message) -> None:
+def unpack_again(packed: bytearray | memoryview, terms: ExtensionState, error: Exception) -> Any:
+    """The value that msgpack could not read: with what UTF-8 has no bytes for.
+
+    Raises:
+        ProtocolError: that was not why.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        try:
+            return extensions.unpack_body(terms, packed, True, 0, "surrogatepass")
+        except Exception as later:  # as below
+            error = later
+    # Any failure to read hostile bytes is the peer's fault.
+    raise ProtocolError(f"a frame that is no message: {type(error).__name__}: {error!s:.200}") from None
+
+
+def _mark_pickled(message: Message, terms: ExtensionState) -> None:
+    terms.needs.clear()
     if type(message) is Request:
-        message.extras = message.extras or RequestMeta()
-        message.extras.pickled = True
+        message.meta = message.meta or RequestMeta()
+        message.meta.pickled = True
     elif type(message) is Value:
         message.pickled = True
     else:

@@ -8,7 +8,7 @@ the stream; and a frame that such a trailer could have completed is withheld unt
 from __future__ import annotations
 
 from gtask.errors import ProtocolError
-from gtask.wire.frames import LENGTH, Decoder, Encoder, decode_body
+from gtask.wire.frames import LENGTH, VALUE, VALUE_WORD, Decoder, Encoder, decode_body
 from gtask.wire.messages import DEFAULT_LIMIT, LastWords, Message
 
 __all__ = ["ReplyDecoder", "last_words"]
@@ -45,8 +45,11 @@ class ReplyDecoder(Decoder):
     def received(self, count: int) -> list[Message]:
         """As :meth:`Decoder.received`; some messages may come with the next bytes, or from :meth:`settle`."""
         chunk = self._chunk
-        if not self._partial and LENGTH.unpack_from(chunk)[0] == count - 4 <= self._limit and chunk[count - 1] != END:
-            return [decode_body(self.space[4:count], self._terms, self._hook)]
+        length, word = VALUE.unpack_from(chunk)
+        if length == count - 4 <= self._limit and chunk[count - 1] != END and not self._partial:
+            if word == VALUE_WORD:
+                return [self._value(chunk[VALUE.size : count])]
+            return [decode_body(chunk[4:count], self._terms, self._hook)]
         self._partial += self.space[:count]
         return self._take(settled=False)
 

@@ -42,7 +42,7 @@ VERSION = 1
 """The version of the protocol, told in both greetings."""
 
 Plain = list[Any]
-Meta = dict[str, Any]
+Fields = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Greeting:
     pid: int = 0
     done: bool = False
     """Worker: there is a checkout_done hook, so the end of a checkout is answered."""
-    exc: Meta | None = None
+    exc: Fields | None = None
     """Worker: setup failed with this exception (section "exceptions" of the protocol)."""
     text: str = ""
     """Worker: the same for a peer that cannot rebuild it."""
@@ -104,7 +104,7 @@ class Request:
     kwargs: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0
     """Which of the client's queues it belongs to (see :mod:`gtask.wire.conversation`); 0 for none."""
-    extras: RequestMeta | None = None
+    meta: RequestMeta | None = None
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class Value:
     """The value of a call."""
 
     value: Any
-    ld: Meta | None = None
+    ld: Fields | None = None
     """What the worker has written into its deferred log, for a peer that knows no :class:`LogRecords`."""
     pickled: bool = False
     """Whether parts of it have come pickled, and are to be loaded before its caller gets it."""
@@ -123,8 +123,8 @@ class Failure:
     """The exception of a call: ``text`` for any peer, ``exc`` for one that can rebuild it."""
 
     text: str
-    exc: Meta | None = None
-    ld: Meta | None = None
+    exc: Fields | None = None
+    ld: Fields | None = None
     """As in :class:`Value`."""
 
 
@@ -139,7 +139,7 @@ class LogRecords:
 
     records: Sequence[Any] = ()
     """As :mod:`gtask.aspects.logs.record` makes them."""
-    ld: Meta | None = None
+    ld: Fields | None = None
     """What it has written into its deferred log (:mod:`gtask.logdefer`)."""
     dropped: int = 0
     """How many records were left out, because the call had logged too much; ``size``, about how many bytes they had."""
@@ -198,24 +198,22 @@ def from_plain(plain: Any) -> Message:
     """
     if type(plain) is not list or len(plain) < 2:
         raise ProtocolError("a message is an array of a kind, a meta map and more")
-    kind, meta = plain[0], plain[1]
-    if kind == "ok" and meta is None and len(plain) == 3:
-        return Value(plain[2])  # the hot path
+    kind, fields = plain[0], plain[1]
     reader = _READERS.get(kind) if type(kind) is str else None
     if reader is None:
         raise ProtocolError(f"unknown kind of message: {_show(kind)}")
-    if meta is None:
-        meta = _NO_META
-    elif type(meta) is not dict:
+    if fields is None:
+        fields = _NO_FIELDS
+    elif type(fields) is not dict:
         raise ProtocolError("the second item of a message is a map or nil")
-    return reader(plain, meta)
+    return reader(plain, fields)
 
 
-_NO_META: Meta = {}
+_NO_FIELDS: Fields = {}
 
 
-def _typed(meta: Meta, key: str, kind: type, default: Any) -> Any:
-    value = meta.get(key, default)
+def _typed(fields: Fields, key: str, kind: type, default: Any) -> Any:
+    value = fields.get(key, default)
     if type(value) is not kind and value is not default:
         raise ProtocolError(f"{key!r} in the meta of a message is a {kind.__name__}, not {_show(value)}")
     return value
@@ -236,41 +234,41 @@ def _item(plain: Plain, kind: type) -> Any:
 
 
 def _write_hi(hi: Greeting) -> Plain:
-    meta: Meta = {"v": hi.version}
+    fields: Fields = {"v": hi.version}
     for key, value in (("name", hi.name), ("pid", hi.pid), ("done", hi.done), ("text", hi.text), ("about", hi.about)):
         if value:
-            meta[key] = value
+            fields[key] = value
     if hi.pickle:
-        meta["pickle"] = True
+        fields["pickle"] = True
     if hi.numpy:
-        meta["numpy"] = True
+        fields["numpy"] = True
     if hi.exc is not None:
-        meta["exc"] = hi.exc
+        fields["exc"] = hi.exc
     if hi.timeout is not None:
-        meta["t"] = hi.timeout
-    return ["hi", meta]
+        fields["t"] = hi.timeout
+    return ["hi", fields]
 
 
-def _read_hi(plain: Plain, meta: Meta) -> Greeting:
-    version = _typed(meta, "v", int, 0)
+def _read_hi(plain: Plain, fields: Fields) -> Greeting:
+    version = _typed(fields, "v", int, 0)
     if version != VERSION:
         raise ProtocolError(f"the peer speaks version {_show(version)} of the protocol, this side version {VERSION}")
     return Greeting(
         version,
-        _typed(meta, "name", str, ""),
-        _typed(meta, "pid", int, 0),
-        _typed(meta, "done", bool, False),
-        _typed(meta, "exc", dict, None),
-        _typed(meta, "text", str, ""),
-        _typed(meta, "about", bool, False),
-        _seconds(meta, "t"),
-        _typed(meta, "pickle", bool, False),
-        _typed(meta, "numpy", bool, False),
+        _typed(fields, "name", str, ""),
+        _typed(fields, "pid", int, 0),
+        _typed(fields, "done", bool, False),
+        _typed(fields, "exc", dict, None),
+        _typed(fields, "text", str, ""),
+        _typed(fields, "about", bool, False),
+        _seconds(fields, "t"),
+        _typed(fields, "pickle", bool, False),
+        _typed(fields, "numpy", bool, False),
     )
 
 
-def _seconds(meta: Meta, key: str) -> float | None:
-    value = meta.get(key)
+def _seconds(fields: Fields, key: str) -> float | None:
+    value = fields.get(key)
     if value is None:
         return None
     if type(value) not in (int, float) or not value >= 0:
@@ -278,76 +276,76 @@ def _seconds(meta: Meta, key: str) -> float | None:
     return float(value)
 
 
-def _map_of(meta: Meta, key: str, kind: type) -> dict[str, Any]:
-    value: dict[str, Any] = _typed(meta, key, dict, _NO_META)
+def _map_of(fields: Fields, key: str, kind: type) -> dict[str, Any]:
+    value: dict[str, Any] = _typed(fields, key, dict, _NO_FIELDS)
     if not all(type(name) is str and (kind is object or type(item) is kind) for name, item in value.items()):
         raise ProtocolError(f"{key!r} in the meta of a message is a map of names, not {_show(value)}")
     return value
 
 
 def _write_before(before: Preamble) -> Plain:
-    meta: Meta = {}
+    fields: Fields = {}
     if before.levels is not None:
-        meta["levels"] = before.levels
+        fields["levels"] = before.levels
     if before.left is not None:
-        meta["left"] = before.left
-    return ["be", meta]
+        fields["left"] = before.left
+    return ["be", fields]
 
 
-def _read_before(plain: Plain, meta: Meta) -> Preamble:
-    return Preamble(_map_of(meta, "levels", int) if "levels" in meta else None, _seconds(meta, "left"))
+def _read_before(plain: Plain, fields: Fields) -> Preamble:
+    return Preamble(_map_of(fields, "levels", int) if "levels" in fields else None, _seconds(fields, "left"))
 
 
-def plain_request(args: Sequence[Any], kwargs: dict[str, Any], epoch: int, extras: RequestMeta | None = None) -> Plain:
+def plain_request(args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None = None) -> Plain:
     """The plain form of a :class:`Request` with these fields, made without one: this is the hot path."""
-    if extras is not None:
-        return ["do", _meta_of(kwargs, epoch, extras), *args]
+    if meta is not None:
+        return ["do", _request_fields(kwargs, epoch, meta), *args]
     if kwargs:
         return ["do", {"kw": kwargs, "q": epoch} if epoch else {"kw": kwargs}, *args]
     return ["do", {"q": epoch} if epoch else None, *args]
 
 
-def _meta_of(kwargs: dict[str, Any], epoch: int, extras: RequestMeta) -> Meta:
-    meta: Meta = {}
+def _request_fields(kwargs: dict[str, Any], epoch: int, meta: RequestMeta) -> Fields:
+    fields: Fields = {}
     for key, value in (
         ("kw", kwargs),
         ("q", epoch),
-        ("ld", extras.ld),
-        ("headers", extras.headers),
-        ("context", extras.context),
+        ("ld", meta.ld),
+        ("headers", meta.headers),
+        ("context", meta.context),
     ):
         if value:
-            meta[key] = value
-    if extras.has_timeout:
-        meta["t"] = extras.timeout
-    return meta
+            fields[key] = value
+    if meta.has_timeout:
+        fields["t"] = meta.timeout
+    return fields
 
 
-def _read_do(plain: Plain, meta: Meta) -> Request:
+def _read_do(plain: Plain, fields: Fields) -> Request:
     args = plain[2:]
-    epoch = meta.get("q", 0)
+    epoch = fields.get("q", 0)
     if type(epoch) is not int:
         raise ProtocolError("'q' in the meta of a call is an int")
-    if epoch and len(meta) == 1:
+    if epoch and len(fields) == 1:
         return Request(args, {}, epoch)  # the hot path
-    kwargs = meta.get("kw")
+    kwargs = fields.get("kw")
     if kwargs is None:
         kwargs = {}
     elif type(kwargs) is not dict or not all(type(key) is str for key in kwargs):
         raise ProtocolError("'kw' in the meta of a call is a map with strings for its keys")
-    return Request(args, kwargs, epoch, None if _EXTRA.isdisjoint(meta) else _read_extras(meta))
+    return Request(args, kwargs, epoch, None if _EXTRA.isdisjoint(fields) else _read_request_meta(fields))
 
 
 _EXTRA = frozenset({"t", "ld", "headers", "context"})
 
 
-def _read_extras(meta: Meta) -> RequestMeta:
+def _read_request_meta(fields: Fields) -> RequestMeta:
     return RequestMeta(
-        _seconds(meta, "t"),
-        "t" in meta,
-        _typed(meta, "ld", bool, False),
-        _map_of(meta, "headers", str),
-        _map_of(meta, "context", object),
+        _seconds(fields, "t"),
+        "t" in fields,
+        _typed(fields, "ld", bool, False),
+        _map_of(fields, "headers", str),
+        _map_of(fields, "context", object),
     )
 
 
@@ -355,62 +353,62 @@ def _write_ok(ok: Value) -> Plain:
     return ["ok", None if ok.ld is None else {"ld": ok.ld}, ok.value]
 
 
-def _read_ok(plain: Plain, meta: Meta) -> Value:
+def _read_ok(plain: Plain, fields: Fields) -> Value:
     if len(plain) < 3:
         raise ProtocolError("an 'ok' without its value")
-    return Value(plain[2], _typed(meta, "ld", dict, None))
+    return Value(plain[2], _typed(fields, "ld", dict, None))
 
 
 def _write_er(er: Failure) -> Plain:
-    meta = {key: value for key, value in (("exc", er.exc), ("ld", er.ld)) if value is not None}
-    return ["er", meta or None, er.text]
+    fields = {key: value for key, value in (("exc", er.exc), ("ld", er.ld)) if value is not None}
+    return ["er", fields or None, er.text]
 
 
 def _write_log(log: LogRecords) -> Plain:
-    meta: Meta = {}
+    fields: Fields = {}
     if log.ld is not None:
-        meta["ld"] = log.ld
+        fields["ld"] = log.ld
     if log.dropped:
-        meta["dropped"], meta["size"] = log.dropped, log.size
-    return ["lg", meta or None, *log.records]
+        fields["dropped"], fields["size"] = log.dropped, log.size
+    return ["lg", fields or None, *log.records]
 
 
-def _read_log(plain: Plain, meta: Meta) -> LogRecords:
+def _read_log(plain: Plain, fields: Fields) -> LogRecords:
     return LogRecords(
-        plain[2:], _typed(meta, "ld", dict, None), _typed(meta, "dropped", int, 0), _typed(meta, "size", int, 0)
+        plain[2:], _typed(fields, "ld", dict, None), _typed(fields, "dropped", int, 0), _typed(fields, "size", int, 0)
     )
 
 
-def _read_extend(plain: Plain, meta: Meta) -> Extend:
-    seconds = _seconds(meta, "t")
+def _read_extend(plain: Plain, fields: Fields) -> Extend:
+    seconds = _seconds(fields, "t")
     if seconds is None:
         raise ProtocolError("an 'ex' without its seconds")
     return Extend(seconds)
 
 
 def _write_rip(rip: LastWords) -> Plain:
-    meta: Meta = {"pid": rip.pid, "method": rip.method, "elapsed": rip.elapsed, "maxrss": rip.maxrss}
+    fields: Fields = {"pid": rip.pid, "method": rip.method, "elapsed": rip.elapsed, "maxrss": rip.maxrss}
     if rip.exitcode is not None:
-        meta["exitcode"] = rip.exitcode
+        fields["exitcode"] = rip.exitcode
     if rip.signal:
-        meta["signal"] = rip.signal
+        fields["signal"] = rip.signal
     if rip.stacks:
-        meta["stacks"] = rip.stacks
+        fields["stacks"] = rip.stacks
     if rip.why:
-        meta["why"] = rip.why
-    return ["rip", meta]
+        fields["why"] = rip.why
+    return ["rip", fields]
 
 
-def _read_rip(plain: Plain, meta: Meta) -> LastWords:
+def _read_rip(plain: Plain, fields: Fields) -> LastWords:
     return LastWords(
-        _typed(meta, "pid", int, 0),
-        _typed(meta, "exitcode", int, None),
-        _typed(meta, "signal", str, ""),
-        _typed(meta, "method", str, ""),
-        _typed(meta, "elapsed", float, 0.0),
-        _typed(meta, "maxrss", int, 0),
-        _typed(meta, "stacks", str, ""),
-        _typed(meta, "why", str, ""),
+        _typed(fields, "pid", int, 0),
+        _typed(fields, "exitcode", int, None),
+        _typed(fields, "signal", str, ""),
+        _typed(fields, "method", str, ""),
+        _typed(fields, "elapsed", float, 0.0),
+        _typed(fields, "maxrss", int, 0),
+        _typed(fields, "stacks", str, ""),
+        _typed(fields, "why", str, ""),
     )
 
 
@@ -432,7 +430,7 @@ WORDS: dict[type, str] = {
 _WRITERS: dict[type, Callable[[Any], Plain]] = {
     Greeting: _write_hi,
     Preamble: _write_before,
-    Request: lambda do: plain_request(do.args, do.kwargs, do.epoch, do.extras),
+    Request: lambda do: plain_request(do.args, do.kwargs, do.epoch, do.meta),
     Value: _write_ok,
     Failure: _write_er,
     Skipped: lambda sk: ["sk", None],
@@ -443,18 +441,18 @@ _WRITERS: dict[type, Callable[[Any], Plain]] = {
     LastWords: _write_rip,
 }
 
-_READERS: dict[str, Callable[[Plain, Meta], Message]] = {
+_READERS: dict[str, Callable[[Plain, Fields], Message]] = {
     "hi": _read_hi,
     "be": _read_before,
     "do": _read_do,
     "ok": _read_ok,
-    "er": lambda plain, meta: Failure(
-        _item(plain, str), _typed(meta, "exc", dict, None), _typed(meta, "ld", dict, None)
+    "er": lambda plain, fields: Failure(
+        _item(plain, str), _typed(fields, "exc", dict, None), _typed(fields, "ld", dict, None)
     ),
-    "sk": lambda plain, meta: Skipped(),
+    "sk": lambda plain, fields: Skipped(),
     "lg": _read_log,
     "ex": _read_extend,
-    "dn": lambda plain, meta: Done(),
-    "by": lambda plain, meta: Retire(_typed(meta, "why", str, "")),
+    "dn": lambda plain, fields: Done(),
+    "by": lambda plain, fields: Retire(_typed(fields, "why", str, "")),
     "rip": _read_rip,
 }

@@ -28,7 +28,7 @@ import gtask
 from gtask import testing
 from gtask.client.config import ClientConfig
 from gtask.server.config import ServerConfig
-from gtask.tool.conversation import Conversation
+from gtask.tool.conversation import Session
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Failure, Greeting, Value
 from gtask.wire.values import kinds as extensions
@@ -372,7 +372,7 @@ def test_over_tcp_if_both_were_told_so(points, serve, connect):
 
 @contextlib.contextmanager
 def gtask_status(server):
-    with Conversation(server.address, 20, about=True) as conversation:
+    with Session(server.address, 20, about=True) as conversation:
         yield conversation.call("status")
 
 

@@ -26,7 +26,7 @@ from gtask.errors import ProtocolError
 from gtask.server import scoreboard
 from gtask.server.config import ServerConfig
 from gtask.server.master import children
-from gtask.tool.conversation import Conversation
+from gtask.tool.conversation import Session
 from gtask.wire import conversation as exchange
 from gtask.wire import lastwords, messages
 from gtask.wire.exceptions import failure
@@ -283,7 +283,7 @@ def test_asking_about_the_server(serve):
     server = serve(textwrap.dedent(SERVED) + "\ndef setup():\n    raise AssertionError('it was not to run')\n")
     told = re.findall(r"``(\w+)``", re.search(r"knows three methods only(.*?)The command", DOCUMENT, re.DOTALL)[1])
     testing.wait_until(lambda: os.path.exists(server.address.path), 20, "the server")
-    with Conversation(server.address, 20, about=True) as conversation:
+    with Session(server.address, 20, about=True) as conversation:
         assert set(conversation.call("ping")) == {"name", "master", "worker"}
         assert {key for method in conversation.call("methods") for key in method} == set(told[2:5])
         assert conversation.call("status")["name"] == conversation.call("ping")["name"]

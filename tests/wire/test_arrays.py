@@ -300,16 +300,16 @@ def test_the_bytes_count_against_the_limit():
 def test_a_call_says_that_it_needs_numpy():
     """So that it is not sent to a worker that has none; other calls do not say so, not even the next one."""
     encoder = Encoder(agreement=BOTH)
-    frame = encoder.encode_do(["f", numpy.zeros(2)], {}, 0)
+    frame = encoder.encode_request(["f", numpy.zeros(2)], {}, 0)
     assert isinstance(frame, ConditionalFrame)
     assert frame.refusal(BOTH) == ""
     assert frame.refusal(Agreement(why_no_arrays="the server has none")) == (
         "cannot travel: a value of type numpy.ndarray. The server has none"
     )
-    assert type(encoder.encode_do(["f", 1], {}, 0)) is bytes
+    assert type(encoder.encode_request(["f", 1], {}, 0)) is bytes
     with pytest.raises(EncodeError):
-        encoder.encode_do(["f", numpy.zeros(2), len], {}, 0)
-    assert type(encoder.encode_do(["f", 1], {}, 0)) is bytes
+        encoder.encode_request(["f", numpy.zeros(2), len], {}, 0)
+    assert type(encoder.encode_request(["f", 1], {}, 0)) is bytes
 
 
 def test_numpy_is_not_imported_for_the_question():
@@ -322,7 +322,7 @@ from gtask.wire.values.agreement import Agreement
 from gtask.wire.frames import Encoder
 encoder = Encoder(agreement=Agreement(arrays=True))
 try:
-    encoder.encode_do(["f", len], {}, 0)
+    encoder.encode_request(["f", len], {}, 0)
 except EncodeError:
     pass
 assert arrays.is_installed()

@@ -43,7 +43,7 @@ PLAIN = [
     (Request(["hash"], {}, 4), ["do", {"q": 4}, "hash"]),
     (Request([None], {"cost": 3}, 4), ["do", {"kw": {"cost": 3}, "q": 4}, None]),
     (Request(["hash"], {}, 4, RequestMeta(ld=True)), ["do", {"q": 4, "ld": True}, "hash"]),
-    (Request([], extras=RequestMeta(None, True)), ["do", {"t": None}]),
+    (Request([], meta=RequestMeta(None, True)), ["do", {"t": None}]),
     (
         Request([1], {"a": 2}, 3, RequestMeta(1.5, True, False, {"traceparent": "00"}, {"app:who": [1]})),
         ["do", {"kw": {"a": 2}, "q": 3, "headers": {"traceparent": "00"}, "context": {"app:who": [1]}, "t": 1.5}, 1],

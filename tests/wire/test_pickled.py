@@ -178,14 +178,14 @@ def test_every_part_of_a_call():
     kwargs, context = {"k": Point(2), "l": [(Point(3),)]}, {"app:who": Point(4)}
     read = sealed(Request(["f", Point(1)], kwargs, 5, RequestMeta(context=context)))
     assert (kwargs, context) == ({"k": Point(2), "l": [(Point(3),)]}, {"app:who": Point(4)})
-    assert read.extras.pickled
+    assert read.meta.pickled
     unseal(read.args, str)
     unseal(read.kwargs, str)
-    unseal(read.extras.context, str)
+    unseal(read.meta.context, str)
     assert read == Request(
         ["f", Point(1)], {"k": Point(2), "l": [[Point(3)]]}, 5, RequestMeta(context=context, pickled=True)
     )
-    assert not (sealed(Request(["f", 1], {"k": 2}, 5)).extras or RequestMeta()).pickled
+    assert not (sealed(Request(["f", 1], {"k": 2}, 5)).meta or RequestMeta()).pickled
     assert not sealed(Value([1])).pickled
 
 
@@ -326,16 +326,16 @@ def test_numpy_takes_both(mine, theirs):
 def test_a_call_says_that_it_needs_consent():
     """A client writes calls before it knows who reads them. Others do not say so, not even the next one."""
     encoder = Encoder(agreement=hoped_for(True))
-    frame = encoder.encode_do(["f", 1, [Point(1)]], {}, 0)
+    frame = encoder.encode_request(["f", 1, [Point(1)]], {}, 0)
     assert isinstance(frame, ConditionalFrame)
     assert frame.refusal(BOTH) == ""
     assert frame.refusal(at_client(True, True, Greeting())).startswith(
         f"cannot travel: argument 2[0] is of type {__name__}.Point. It may be pickled if both sides consent"
     )
-    assert type(encoder.encode_do(["f", 1], {}, 0)) is bytes
+    assert type(encoder.encode_request(["f", 1], {}, 0)) is bytes
     with pytest.raises(EncodeError):
-        encoder.encode_do(["f", Point(1), lambda: 0], {}, 0)
-    assert type(encoder.encode_do(["f", 1], {}, 0)) is bytes
+        encoder.encode_request(["f", Point(1), lambda: 0], {}, 0)
+    assert type(encoder.encode_request(["f", 1], {}, 0)) is bytes
 
 
 def test_another_message_may_be_written_while_one_is_pickled():
@@ -345,16 +345,16 @@ def test_another_message_may_be_written_while_one_is_pickled():
 
     class Calls:
         def __reduce__(self):
-            frames.append(encoder.encode_do(["f", 1], {}, 0))
-            frames.append(encoder.encode_do(["f", Point(2)], {}, 0))
+            frames.append(encoder.encode_request(["f", 1], {}, 0))
+            frames.append(encoder.encode_request(["f", Point(2)], {}, 0))
             return Point, (1,)
 
-    frames.append(encoder.encode_do(["f", Point(3), Calls()], {}, 0))
+    frames.append(encoder.encode_request(["f", Point(3), Calls()], {}, 0))
     plain, inner, outer = frames
     assert type(plain) is bytes
     assert "argument 1 is of type" in inner.needs["pickle"]
     assert "argument 1 is of type" in outer.needs["pickle"]
-    assert type(encoder.encode_do(["f", 1], {}, 0)) is bytes
+    assert type(encoder.encode_request(["f", 1], {}, 0)) is bytes
 
 
 def framed(plain):

@@ -87,7 +87,7 @@ class Connector:
         self._connection = JsonConnection if is_json else Connection
         limit = config.limit_message
         self._encoder = JsonEncoder(limit) if is_json else Encoder(limit, hoped_for(config.pickle))
-        self.encode: Encode = self._encoder.encode_do
+        self.encode: Encode = self._encoder.encode_request
         self._levels = Levels() if config.logs else None
         self._attempts: dict[PoolSlot, Any] = {}
         self._ending: SpawnedServer | None = None

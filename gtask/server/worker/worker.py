@@ -291,7 +291,7 @@ class _Worker:
         self._replies.before(method, started)
         self._slot.begin(started, CALL, method)
         error: BaseException | None = None
-        extras = do.extras
+        extras = do.meta
         tokens = span = None
         if extras is not None:
             tokens = self._variables.set(extras.context) if extras.context and not extras.pickled else None
@@ -341,7 +341,7 @@ class _Worker:
         do = self._call
         if do is None:
             return None
-        extras = do.extras or _NO_EXTRAS
+        extras = do.meta or _NO_EXTRAS
         timeout = extras.timeout if extras.has_timeout else self._timeout
         if self._left is not None:
             timeout = self._left

@@ -120,25 +120,25 @@ class Encoder:
             EncodeError: a value in it cannot travel, or the text would be over the limit.
         """
         if type(message) is Request:
-            return self.encode_do(message.args, message.kwargs, message.epoch, message.extras)
+            return self.encode_request(message.args, message.kwargs, message.epoch, message.meta)
         if type(message) is Failure:
-            return self._text(["er", _meta(message.ld), message.text], {"the deferred log": message.ld})
+            return self._text(["er", _fields(message.ld), message.text], {"the deferred log": message.ld})
         if type(message) is Value:
             value = message.value
-            return self._text(["ok", _meta(message.ld), value], {"the result": value, "the deferred log": message.ld})
-        kind, meta, *items = to_plain(message)
-        return self._text([kind, meta or {}, *items], {"it": [meta, *items]})
+            return self._text(["ok", _fields(message.ld), value], {"the result": value, "the deferred log": message.ld})
+        kind, fields, *items = to_plain(message)
+        return self._text([kind, fields or {}, *items], {"it": [fields, *items]})
 
-    def encode_do(
-        self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, extras: RequestMeta | None = None
+    def encode_request(
+        self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None = None
     ) -> bytes:
         """The text of a :class:`Request` with these fields; raises as :meth:`encode`. A JSON peer knows no epochs."""
-        kind, meta, *items = plain_request(args, kwargs, 0, extras)
+        kind, fields, *items = plain_request(args, kwargs, 0, meta)
         named = {f"argument {index}": item for index, item in enumerate(items)}
         named.update({f"argument {name}": item for name, item in kwargs.items()})
-        if extras is not None:
-            named.update({f"the context variable {name}": item for name, item in extras.context.items()})
-        return self._text([kind, meta or {}, *items], named)
+        if meta is not None:
+            named.update({f"the context variable {name}": item for name, item in meta.context.items()})
+        return self._text([kind, fields or {}, *items], named)
 
     def _text(self, plain: list[Any], named: dict[str, Any]) -> bytes:
         try:
@@ -161,7 +161,7 @@ class Encoder:
         return text
 
 
-def _meta(ld: dict[str, Any] | None) -> dict[str, Any]:
+def _fields(ld: dict[str, Any] | None) -> dict[str, Any]:
     return {} if ld is None else {"ld": ld}
 
 

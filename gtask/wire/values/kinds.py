@@ -165,7 +165,9 @@ NO_TERMS = ExtensionState(NOTHING, DEFAULT_LIMIT)
 NO_HOOK = partial(unpack, NO_TERMS)
 
 
-def unpack_body(terms: ExtensionState, data: bytes | memoryview, use_list: bool, depth: int, errors: str) -> Any:
+def unpack_body(
+    terms: ExtensionState, data: bytes | bytearray | memoryview, use_list: bool, depth: int, errors: str
+) -> Any:
     return msgpack.unpackb(
         data,
         use_list=use_list,

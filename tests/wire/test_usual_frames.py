@@ -1,0 +1,141 @@
+"""The usual request and the usual value, which are written and recognised whole, are the messages that they stand for.
+
+Their bytes are those of the message's plain form, and what is read of any bytes is what the general decoder reads.
+"""
+
+from __future__ import annotations
+
+import datetime
+import struct
+
+import msgpack
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gtask.errors import EncodeError, ProtocolError
+from gtask.wire.frames import CHUNK, KEEP, REQUEST_WORD, VALUE_WORD, Decoder, Encoder, decode_body
+from gtask.wire.lastwords import ReplyDecoder
+from gtask.wire.messages import Request, RequestMeta, Value, plain_request
+
+EPOCHS = st.sampled_from([0, 1, 127, 128, 65535, 65536, 2**32 - 1, 2**32]) | st.integers(0, 2**33)
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
+VALUES = st.recursive(
+    SCALARS | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(0, 9), inner, max_size=3),
+    max_leaves=8,
+)
+NAMED = st.dictionaries(st.text(max_size=5), VALUES, max_size=18)
+ARGS = st.lists(VALUES, max_size=17).map(tuple)
+
+
+def framed(plain):
+    body = msgpack.packb(plain, unicode_errors="surrogatepass")
+    return struct.pack("!I", len(body)) + body
+
+
+def read(decoder, data):
+    """The messages in these bytes, or "refused"."""
+    messages = []
+    try:
+        for start in range(0, len(data), CHUNK):
+            piece = data[start : start + CHUNK]
+            decoder.space[: len(piece)] = piece
+            messages += decoder.received(len(piece))
+        if isinstance(decoder, ReplyDecoder) and decoder.withheld:
+            messages += decoder.settle()
+    except ProtocolError:
+        return "refused"
+    return messages
+
+
+def read_generally(body):
+    try:
+        return [decode_body(memoryview(body))]
+    except ProtocolError:
+        return "refused"
+
+
+@settings(deadline=None)
+@example(("f", "\ud800"), {"a": "\udfff"}, 65536)
+@example(("f",) * 13, {}, 65536)
+@example(("f",) * 14, {}, 65536)
+@example((), {}, 65536)
+@given(ARGS, NAMED, EPOCHS)
+def test_a_request_has_the_bytes_of_its_plain_form(args, kwargs, epoch):
+    """Whatever its arguments and its epoch; and it is read as it was."""
+    frame = Encoder().encode_request(args, kwargs, epoch)
+    assert frame == framed(plain_request(args, kwargs, epoch))
+    assert Encoder().encode(Request(list(args), kwargs, epoch)) == frame
+    assert read(Decoder(), frame) == [Request(list(args), kwargs, epoch)] == read_generally(frame[4:])
+
+
+@settings(deadline=None)
+@example("\ud800")
+@given(VALUES)
+def test_a_value_has_the_bytes_of_its_plain_form(value):
+    """Whatever it is; and it is read as it was."""
+    frame = Encoder().encode_value(value)
+    assert frame == framed(["ok", None, value]) == Encoder().encode(Value(value))
+    assert read(ReplyDecoder(), frame + framed(["dn", None]))[0] == Value(value) == read_generally(frame[4:])[0]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(ARGS, NAMED, EPOCHS), max_size=8), st.integers(1, 300))
+def test_requests_in_pieces_are_read_as_they_were(requests, size):
+    """Several in one read, and one in several."""
+    data = b"".join(Encoder().encode_request(*request) for request in requests)
+    decoder, messages = Decoder(), []
+    for start in range(0, len(data), size):
+        messages += read(decoder, data[start : start + size])
+    assert messages == [Request(list(args), kwargs, epoch) for args, kwargs, epoch in requests]
+    assert not decoder.midway
+
+
+@settings(deadline=None)
+@example(b"")
+@example(b"\xff\xff\xff")
+@example(b"\x00\x01\x00\x00\xa1f\xc0")
+@given(
+    st.binary(max_size=20)
+    | st.builds(lambda epoch, args: epoch + msgpack.packb(args)[1:], st.binary(min_size=4, max_size=4), ARGS)
+)
+def test_what_looks_like_a_usual_frame_is_read_as_the_general_decoder_reads_it(rest):
+    """Cut, too long, with another number of items than it says: also then."""
+    for decoder, heads in (
+        (Decoder, [bytes([n]) + REQUEST_WORD for n in range(0x90, 0xA1)]),
+        (ReplyDecoder, [VALUE_WORD]),
+    ):
+        for head in heads:
+            for body in {head + rest, head[: len(rest)]}:
+                frame = struct.pack("!I", len(body)) + body
+                assert repr(read(decoder(), frame)) == repr(read_generally(body))
+
+
+def test_what_does_not_fit_the_head_travels_all_the_same():
+    """More meta than the epoch, kinds beyond msgpack's own, text without UTF-8, and frames that are large."""
+    meta = RequestMeta(1.5, True)
+    for args, kwargs, more in (
+        (("f",), {}, meta),
+        (("f", 10**30, {1, 2}), {"day": datetime.date(2026, 1, 2)}, None),
+        (("f", "x" * KEEP), {}, None),
+        (("f",), {"a": b"x" * (2 * KEEP)}, None),
+        (("f", "\ud800"), {}, None),
+    ):
+        frame = Encoder().encode_request(args, kwargs, 70000, more)
+        assert read(Decoder(), frame) == [Request(list(args), kwargs, 70000, more)]
+    for value in (10**30, "x" * KEEP, [b"x" * (2 * KEEP)]):
+        frame = Encoder().encode_value(value)
+        assert read(ReplyDecoder(), frame) == [Value(value)]
+
+
+def test_the_limit_is_kept():
+    """A frame of just so many bytes travels, and one more is refused with its size."""
+    for encode in (
+        lambda encoder, size: encoder.encode_value(b"x" * (size - 7)),
+        lambda encoder, size: encoder.encode_request((b"x" * (size - 14),), {}, 70000),
+        lambda encoder, size: encoder.encode_request((), {"k": b"x" * (size - 20)}, 70000),
+    ):
+        assert len(encode(Encoder(200), 200)) == 204
+        with pytest.raises(EncodeError, match="the message has 201 bytes and the limit is 200"):
+            encode(Encoder(200), 201)
