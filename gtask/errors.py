@@ -183,3 +183,8 @@ class ClientClosed(Error):
 
 class WrongThread(Error, RuntimeError):
     """A client was used in another OS thread than the one that it belongs to. Nothing was done."""
+
+
+def reason_of(error: OSError) -> str:
+    """Why the system refused something, for the middle of a sentence."""
+    return (error.strerror or str(error)).lower()

@@ -1,19 +1,29 @@
-"""What comes with the outcome of a call: log records to replay, deferred messages to merge, a span to end.
-
-Few calls have one: those that log something, and those that a request log or a trace knows.
-"""
+"""The aspects of a client's calls: log records, deferred logs, values that have come pickled; and the list of all."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from time import monotonic
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from gtask.aspects.logs.replay import replay
+from gtask.aspects.aspect import CallerAspect, Companion
+from gtask.aspects.context import ContextVariables
+from gtask.aspects.logs.levels import Levels
+from gtask.aspects.logs.replay import from_deferred, replay
+from gtask.aspects.tracing import INSTALLED, ClientTracing
+from gtask.errors import EncodeError, Error
 from gtask.wire.messages import Failure, LogRecords, Value
+from gtask.wire.values.pickles import unseal
 
-__all__ = ["CallReport", "RequestLog", "Span"]
+if TYPE_CHECKING:
+    from gtask.client.calls import Call
+    from gtask.client.config import ClientConfig
+    from gtask.client.outcomes import Outcome
+    from gtask.wire.messages import Message
+
+__all__ = ["DeferredLogs", "RequestLog", "caller_aspects", "standing_orders", "that_begin"]
 
 log = logging.getLogger("gtask.client")
 
@@ -24,6 +34,86 @@ LARGEST = 16 * 1024 * 1024
 """About how many characters they may have, all together."""
 
 
+def caller_aspects(config: ClientConfig, peer: Callable[[], str]) -> tuple[CallerAspect, ...]:
+    """The aspects of a client, in the order in which they take part in a call.
+
+    Args:
+        config: the client's options.
+        peer: tells where the server is.
+    """
+    aspects: list[CallerAspect] = [LogReplay(config.raises)] if config.logs else []
+    if INSTALLED:
+        aspects.append(ClientTracing(peer))
+    if config.context:
+        aspects.append(ContextVariables(config.context))
+    if config.pickle:
+        aspects.append(Unpickling())
+    return tuple(aspects)
+
+
+def that_begin(aspects: tuple[CallerAspect, ...]) -> tuple[CallerAspect, ...]:
+    """Those that take part in the beginning of a call, and not only in what comes for it."""
+    return tuple(aspect for aspect in aspects if type(aspect).begin is not CallerAspect.begin)
+
+
+# --- log records ---------------------------------------------------------------------------------------
+
+
+class LogReplay(CallerAspect):
+    """What a worker logs is replayed by the loggers of this process.
+
+    Args:
+        raises: as for :func:`gtask.wire.exceptions.failure.rebuild`, for the exceptions in records.
+    """
+
+    def __init__(self, raises: Collection[type | ModuleType] | None) -> None:
+        self._raises = raises
+
+    def hear(self, call: Call, message: Message) -> Companion | None:
+        return Records(self._raises, call) if isinstance(message, LogRecords) else None
+
+
+class Records(Companion):
+    """The records of one call, until they are replayed."""
+
+    __slots__ = ("_dropped", "_is_deferred", "_pid", "_raises", "_records", "_size", "_weight")
+
+    def __init__(self, raises: Collection[type | ModuleType] | None, call: Call) -> None:
+        self._raises = raises
+        self._is_deferred = any(isinstance(aspect, DeferredLogs) for aspect in call.companions or ())
+        self._records: list[Any] = []
+        self._pid = self._dropped = self._size = self._weight = 0
+
+    @property
+    def needs_replay(self) -> bool:  # type: ignore[override]
+        return bool(self._records or self._dropped)
+
+    def heard(self, message: Message, pid: int) -> None:
+        if isinstance(message, LogRecords):
+            self._pid = pid
+            self._dropped += message.dropped
+            self._size += message.size
+            # A deferred log that no request log wants comes from a worker that has no other way to log.
+            records = [*message.records, *(() if self._is_deferred else from_deferred(message.ld))]
+            for record in records:
+                self._weight += _weight(record)
+                if len(self._records) >= MOST or self._weight > LARGEST:
+                    self._dropped += 1
+                else:
+                    self._records.append(record)
+
+    def replay(self, call: Call) -> Error | None:
+        records, self._records = self._records, []
+        dropped, self._dropped = self._dropped, 0
+        replay(records, self._pid, self._raises)
+        if dropped:
+            _warn(call, self._pid, dropped, self._size)
+        return None
+
+
+# --- deferred logs -------------------------------------------------------------------------------------
+
+
 class Timer(Protocol):
     """Measures a call."""
 
@@ -31,7 +121,7 @@ class Timer(Protocol):
 
 
 class RequestLog(Protocol):
-    """Where deferred messages go; see :class:`gtask.logdefer.RequestLog`."""
+    """Where deferred messages go; see :class:`gtask.logdefer.RequestLog`. A program may bring another."""
 
     def call(self, method: str) -> Timer:
         """A call begins."""
@@ -40,95 +130,103 @@ class RequestLog(Protocol):
         """Take what a worker has gathered between those times."""
 
 
-class Span(Protocol):
-    """The call as part of a trace; see :mod:`gtask.aspects.tracing`."""
+class DeferredLogs(CallerAspect):
+    """The calls of one checkout are told to a request log, with what their workers write into it."""
 
-    @property
-    def headers(self) -> dict[str, str]: ...
+    key = "ld"
 
-    def end(self, error: BaseException | None) -> None: ...
-
-
-class CallReport:
-    """Of one call.
-
-    Args:
-        request_log: where its deferred messages go, if they are wanted.
-        method: its name, for that.
-        span: its span, if it is traced.
-
-    Attributes:
-        pid: of its worker, once anything has come from it.
-    """
-
-    __slots__ = ("_dropped", "_gathered", "_records", "_request_log", "_size", "_span", "_timer", "_weight", "pid")
-
-    def __init__(self, request_log: RequestLog | None = None, method: str = "", span: Span | None = None) -> None:
-        self.pid = 0
+    def __init__(self, request_log: RequestLog) -> None:
         self._request_log = request_log
-        self._timer = request_log.call(method) if request_log is not None else None
-        self._span = span
-        self._records: list[Any] = []
+
+    def begin(self, call: Call) -> tuple[Any, Companion | None] | None:
+        return True, Deferred(self._request_log, call.method)
+
+
+class Deferred(Companion):
+    """What has come for the request log during one call."""
+
+    __slots__ = ("_dropped", "_gathered", "_pid", "_request_log", "_timer", "_weight")
+
+    def __init__(self, request_log: RequestLog, method: str) -> None:
+        self._request_log: RequestLog | None = request_log
+        self._timer = request_log.call(method)
         self._gathered: list[Any] = []
-        self._dropped = self._size = self._weight = 0
+        self._pid = self._dropped = self._weight = 0
 
     @property
-    def has_request_log(self) -> bool:
-        """Whether deferred messages go to a request log."""
-        return self._request_log is not None
+    def needs_replay(self) -> bool:  # type: ignore[override]
+        return self._dropped > 0
 
-    @property
-    def has_records(self) -> bool:
-        """Whether there is anything to replay."""
-        return bool(self._records or self._dropped)
-
-    def take(self, message: LogRecords, pid: int) -> None:
-        """Something has come before the reply."""
-        self.pid = pid
-        self._dropped += message.dropped
-        self._size += message.size
-        if message.ld is not None:
+    def heard(self, message: Message, pid: int) -> None:
+        self._pid = pid
+        if isinstance(message, LogRecords) and message.ld is not None:
             self._weight += _weight(message.ld)
-            if len(self._gathered) >= MOST or self._weight > LARGEST:
-                self._dropped += 1
-            else:
+            if len(self._gathered) < MOST and self._weight <= LARGEST:
                 self._gathered.append(message.ld)
-        for record in message.records:
-            self._weight += _weight(record)
-            if len(self._records) >= MOST or self._weight > LARGEST:
-                self._dropped += 1
             else:
-                self._records.append(record)
+                self._dropped += 1
 
-    def end(self, outcome: object, error: BaseException | None, sent: float, now: float) -> None:
-        """The call has ended. Called once, also in the hub; nothing knows the request log or the span any more."""
+    def ended(self, call: Call, outcome: Outcome | None, error: BaseException | None) -> None:
         request_log, self._request_log = self._request_log, None
-        timer, self._timer = self._timer, None
-        span, self._span = self._span, None
         gathered, self._gathered = self._gathered, []
         if isinstance(outcome, (Value, Failure)) and outcome.ld is not None:
             gathered.append(outcome.ld)
-        if timer is not None:
-            timer.stop()
         if request_log is not None:
+            self._timer.stop()
             for ld in gathered:
-                request_log.merge(ld, pid=self.pid, sent=sent, received=now)
-        if span is not None:
-            span.end(error)
+                request_log.merge(ld, pid=self._pid, sent=call.sent_at, received=monotonic())
 
-    def replay(self, method: str, raises: Collection[type | ModuleType] | None) -> None:
-        """Hand the log records to the loggers of this process, in this greenlet."""
-        records, self._records = self._records, []
+    def replay(self, call: Call) -> Error | None:
         dropped, self._dropped = self._dropped, 0
-        replay(records, self.pid, raises)
         if dropped:
-            log.warning(
-                "%s in worker %d logged too much: %d records with about %d bytes were left out",
-                method,
-                self.pid,
-                dropped,
-                self._size,
-            )
+            _warn(call, self._pid, dropped, self._weight)
+        return None
+
+
+# --- values that have come pickled ---------------------------------------------------------------------
+
+
+class Unpickling(CallerAspect):
+    """A value that has come pickled is loaded in the caller's greenlet, for that runs the classes' own code."""
+
+    def hear(self, call: Call, message: Message) -> Companion | None:
+        return SealedValue(message) if isinstance(message, Value) and message.pickled else None
+
+
+class SealedValue(Companion):
+    """A value that is not loaded yet."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Value) -> None:
+        self._value = value
+
+    @property
+    def needs_replay(self) -> bool:  # type: ignore[override]
+        return self._value.pickled
+
+    @property
+    def withholds_value(self) -> bool:  # type: ignore[override]
+        return self._value.pickled
+
+    def replay(self, call: Call) -> Error | None:
+        holder = [self._value.value]
+        try:
+            unseal(holder, lambda _: f"{call.method} was executed, but its result")
+        except EncodeError as error:
+            return error
+        self._value.value, self._value.pickled = holder[0], False
+        return None
+
+
+def standing_orders(config: ClientConfig) -> Levels | None:
+    """What the workers of a client must know: which log records are wanted."""
+    return Levels() if config.logs else None
+
+
+def _warn(call: Call, pid: int, dropped: int, size: int) -> None:
+    text = "%s in worker %d logged too much: %d records with about %d bytes were left out"
+    log.warning(text, call.method, pid, dropped, size)
 
 
 def _weight(value: object, nesting: int = 8) -> int:

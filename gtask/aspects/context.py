@@ -9,9 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Finder", "name", "reset", "values"]
+from gtask.aspects.aspect import CallerAspect, Companion
+
+if TYPE_CHECKING:
+    from gtask.client.calls import Call
+
+__all__ = ["ContextVariables", "Finder", "Named", "name", "reset", "values"]
 
 Named = tuple[tuple[str, ContextVar[Any]], ...]
 Tokens = list[tuple[ContextVar[Any], Token[Any]]]
@@ -49,6 +54,22 @@ def values(named: Named) -> dict[str, Any]:
 
 
 _UNSET = object()
+
+
+class ContextVariables(CallerAspect):
+    """The values of context variables travel with each call.
+
+    Args:
+        named: the variables, by the names by which they travel.
+    """
+
+    key = "context"
+
+    def __init__(self, named: Named) -> None:
+        self._named = named
+
+    def begin(self, call: Call) -> tuple[Any, Companion | None] | None:
+        return values(self._named) or None, None
 
 
 class Finder:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gtask.aspects.aspect import CallerAspect, Companion
 
 try:
     from opentelemetry import context as otel_context
@@ -21,7 +23,11 @@ try:
 except ImportError:
     INSTALLED = False
 
-__all__ = ["ClientSpan", "ServerSpan", "flush", "is_wanted", "serve_call", "start_call"]
+if TYPE_CHECKING:
+    from gtask.client.calls import Call
+    from gtask.client.outcomes import Outcome
+
+__all__ = ["INSTALLED", "ClientSpan", "ClientTracing", "ServerSpan", "flush", "is_wanted", "serve_call", "start_call"]
 
 log = logging.getLogger("gtask.tracing")
 
@@ -62,16 +68,38 @@ class _Span:
             log.exception("a span could not be ended")
 
 
-class ClientSpan(_Span):
+class ClientSpan(_Span, Companion):
     """The span of a call at its caller.
 
     Attributes:
-        headers: what the worker must know to go on with the trace.
+        headers: the values by which the worker joins the trace.
     """
 
     def __init__(self, span: Any, headers: dict[str, str]) -> None:
         super().__init__(span)
         self.headers = headers
+
+    def ended(self, call: Call, outcome: Outcome | None, error: BaseException | None) -> None:
+        self.end(error)
+
+
+class ClientTracing(CallerAspect):
+    """Each call is a span, a child of the current one.
+
+    Args:
+        peer: tells where the server is.
+    """
+
+    key = "headers"
+
+    def __init__(self, peer: Callable[[], str]) -> None:
+        self._peer = peer
+
+    def begin(self, call: Call) -> tuple[Any, Companion | None] | None:
+        if not is_wanted():
+            return None
+        span = start_call(call.method, self._peer())
+        return None if span is None else (span.headers or None, span)
 
 
 class ServerSpan(_Span):

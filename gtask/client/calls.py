@@ -1,32 +1,32 @@
-"""A call on the client's side: one request, and whoever waits for its outcome.
+"""A call on the client's side: one request, and the greenlet or the result that gets its outcome.
 
-Some wait in it (:class:`BlockingCall`), others hold a :class:`Result` of it.
+A greenlet waits in a :class:`BlockingCall`. ``submit`` makes a :class:`gtask.client.submitted.SubmittedCall`, whose
+outcome goes into a :class:`Result`.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import gevent
+from gevent import getcurrent
 from gevent.event import AsyncResult
-from gevent.hub import Waiter
 
-from gtask.aspects.caller import CallReport
 from gtask.errors import Error
-from gtask.wire.messages import Failure, Skipped, Value
-from gtask.wire.values.agreement import ConditionalFrame
-
-__all__ = ["BlockingCall", "Call", "Outcome", "Result"]
-
-Outcome = Value | Failure | Skipped | Error
-"""How a call ended: with the worker's reply, or with the error that ended its connection."""
-
 
 if TYPE_CHECKING:
+    from gtask.aspects.aspect import CallerAspect, Companion
+    from gtask.client.outcomes import Outcome
+    from gtask.wire.messages import Message
+    from gtask.wire.values.agreement import ConditionalFrame
+
     _AsyncResult = AsyncResult[Any]
 else:
     _AsyncResult = AsyncResult  # generic for type checkers only
+
+__all__ = ["BlockingCall", "Call", "Result"]
 
 
 class Result(_AsyncResult):
@@ -53,34 +53,36 @@ class Result(_AsyncResult):
 
 
 class Call:
-    """One request, and whoever waits for its outcome: see :class:`BlockingCall` and what ``submit`` makes.
+    """One request.
 
     Args:
         method: its name, for messages.
-        frame: the encoded request.
         timeout: seconds that it may take from when it is at the head of its queue; None for no limit.
 
     Attributes:
-        story: what comes with its outcome, if anything does.
+        frame: the encoded request.
+        deadline: when its time is over; 0 while it is not at the head of its queue.
+        sent_at: when it was sent.
+        companions: what follows it beside its value, by their aspects; None for a plain call.
     """
 
-    __slots__ = ("deadline", "frame", "method", "sent_at", "story", "timeout")
+    __slots__ = ("companions", "deadline", "frame", "method", "sent_at", "timeout")
 
-    def __init__(self, method: str, frame: bytes | ConditionalFrame, timeout: float | None) -> None:
+    def __init__(self, method: str, timeout: float | None) -> None:
         self.method = method
-        self.frame = frame
         self.timeout = timeout
-        self.deadline = 0.0  # not at the head yet
+        self.deadline = 0.0
+        self.companions: dict[CallerAspect, Companion] | None = None
+        self.frame: bytes | ConditionalFrame = b""
         self.sent_at = 0.0
-        self.story: CallReport | None = None
 
     def deliver(self, outcome: Outcome) -> None:
-        """Take the outcome; called once, in the hub."""
+        """Take the outcome; called in the hub, once unless an interruption has struck there."""
         raise NotImplementedError
 
     @property
-    def greenlet(self) -> Any:
-        """The greenlet that is blocked in it, if one is."""
+    def waiting(self) -> Any:
+        """The greenlet that is blocked in it; None if none is."""
         return None
 
     def post(self, outcome: Outcome) -> None:
@@ -93,22 +95,82 @@ class Call:
             self.deadline = math.inf if self.timeout is None else now + self.timeout
         return self.deadline
 
+    # --- companions ------------------------------------------------------------------------------------
+
+    def hear(self, aspects: tuple[CallerAspect, ...], message: Message, pid: int) -> None:
+        """Something has come that is not simply the outcome: for the companions, or for one that there is from now on.
+
+        Args:
+            aspects: the client's.
+            message: what has come.
+            pid: the worker's process id.
+        """
+        companions = self.companions = self.companions or {}
+        for aspect in aspects:
+            if aspect not in companions:
+                companion = aspect.hear(self, message)
+                if companion is not None:
+                    companions[aspect] = companion
+        for companion in companions.values():
+            companion.heard(message, pid)
+
+    def end(self, outcome: Outcome | None, error: BaseException | None) -> None:
+        """Let the companions know that the call has ended. Never blocks."""
+        for companion in (self.companions or {}).values():
+            companion.ended(self, outcome, error)
+
+    @property
+    def needs_replay(self) -> bool:
+        """Whether a companion has something to do that needs a greenlet."""
+        return self.companions is not None and any(one.needs_replay for one in self.companions.values())
+
+    @property
+    def withholds_value(self) -> bool:
+        """Whether the value cannot be handed over, because its replay has not run to its end."""
+        return self.companions is not None and any(one.withholds_value for one in self.companions.values())
+
+    def replay(self) -> Error | None:
+        """Have the companions do what needs a greenlet.
+
+        Returns:
+            the error that takes the place of the value, if there is one.
+        """
+        found: Error | None = None
+        for companion in (self.companions or {}).values():
+            if companion.needs_replay:
+                found = companion.replay(self) or found
+        return found
+
 
 class BlockingCall(Call):
     """A call whose greenlet waits."""
 
-    __slots__ = ("_waiter", "deliver")
+    __slots__ = ("_greenlet",)
 
-    def __init__(self, method: str, frame: bytes | ConditionalFrame, timeout: float | None) -> None:
-        Call.__init__(self, method, frame, timeout)
-        self._waiter: Waiter[Outcome] = Waiter()
-        self.deliver = self._waiter.switch  # type: ignore[assignment]  # saves a frame in the hot path
+    def __init__(self, method: str, timeout: float | None) -> None:
+        self.method = method
+        self.timeout = timeout
+        self.deadline = 0.0
+        self.companions = None
+        self._greenlet: Any = None
 
     @property
-    def greenlet(self) -> Any:
-        return self._waiter.greenlet
+    def waiting(self) -> Any:
+        return self._greenlet
 
-    def wait(self) -> Outcome:
+    def wait(self, hub: Any) -> Outcome:
         """Block this greenlet until the outcome is there."""
-        outcome: Outcome = self._waiter.get()
+        self._greenlet = getcurrent()
+        try:
+            outcome: Outcome = hub.switch()
+        finally:
+            self._greenlet = None
         return outcome
+
+    def deliver(self, outcome: Outcome) -> None:
+        greenlet = self._greenlet
+        if greenlet is not None:  # or it was interrupted, and hears of its call no more
+            try:
+                greenlet.switch(outcome)
+            except BaseException:  # the greenlet has died of it: the hub reports that, and the connection goes on
+                gevent.get_hub().handle_error(greenlet, *sys.exc_info())

@@ -6,10 +6,13 @@ to the Checkout, so that dropping it releases the worker.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gtask.client.calls import Result
-from gtask.client.lease import Lease, Lender
+from gtask.client.lease import Lease
+
+if TYPE_CHECKING:
+    from gtask.client.pool.pool import Pool
 
 __all__ = ["Checkout", "Method", "lease_of"]
 
@@ -17,11 +20,10 @@ __all__ = ["Checkout", "Method", "lease_of"]
 class Method:
     """A method of the worker's interface, by name: call it, or ``submit`` it."""
 
-    __slots__ = ("_checkout", "_lease", "_name")
+    __slots__ = ("_checkout", "_name")
 
-    def __init__(self, checkout: Checkout, lease: Lease, name: str) -> None:
+    def __init__(self, checkout: Checkout, name: str) -> None:
         self._checkout = checkout  # a strong reference: client.checkout().hash("x") is used like this
-        self._lease = lease
         self._name = name
 
     def __repr__(self) -> str:
@@ -29,7 +31,7 @@ class Method:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call it and block this greenlet until its value is there; see :meth:`Checkout.call`."""
-        return self._lease.call(self._name, (self._name, *args), kwargs)
+        return self._checkout._lease.call(self._name, (self._name, *args), kwargs)
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Result:
         """Send the call behind those already made on this checkout, without waiting.
@@ -42,7 +44,7 @@ class Method:
             Overloaded: too many calls are queued on this checkout.
             Error: the sticky error of this checkout.
         """
-        return self._lease.submit(self._name, (self._name, *args), kwargs)
+        return self._checkout._lease.submit(self._name, (self._name, *args), kwargs)
 
 
 class Checkout:
@@ -54,7 +56,7 @@ class Checkout:
 
     __slots__ = ("__weakref__", "_client", "_lease", "_lender")
 
-    def __init__(self, lender: Lender, lease: Lease, client: object) -> None:
+    def __init__(self, lender: Pool, lease: Lease, client: object) -> None:
         self._lender = lender
         self._client: object = client  # kept alive until the end: dropping it closes the pool
         self._lease = lease
@@ -66,7 +68,7 @@ class Checkout:
         if name[:1] == "_":
             # Copying, pickling and the like ask for such names; no interface offers one.
             raise AttributeError(name)
-        return Method(self, self._lease, name)
+        return Method(self, name)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the worker with just these arguments, for an interface that is a function; else as :meth:`call`."""

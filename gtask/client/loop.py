@@ -118,7 +118,7 @@ class Loop:
     """The hub of this thread."""
 
     def __init__(self) -> None:
-        self._hub = gevent.get_hub()
+        self.hub = self._hub = gevent.get_hub()
         self.thread = thread_ident()
 
     clock = staticmethod(monotonic)

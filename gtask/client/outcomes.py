@@ -1,19 +1,83 @@
-"""What a caller is told when its worker died or its time is over. Pure: from the facts to the error."""
+"""How a call ends: its outcome, and the error that its caller gets for it. Pure: from the facts to the error."""
 
 from __future__ import annotations
 
-from gtask.errors import CallTimeout, WorkerDied
-from gtask.wire.exceptions import failure
-from gtask.wire.messages import Failure, LastWords
+from collections.abc import Collection
+from types import ModuleType, TracebackType
 
-__all__ = ["died", "is_interrupted", "overdue"]
+from gtask.errors import CallDropped, CallTimeout, EncodeError, Error, Overloaded, WorkerDied
+from gtask.wire.exceptions import failure
+from gtask.wire.messages import Failure, LastWords, Skipped, Value
+
+__all__ = [
+    "Outcome",
+    "copy_to_raise",
+    "died",
+    "dropped",
+    "is_interrupted",
+    "not_sent",
+    "overdue",
+    "overloaded",
+    "raised",
+]
+
+Outcome = Value | Failure | Skipped | Error
+"""How a call ended: with the worker's reply, or with the error that ended its connection."""
+
+
+def raised(reply: Failure, method: str, worker: str, raises: Collection[type | ModuleType] | None) -> Error:
+    """The worker's code raised.
+
+    Args:
+        reply: the worker's.
+        method: the call.
+        worker: which worker it was.
+        raises: the classes that may be raised here, and modules of such; None for all that this process has imported.
+    """
+    return failure.rebuild(reply.exc, reply.text, raises=raises, note=f"{method} raised this in {worker}")
+
+
+def dropped(method: str, for_client: str) -> CallDropped:
+    """An earlier call of the same queue raised."""
+    return CallDropped(f"{method}{for_client} did not run: an earlier call queued on this checkout raised")
+
+
+def not_sent(method: str, for_client: str, why: str) -> EncodeError:
+    """The call cannot travel."""
+    return EncodeError(f"{method}{for_client} was not sent: {why}")
+
+
+def overloaded(method: str, for_client: str, waiting: int) -> Overloaded:
+    """As many calls are queued on the checkout as max_queue allows."""
+    return Overloaded(
+        f"{method}{for_client} was not sent: {waiting} calls are queued on this checkout already "
+        "(max_queue). Wait for some of their results before you submit more"
+    )
+
+
+def copy_to_raise(error: Error, traceback: TracebackType | None) -> Error:
+    """A copy of a checkout's sticky error, to be raised.
+
+    A raised error keeps the frames that it passes, and all that their variables hold. As long as the lease kept that
+    error none of that could be freed.
+
+    Args:
+        error: the error that is kept.
+        traceback: the traceback that it had when the checkout ended.
+    """
+    copy = type(error).__new__(type(error), *error.args)
+    copy.args = error.args
+    vars(copy).update(vars(error))
+    copy.__cause__, copy.__context__ = error.__cause__, error.__context__
+    copy.__suppress_context__ = error.__suppress_context__
+    return copy.with_traceback(traceback or error.__traceback__)
 
 
 def died(
     label: str,
     pid: int,
     how: str,
-    rip: LastWords | None,
+    words: LastWords | None,
     *,
     method: str | None,
     elapsed: float | None,
@@ -25,31 +89,31 @@ def died(
         label: which worker it was.
         pid: its process id, 0 if it is not known.
         how: how the connection ended, if nobody says more of it.
-        rip: its last words, if there are any.
+        words: its last words, if there are any.
         method: the call that ran, if one did, and ``elapsed``, seconds since it was sent.
         midway: whether part of the reply had come.
     """
-    text = f"{label} {how if rip is None else _ended(rip)}"
+    text = f"{label} {how if words is None else _ended(words)}"
     if method is not None and elapsed is not None:
         text += f" {elapsed:.3g} s after {method} was called"
         if midway:
             text += ", half way through its reply"
-    if rip is not None:
-        text += f"; it had used {rip.maxrss / 1024:.0f} MiB of memory at the most"
+    if words is not None:
+        text += f"; it had used {words.maxrss / 1024:.0f} MiB of memory at the most"
     if method is not None:
         text += "; whether the call was executed is not known"
     error = WorkerDied(
         text,
         pid=pid or None,
-        exitcode=rip.exitcode if rip else None,
-        signal=rip.signal if rip else "",
+        exitcode=words.exitcode if words else None,
+        signal=words.signal if words else "",
         method=method,
         elapsed=elapsed,
-        maxrss=rip.maxrss if rip else None,
-        stacks=rip.stacks if rip else "",
+        maxrss=words.maxrss if words else None,
+        stacks=words.stacks if words else "",
     )
-    if rip is not None and rip.stacks:
-        error.add_note(f"Where the worker was:\n{rip.stacks}")
+    if words is not None and words.stacks:
+        error.add_note(f"Where the worker was:\n{words.stacks}")
     return error
 
 
@@ -60,7 +124,7 @@ def overdue(
     elapsed: float,
     timeout: float | None,
     reply: Failure | None,
-    rip: LastWords | None,
+    words: LastWords | None,
 ) -> CallTimeout:
     """The time of a call is over.
 
@@ -69,15 +133,15 @@ def overdue(
         method: the call, and ``elapsed``, seconds since it was sent.
         timeout: the client's, if that has passed; None if the server has ended the call.
         reply: what the interrupted worker said; its traceback becomes the error's.
-        rip: or what its master said.
+        words: or what its master said.
     """
     if timeout is not None:
         limit = f"took longer than {timeout:g} s"
         advice = "if it may take so long, raise the client's timeout"
     else:
         why = (
-            f", because {rip.why}"
-            if rip is not None and rip.why
+            f", because {words.why}"
+            if words is not None and words.why
             else " (it stopped, or hung_worker_timeout had passed)"
         )
         limit = f"was ended by the server after {elapsed:.3g} s{why}"
@@ -87,12 +151,12 @@ def overdue(
         pid=pid or None,
         method=method,
         elapsed=elapsed,
-        stacks=rip.stacks if rip else "",
+        stacks=words.stacks if words else "",
     )
     if reply is not None:
         error.__traceback__ = failure.rebuild(reply.exc, reply.text).__traceback__
-    if rip is not None and rip.stacks:
-        error.add_note(f"Where the worker was:\n{rip.stacks}")
+    if words is not None and words.stacks:
+        error.add_note(f"Where the worker was:\n{words.stacks}")
     return error
 
 
@@ -101,5 +165,5 @@ def is_interrupted(er: Failure) -> bool:
     return er.exc is not None and er.exc.get("type") == "Interrupted" and er.exc.get("module") == "gtask.errors"
 
 
-def _ended(rip: LastWords) -> str:
-    return f"was ended by {rip.signal}" if rip.signal else f"exited with status {rip.exitcode}"
+def _ended(words: LastWords) -> str:
+    return f"was ended by {words.signal}" if words.signal else f"exited with status {words.exitcode}"

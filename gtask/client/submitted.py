@@ -1,48 +1,38 @@
-"""A call that was submitted: its outcome goes into a Result, as soon as what it has logged has been replayed.
+"""A call that was submitted: its outcome goes into a Result, as soon as its companions have been replayed.
 
-Handlers may block, so what has been logged is replayed in a greenlet, for all calls of a lease in their order. There,
-too, is loaded what has come pickled.
+A replay may block, since log handlers may. So it runs in a greenlet, for all calls of a lease in their order.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from functools import partial
-from types import ModuleType
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from gtask.client.calls import Call, Outcome, Result
-from gtask.errors import EncodeError, Error
+from gtask.client.calls import Call, Result
+from gtask.errors import EncodeError
 from gtask.wire.messages import Value
-from gtask.wire.values.agreement import ConditionalFrame
 
-__all__ = ["Replay", "SubmittedCall"]
+if TYPE_CHECKING:
+    from gtask.client.lease import Lease
+    from gtask.client.outcomes import Outcome
 
-Replay = tuple[Context, Callable[[], None], Callable[[], None]]
-"""Where to run it, the replay of log records, and what is to follow it in any case."""
-
-
-class Lease(Protocol):
-    """The lease on which it was made, as far as the call must know it."""
-
-    replays: deque[Replay] | None
-
-    @property
-    def raises(self) -> Collection[type | ModuleType] | None: ...
-    def conclude(self, call: Call, outcome: Outcome, /) -> Error | None: ...
-    def unseal(self, method: str, ok: Value, /) -> EncodeError | None: ...
-    def spawn(self, function: Callable[[], object], /) -> None: ...
+__all__ = ["SubmittedCall"]
 
 
 class SubmittedCall(Call):
-    """A call whose outcome goes into a Result."""
+    """A call whose outcome goes into a Result.
 
-    __slots__ = ("_context", "_is_delivered", "_lease", "result")
+    Args:
+        method, timeout: as for :class:`gtask.client.calls.Call`.
+        lease: the lease on which it was made.
+    """
 
-    def __init__(self, method: str, frame: bytes | ConditionalFrame, timeout: float | None, lease: Lease) -> None:
-        Call.__init__(self, method, frame, timeout)
+    __slots__ = ("_context", "_error", "_is_delivered", "_lease", "_outcome", "result")
+
+    def __init__(self, method: str, timeout: float | None, lease: Lease) -> None:
+        Call.__init__(self, method, timeout)
         self._lease = lease
         self._context = copy_context()
         self._is_delivered = False
@@ -51,56 +41,50 @@ class SubmittedCall(Call):
     def deliver(self, outcome: Outcome) -> None:
         if self._is_delivered or self.result.ready():
             return  # an interruption came just after it had been delivered
-        if type(outcome) is Value and self.story is None and self._lease.replays is None and not outcome.pickled:
+        lease = self._lease
+        if type(outcome) is Value and self.companions is None and lease.replays is None:
             self.result.set(outcome.value)
-        else:
-            self._conclude(outcome)
-
-    def _conclude(self, outcome: Outcome) -> None:
-        story, lease = self.story, self._lease
-        error = lease.conclude(self, outcome)
-        is_pickled = isinstance(outcome, Value) and outcome.pickled
-
-        def finish() -> None:
-            if error is not None:
-                self.result.fail(error)
-                return
-            assert isinstance(outcome, Value)
-            if outcome.pickled:
-                self.result.fail(EncodeError(f"{self.method} was executed, but loading its result was interrupted"))
-            else:
-                self.result.set(outcome.value)
-
-        def replay() -> None:
-            nonlocal error
-            if story is not None:
-                story.replay(self.method, lease.raises)
-            if isinstance(outcome, Value):
-                error = lease.unseal(self.method, outcome)
-
+            return
+        self._outcome = outcome
+        self._error = lease.conclude(self, outcome)
         if lease.replays is not None:
-            lease.replays.append((self._context, replay, finish))
-        elif is_pickled or (story is not None and story.has_records):
-            replays = deque([(self._context, replay, finish)])
+            lease.replays.append(self)
+        elif self.needs_replay:
+            replays = deque([self])
             lease.spawn(partial(_replay_all, lease))
             lease.replays = replays  # last: whatever strikes before, the outcome is delivered again
         else:
-            finish()
+            self.finish()
             return
         self._is_delivered = True
+
+    def replay_in_context(self) -> None:
+        """Have the companions replay in the context in which the call was made."""
+        self._error = self._context.run(self.replay) or self._error
+
+    def finish(self) -> None:
+        """Set the result, also if the replay was cut short."""
+        error, outcome = self._error, self._outcome
+        if error is None and self.withholds_value:
+            error = EncodeError(f"{self.method} was executed, but loading its result was interrupted")
+        if error is not None:
+            self.result.fail(error)
+        else:
+            assert isinstance(outcome, Value)
+            self.result.set(outcome.value)
 
 
 def _replay_all(lease: Lease) -> None:
     replays = lease.replays or deque()
     try:
         while replays:
-            context, replay, then = replays[0]
+            call = replays[0]
             try:
-                context.run(replay)
+                call.replay_in_context()
             finally:
                 replays.popleft()
-                then()
+                call.finish()
     finally:
         lease.replays = None
-        for _, _, then in replays:  # a handler has ended this greenlet
-            then()
+        for call in replays:  # a handler has ended this greenlet
+            call.finish()

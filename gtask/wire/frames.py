@@ -213,7 +213,7 @@ class Encoder:
                     head = REQUEST.pack(size, items[0] + 2, REQUEST_WORD, epoch)
                 frame = head + items[1:]
         if frame is None:
-            values = args if meta is None else (*args, meta.context)
+            values = args if meta is None else (*args, meta.context, meta.others)
             frame = self._frame(plain_request(args, kwargs, epoch, meta), values, kwargs)
         if self._needs:
             conditional = ConditionalFrame(frame, dict(self._needs))

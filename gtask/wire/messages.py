@@ -92,8 +92,17 @@ class RequestMeta:
     """Of the request to which the call belongs, such as ``traceparent``."""
     context: dict[str, Any] = field(default_factory=dict)
     """The values of context variables, by ``module:name``."""
+    others: dict[str, Any] = field(default_factory=dict)
+    """The values of further aspects, by their keys."""
     pickled: bool = False
     """Whether parts of the call have come pickled, and are to be loaded before it runs."""
+
+    def put(self, key: str, value: Any) -> None:
+        """Set the value of an aspect."""
+        if key in _OF_ASPECTS:
+            setattr(self, key, value)
+        else:
+            self.others[key] = value
 
 
 @dataclass(slots=True)
@@ -316,6 +325,7 @@ def _request_fields(kwargs: dict[str, Any], epoch: int, meta: RequestMeta) -> Fi
     ):
         if value:
             fields[key] = value
+    fields.update(meta.others)
     if meta.has_timeout:
         fields["t"] = meta.timeout
     return fields
@@ -333,10 +343,12 @@ def _read_do(plain: Plain, fields: Fields) -> Request:
         kwargs = {}
     elif type(kwargs) is not dict or not all(type(key) is str for key in kwargs):
         raise ProtocolError("'kw' in the meta of a call is a map with strings for its keys")
-    return Request(args, kwargs, epoch, None if _EXTRA.isdisjoint(fields) else _read_request_meta(fields))
+    return Request(args, kwargs, epoch, _read_request_meta(fields) if fields.keys() - _OF_ALL else None)
 
 
-_EXTRA = frozenset({"t", "ld", "headers", "context"})
+_OF_ALL = frozenset({"kw", "q"})
+_OF_ASPECTS = frozenset({"ld", "headers", "context"})
+_KNOWN = _OF_ALL | _OF_ASPECTS | {"t"}
 
 
 def _read_request_meta(fields: Fields) -> RequestMeta:
@@ -346,6 +358,7 @@ def _read_request_meta(fields: Fields) -> RequestMeta:
         _typed(fields, "ld", bool, False),
         _map_of(fields, "headers", str),
         _map_of(fields, "context", object),
+        {key: value for key, value in fields.items() if key not in _KNOWN},
     )
 
 

@@ -19,7 +19,7 @@ class Pool:
         self.counters = Counters()
         self.thread = thread_ident()
 
-    def encode(self, args, kwargs, epoch, extras):
+    def encode(self, args, kwargs, epoch, meta):
         return b""
 
     def rejoin(self, lease):
@@ -31,8 +31,14 @@ class Pool:
     def enter(self, lease):
         raise AssertionError("there is no with block")
 
-    def never(self, lease):
+    def deadlock_of(self, lease):
         raise AssertionError("nobody blocks")
+
+    def start_clock(self, lease, deadline):
+        raise AssertionError("there is no time-out")
+
+    def stop_clock(self, lease):
+        pass
 
     def wrong_thread(self):
         raise AssertionError("there is one thread")
@@ -48,6 +54,9 @@ class Dying:
         self.sent, self.at, self.end = [], at, end
 
     pending = 1
+
+    def refusal(self, frame):
+        return ""
 
     def lend(self):
         pass

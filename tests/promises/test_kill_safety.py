@@ -140,7 +140,7 @@ def run(scenario, client, how, number, strike):
 def check(client):
     """All workers can be had at once, each answers its own caller, and the books are right."""
     gc.collect()
-    checkouts = [client.checkout() for _ in range(MAX_WORKERS)]
+    checkouts = [client.checkout(timeout=60) for _ in range(MAX_WORKERS)]
     for checkout in checkouts:
         token = next(tokens)
         assert checkout.echo(token) == [token, ""]
@@ -294,7 +294,7 @@ def test_struck_at_every_line(client, scenario, strike):
 @pytest.mark.parametrize("client", ["json"], indirect=True)
 def test_json_struck_at_every_line(client):
     """With JSON the calls of a queue wait in the client, and are dropped there: the same, for what does that."""
-    how = functools.partial(at_line, within=("gtask.client.dialects.json", "gtask.client.calls", "gtask.client.lease"))
+    how = functools.partial(at_line, within=("gtask.client.connection", "gtask.client.calls", "gtask.client.lease"))
     for number in itertools.count(1):
         struck = run(queue, client, how, number, KeyboardInterrupt)
         check(client)

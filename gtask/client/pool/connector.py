@@ -9,7 +9,7 @@ import errno
 import math
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import gevent.monkey
@@ -17,22 +17,22 @@ from gevent import socket as gevent_socket
 
 from gtask import address as addresses
 from gtask.address import Address, TcpAddress, UnixAddress
-from gtask.aspects.logs.levels import Levels
+from gtask.aspects.caller import caller_aspects, standing_orders
 from gtask.client.config import ClientConfig
-from gtask.client.connection import Connection, Owner
-from gtask.client.dialects.json import JsonConnection
+from gtask.client.connection import Connection
+from gtask.client.dialects.gtask import gtask_dialect
+from gtask.client.dialects.json import json_dialect
 from gtask.client.pool.slots import PoolSlot
 from gtask.errors import ClientClosed, Error
 from gtask.spawn import SpawnedServer
-from gtask.wire.frames import Encoder
-from gtask.wire.json.text import Encoder as JsonEncoder
-from gtask.wire.messages import Greeting, RequestMeta
-from gtask.wire.values.agreement import ConditionalFrame, hoped_for
 
-__all__ = ["Connector", "Encode"]
+if TYPE_CHECKING:
+    from gtask.client.pool.pool import Pool
 
-Encode = Callable[[tuple[Any, ...], dict[str, Any], int, RequestMeta | None], bytes | ConditionalFrame]
-"""Makes the frame of a call; raises EncodeError."""
+__all__ = ["Connector"]
+
+DIALECTS = {"msgpack": gtask_dialect, "json": json_dialect}
+"""The dialect of each codec."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for a TCP connection to be made. Waiters have their own time-outs; this ends the attempt."""
@@ -42,22 +42,6 @@ SERVER_END = 10.0
 
 SERVER_LOOK = 0.005
 """Seconds between looks whether it has ended."""
-
-
-class Applicant(Owner, Protocol):
-    """Who wants connections, and hears how the attempts ended."""
-
-    def reached(self) -> None:
-        """The server is there, though the worker is not yet ready."""
-
-    def arrived(self, slot: PoolSlot, connection: Connection) -> None:
-        """The worker has greeted."""
-
-    def failed(self, slot: PoolSlot, reason: str, unreachable: bool) -> None:
-        """There is no worker; perhaps no server either."""
-
-    def setup_failed(self, slot: PoolSlot, hi: Greeting) -> None:
-        """There is a worker, whose setup has raised."""
 
 
 class Connector:
@@ -83,12 +67,10 @@ class Connector:
         self._config = config
         self._spawn = spawn
         self._server: SpawnedServer | None = None
-        is_json = config.codec == "json"
-        self._connection = JsonConnection if is_json else Connection
-        limit = config.limit_message
-        self._encoder = JsonEncoder(limit) if is_json else Encoder(limit, hoped_for(config.pickle))
-        self.encode: Encode = self._encoder.encode_request
-        self._levels = Levels() if config.logs else None
+        self._dialect = DIALECTS[config.codec](config)
+        self.encode = self._dialect.encode_request
+        self.aspects = caller_aspects(config, lambda: str(self.address))
+        self._orders = standing_orders(config)
         self._attempts: dict[PoolSlot, Any] = {}
         self._ending: SpawnedServer | None = None
 
@@ -98,7 +80,7 @@ class Connector:
             self._server = self._spawn()
             self.address = self._server.address
 
-    def start(self, slot: PoolSlot, pool: Applicant) -> None:
+    def start(self, slot: PoolSlot, pool: Pool) -> None:
         """Begin an attempt for this slot. Never blocks; the pool is told how it ended."""
 
         def ended(_: object) -> None:
@@ -164,22 +146,12 @@ class Connector:
             connection.abandon(error)
         self.connections = set()
 
-    def _attempt(self, slot: PoolSlot, pool: Applicant) -> None:
+    def _attempt(self, slot: PoolSlot, pool: Pool) -> None:
         assert self.address is not None
         config, connection = self._config, None
         try:
             sock = connect(self.address, CONNECT_TIMEOUT)
-            connection = self._connection(
-                sock,
-                self.address,
-                pool,
-                self._encoder,
-                config.limit_message,
-                config.name,
-                config.timeout,
-                self._levels,
-                config.pickle,
-            )
+            connection = Connection(sock, self.address, pool, self._dialect, config.name, self.aspects, self._orders)
             connection.slot = slot
             slot.worker = connection
             self.connections.add(connection)
@@ -210,7 +182,7 @@ class Connector:
         connection.close(ClientClosed(why))
         self.connections.discard(connection)
 
-    def _failed(self, slot: PoolSlot, pool: Applicant, reason: str, unreachable: bool = False) -> None:
+    def _failed(self, slot: PoolSlot, pool: Pool, reason: str, unreachable: bool = False) -> None:
         if self._attempts.pop(slot, None) is not None:  # or it was stopped, and nobody wants to know
             obituary = self._server.obituary() if self._server is not None else ""
             pool.failed(slot, obituary or reason, unreachable and not obituary)

@@ -14,10 +14,9 @@ import sys
 import traceback
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from gtask import address as addresses
-from gtask.aspects.caller import RequestLog
+from gtask.aspects.caller import DeferredLogs, RequestLog, that_begin
 from gtask.client.calls import Call
 from gtask.client.checkout import Checkout
 from gtask.client.config import ClientConfig
@@ -56,8 +55,10 @@ from gtask.errors import (
 )
 from gtask.stats import ClientStats
 from gtask.wire.exceptions import failure
-from gtask.wire.messages import Greeting, RequestMeta
-from gtask.wire.values.agreement import ConditionalFrame
+from gtask.wire.messages import Greeting
+
+if TYPE_CHECKING:
+    from gtask.client.pool.connector import Connector
 
 __all__ = ["Pool"]
 
@@ -65,29 +66,6 @@ log = logging.getLogger("gtask.client")
 
 SWEEP = 0.1
 """Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""
-
-
-class Connector(Protocol):
-    """Where connections come from: see :class:`gtask.client.pool.connector.Connector`. A test gives another."""
-
-    @property
-    def address(self) -> addresses.Address | None: ...
-    @property
-    def connections(self) -> set[Connection]: ...
-    @property
-    def attempts(self) -> int: ...
-    @property
-    def encode(
-        self,
-    ) -> Callable[[tuple[Any, ...], dict[str, Any], int, RequestMeta | None], bytes | ConditionalFrame]: ...
-    def prepare(self) -> None: ...
-    def start(self, slot: PoolSlot, pool: Pool, /) -> None: ...
-    def is_trying(self, slot: PoolSlot) -> bool: ...
-    def forget(self, connection: Connection) -> None: ...
-    def stop(self) -> None: ...
-    def stop_server(self, then: Callable[[], object], /) -> None: ...
-    def abandon(self, error: ClientClosed, /) -> None: ...
-    def thread_ended(self, error: ClientClosed, /) -> None: ...
 
 
 class Pool:
@@ -109,6 +87,8 @@ class Pool:
     ) -> None:
         self.terms = config
         self.encode = connector.encode
+        self._aspects = that_begin(connector.aspects)
+        self._clocks: dict[Lease, Callable[[], None]] = {}
         self._connector = connector
         self._make_loop = make_loop
         self._on_reconnect_failed = on_reconnect_failed
@@ -172,11 +152,16 @@ class Pool:
             subject = f"the client is not open: {there} of min_workers={ledger.min_workers} workers came"
             raise refusals.overdue(subject, self._where, timeout, self._reason(None))
 
+    @property
+    def hub(self) -> Any:
+        """The hub of its thread."""
+        return self._loop.hub
+
     def checkout(self, timeout: float | None, client: object, log: RequestLog | None = None) -> Checkout:
         """Take a place in line for this client, which lives as long as the checkout."""
         if self._loop is None or self._ledger.closed or thread_ident() != self.thread:
             self._enter()
-        lease = Lease(self, timeout, log)
+        lease = Lease(self, timeout, self._aspects if log is None else (*self._aspects, DeferredLogs(log)))
         checkout = Checkout(self, lease, client)
         if self.terms.leak_after is not None:
             lease.made_at = _callers_stack()
@@ -297,9 +282,13 @@ class Pool:
         else:
             self._carry_out(self._ledger.settling(slot, self._loop.clock()))
 
-    def set_alarm(self, lease: Lease, seconds: float) -> Callable[[], None]:
-        stop: Callable[[], None] = self._loop.timer(seconds, lease.overdue)
-        return stop
+    def start_clock(self, lease: Lease, deadline: float) -> None:
+        self._clocks[lease] = self._loop.timer(max(0.0, deadline - self._loop.clock()), lease.overdue)
+
+    def stop_clock(self, lease: Lease) -> None:
+        stop = self._clocks.pop(lease, None)
+        if stop is not None:
+            stop()
 
     @property
     def peer(self) -> str:
@@ -319,7 +308,7 @@ class Pool:
         if self._loop is not None:
             lease.entered_by = self._loop.greenlet_ref()
 
-    def never(self, lease: Lease) -> Error | None:
+    def deadlock_of(self, lease: Lease) -> Error | None:
         return self._never(self._loop.greenlet())
 
     def _never(self, greenlet: Any) -> Error | None:

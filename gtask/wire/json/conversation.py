@@ -6,7 +6,7 @@ There is no greeting, no epoch, no answer to the end of a checkout, and no word 
 from __future__ import annotations
 
 from gtask.wire.conversation import CLIENT, WORKER, Conversation
-from gtask.wire.messages import Done, Failure, Message, Request, Value
+from gtask.wire.messages import Done, Failure, Greeting, LogRecords, Message, Request, Value
 
 __all__ = ["SETUP_EXCEPTION", "TABLE", "JsonConversation"]
 
@@ -18,10 +18,12 @@ TABLE: dict[tuple[str, str, type], str] = {
     ("busy", CLIENT, Request): "busy",
     ("busy", WORKER, Value): "idle",
     ("busy", WORKER, Failure): "idle",
+    ("busy", WORKER, LogRecords): "busy",
+    ("busy", WORKER, Greeting): "failed",
     ("idle", CLIENT, Done): "idle",
 }
 """As :data:`gtask.wire.conversation.TABLE`, with the same first rule: a reply leads to ``idle`` only when no other is
-owed."""
+owed. The deferred log of a reply, and the reply of a setup that has raised, are messages of their own here."""
 
 
 class JsonConversation(Conversation):
@@ -39,9 +41,11 @@ class JsonConversation(Conversation):
 
     def worker_says(self, message: Message) -> None:
         following = self._next(WORKER, message)
-        self.owed -= 1
-        if not self.owed:
-            self.state = following
+        if isinstance(message, (Value, Failure)):
+            self.owed -= 1
+            if self.owed:
+                return
+        self.state = following
 
     def must_skip(self, do: Request) -> bool:
         """A JSON peer has no epochs: each of its calls runs."""

@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from gtask.errors import EncodeError, ProtocolError
+from gtask.wire.json.conversation import SETUP_EXCEPTION
 from gtask.wire.messages import (
     DEFAULT_LIMIT,
     Failure,
+    Greeting,
     LastWords,
+    LogRecords,
     Message,
     Request,
     RequestMeta,
@@ -282,6 +285,9 @@ class Decoder:
 class ReplyDecoder(Decoder):
     """Reads what a worker sends, as :class:`gtask.wire.lastwords.ReplyDecoder` does; here nothing follows the replies.
 
+    The deferred log of a reply is a message of its own, before the reply. A reply whose text says that setup has raised
+    is the greeting of a worker that has failed.
+
     Args:
         limit: bytes that a text may have.
     """
@@ -289,6 +295,17 @@ class ReplyDecoder(Decoder):
     __slots__ = ()
 
     withheld = False
+
+    def received(self, count: int) -> list[Message]:
+        messages: list[Message] = []
+        for message in super().received(count):
+            if isinstance(message, Failure) and message.text.startswith(SETUP_EXCEPTION):
+                message = Greeting(text=message.text.removeprefix(SETUP_EXCEPTION))
+            elif isinstance(message, (Value, Failure)) and message.ld is not None:
+                messages.append(LogRecords(ld=message.ld))
+                message.ld = None
+            messages.append(message)
+        return messages
 
     def settle(self) -> list[Message]:
         """Nothing is withheld."""

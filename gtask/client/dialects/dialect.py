@@ -1,0 +1,77 @@
+"""A dialect: the language that a client and a worker speak, as one value that their connection follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gtask.wire.conversation import Conversation
+from gtask.wire.values.agreement import NOTHING, Agreement
+
+if TYPE_CHECKING:
+    from gtask.wire.messages import Greeting, LastWords, Message, RequestMeta
+    from gtask.wire.values.agreement import ConditionalFrame
+
+__all__ = ["Dialect", "EncodeRequest", "Reader"]
+
+EncodeRequest = Callable[[tuple[Any, ...], dict[str, Any], int, "RequestMeta | None"], "bytes | ConditionalFrame"]
+"""Makes the frame of a call from its arguments, its epoch and its ``meta``; raises EncodeError."""
+
+
+class Reader(Protocol):
+    """Reads what a worker sends: the ReplyDecoder of :mod:`gtask.wire.lastwords` or of :mod:`gtask.wire.json.text`.
+
+    Attributes:
+        space: where the next bytes are to be put.
+    """
+
+    space: memoryview
+
+    @property
+    def withheld(self) -> bool:
+        """Whether it waits to see if the stream ends here; then :meth:`settle` is called a moment later."""
+
+    @property
+    def midway(self) -> bool:
+        """Whether part of a message has come."""
+
+    def received(self, count: int, /) -> list[Message]:
+        """The messages that became whole with the next bytes; raises ProtocolError."""
+
+    def settle(self) -> list[Message]:
+        """The messages that were withheld: the stream goes on."""
+
+    def ended(self) -> tuple[list[Message], LastWords | None]:
+        """After the end of the stream: the messages that were withheld, and the last words."""
+
+
+def _nothing(reader: Any, greeting: Greeting) -> Agreement:
+    return NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a client speaks to a worker.
+
+    Attributes:
+        encode_request: makes the frame of a call.
+        encode: makes the frame of any other message; raises EncodeError.
+        make_reader: makes what reads one connection.
+        make_conversation: makes the state of one connection, which has the table of the language.
+        greeting: what the client says first, answered by the worker's greeting; None where nobody greets.
+        agree: notes what both sides have agreed upon, from the reader of the connection and the worker's greeting.
+        at_once: how many requests may be under way at a time. The others wait in the client, and are dropped there when
+            one before them raises.
+        has_last_words: whether something may still be heard of a worker after the client has half-closed.
+    """
+
+    encode_request: EncodeRequest
+    encode: Callable[[Message], bytes]
+    make_reader: Callable[[], Reader]
+    make_conversation: Callable[[], Conversation] = Conversation
+    greeting: Greeting | None = None
+    agree: Callable[[Any, Greeting], Agreement] = _nothing
+    at_once: float = math.inf
+    has_last_words: bool = False
