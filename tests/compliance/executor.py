@@ -1,6 +1,6 @@
 """A program that runs Python's own tests of ``concurrent.futures`` on the executor of a client, all side by side.
 
-``python -m tests.executor_compliance [patched]`` prints one line for each test, with what went wrong if something did;
+``python -m tests.compliance.executor [patched]`` prints one line for each test, with what went wrong if something did;
 ``patched`` says that gevent is to patch the program first. Status 77: this Python comes without its tests.
 """
 
@@ -47,7 +47,7 @@ LEFT_OUT = {
     "test_submit_after_interpreter_shutdown": "starts programs with an executor of Python's own",
     "test_hang_gh83386": "starts programs with an executor of Python's own",
     "test_hang_gh94440": "is about processes of the executor's own, and needs the main thread's alarm",
-    # takes 5 seconds: tests/promises/test_executor.py has the same with less
+    # takes 5 seconds: tests/promises/calls/test_executor.py has the same with less
     "test_map_timeout": "sleeps",
 }
 

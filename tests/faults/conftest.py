@@ -12,13 +12,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 from time import monotonic
 
 import gevent
 import pytest
 
 from gtask import testing
+from tests.support.process import children, is_reaped, state_of
 
 FAULTY = """
     import ctypes, itertools, os, resource, signal, sqlite3, subprocess, sys, time
@@ -235,35 +235,7 @@ def program(tmp_path):
         process.wait()
 
 
-def children(pid):
-    """The living and the dead children of a single-threaded process."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def state_of(pid):
-    """The state of a process: R, S, T for stopped, Z for a zombie; "" if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def is_reaped(pid):
-    return not os.path.exists(f"/proc/{pid}")
-
-
-def is_gone(pid):
-    """For processes whose parent may not be ours: whoever inherits them may take his time to reap them."""
-    return state_of(pid) in ("", "Z")
-
-
-def stop(pid):
-    """SIGSTOP, and wait until it has worked."""
-    os.kill(pid, signal.SIGSTOP)
-    testing.wait_until(lambda: state_of(pid) == "T", what=f"the stop of process {pid}")
-
-
-def kill(pid, server):
+def bury(pid, server):
     """SIGKILL a worker that is idle, and wait until its master has buried it and is idle; the hub does not run."""
     deadline = monotonic() + 5
     while state_of(pid) != "S":

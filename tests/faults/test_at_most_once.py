@@ -13,8 +13,7 @@ import gevent
 import pytest
 
 import gtask
-
-from .conftest import children
+from tests.support.process import children
 
 SOURCE = """
     _log = os.open(os.path.join(DIR, "tokens"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)

@@ -1,6 +1,6 @@
 """Rows 30, 31, 36, 37, 40 and 41 of the table of faults: what befalls the client's side.
 
-Rows 28 and 29, an interruption at every switch and at every line, are in tests/promises/test_kill_safety.py.
+Rows 28 and 29, an interruption at every switch and at every line, are in tests/promises/calls/test_kill_safety.py.
 """
 
 import os
@@ -11,8 +11,9 @@ import gevent
 import pytest
 
 from gtask import testing
+from tests.support.process import children, is_reaped
 
-from .conftest import children, is_reaped, raised_by, ran, steady_hub
+from .conftest import raised_by, ran, steady_hub
 
 
 @pytest.mark.parametrize("order", ["killed first", "released first"])

@@ -16,8 +16,9 @@ import pytest
 
 import gtask
 from gtask import testing
+from tests.support.process import is_gone, is_reaped, state_of
 
-from .conftest import is_gone, is_reaped, line_of, raised_by, ran, state_of, steady_hub
+from .conftest import line_of, raised_by, ran, steady_hub
 
 TIMEOUT = 0.5
 

@@ -13,8 +13,9 @@ import pytest
 
 import gtask
 from gtask import testing
+from tests.support.process import is_gone, is_reaped, state_of
 
-from .conftest import is_gone, is_reaped, line_of, ran, state_of, steady_hub
+from .conftest import line_of, ran, steady_hub
 
 LIMIT = 0.5
 

@@ -12,9 +12,10 @@ import pytest
 
 import gtask
 from gtask import testing
-from tests.gtask_server import SOURCE, children, cpu_time, daemon, is_gone, refused
+from tests.support.daemon import SOURCE, daemon, refused
+from tests.support.process import children, cpu_time, is_gone, stop
 
-from .conftest import raised_by, stop
+from .conftest import raised_by
 
 WAITING = (
     SOURCE

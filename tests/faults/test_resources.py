@@ -24,9 +24,8 @@ import pytest
 from gtask import testing
 from gtask.wire.frames import Encoder
 from gtask.wire.messages import Greeting
-from tests.gtask_server import SOURCE, children, cpu_time, daemon, state_of
-
-from .conftest import stop
+from tests.support.daemon import SOURCE, daemon
+from tests.support.process import children, cpu_time, state_of, stop
 
 IS_ROOT = os.geteuid() == 0
 NOBODY = 65534

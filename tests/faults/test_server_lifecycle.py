@@ -13,8 +13,9 @@ import pytest
 
 import gtask
 from gtask import testing
+from tests.support.process import children, is_gone, stop
 
-from .conftest import children, is_gone, raised_by, ran, steady_hub, stop
+from .conftest import raised_by, ran, steady_hub
 
 
 def test_the_master_is_killed(faulty, connect, tmp_path):

@@ -16,8 +16,9 @@ import pytest
 
 import gtask
 from gtask import testing
+from tests.support.process import children, is_reaped, stop
 
-from .conftest import children, is_reaped, raised_by, ran, steady_hub, stop
+from .conftest import raised_by, ran, steady_hub
 
 DATABASE = """
     _database = None

@@ -15,8 +15,9 @@ import pytest
 
 import gtask
 from gtask import testing
+from tests.support.process import children, is_reaped, state_of, stop
 
-from .conftest import children, is_reaped, kill, ran, state_of, steady_hub, stop
+from .conftest import bury, ran, steady_hub
 
 
 def assert_usable(client, workers=1):
@@ -50,7 +51,7 @@ def test_an_idle_worker_is_killed(faulty, connect, server_log):
     client = connect(server, max_workers=1)
     for heard in (False, True):
         pid = client.call("pid")
-        kill(pid, server)
+        bury(pid, server)
         if heard:
             testing.wait_until(lambda: "0 idle" in repr(client))
         assert client.call("pid") != pid
@@ -63,7 +64,7 @@ def test_an_idle_worker_is_killed_and_cannot_be_replaced(faulty, connect):
     server = faulty()
     connect(server).call("pid")  # so that the server is there
     client = connect(server, max_workers=1, timeout=0.5)
-    kill(client.call("pid"), server)
+    bury(client.call("pid"), server)
     stop(server.pid)
     started = monotonic()
     with pytest.raises(gtask.AcquireTimeout):
@@ -313,7 +314,7 @@ def test_setup_raises(faulty, connect, tmp_path):
     client = connect(server, max_workers=5)
     client.call("pid")  # so that the server is there
     (worker,) = children(server.pid)
-    kill(worker, server)
+    bury(worker, server)
     testing.wait_until(lambda: "0 idle" in repr(client))
     (tmp_path / "broken").touch()
     (tmp_path / "ran").unlink()

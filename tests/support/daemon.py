@@ -1,20 +1,22 @@
-"""A gtask-server in every form: with sockets handed over, or behind a launcher; and what to measure it by."""
+"""``gtask-server`` as an operator runs it: the real command, in a directory of its own, with its log in a file."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
-import gtask
 from gtask import testing
+from tests.support.process import PATIENCE, ROOT, Background, children, environment, is_gone, kill, processes, sockets
 
-ROOT = Path(gtask.__file__).parents[1]
 COMMAND = [sys.executable, str(ROOT / "bin" / "gtask-server")]
+
+FOREIGN = dict.fromkeys(["PYTHONUNBUFFERED", "GTASK_SERVER_ARGS", "NOTIFY_SOCKET"])
+"""Variables of the environment that an operator may not have: they change what a daemon does."""
 
 SOURCE = """
 import os
@@ -26,42 +28,65 @@ def pids():
     return [os.getpid(), os.getppid()]
 """
 
-PATIENCE = 30.0
-"""Seconds that it gets to start, and to end."""
+APPLICATION = """
+import os
+import signal
+import time
+
+VERSION = 1
+
+def version():
+    return VERSION
+
+def pid():
+    return os.getpid()
+
+def master():
+    return os.getppid()
+
+def wait_for(path):
+    with open(path) as gate:
+        return gate.read()
+
+def sleep(seconds=60):
+    time.sleep(seconds)
+
+def die(number):
+    os.kill(os.getpid(), number)
+"""
 
 
-class Daemon:
-    """A running gtask-server; it serves the module ``app`` in its directory, which is its working directory.
+class Daemon(Background):
+    """A running gtask-server, whose working directory is its own.
 
     Args:
-        directory: where the module, the socket ``sock`` and the log are.
-        arguments: of gtask-server; without an address among them it listens at the socket.
-        source: of the module, which is not written if it is empty.
+        directory: where the served module, the socket and the log are.
+        arguments: of gtask-server; without an address among them it listens at the socket ``sock``.
+        source: of the module ``app``, which is not written if this is empty.
         target: what is served.
-        launcher: a command that starts the command, which comes behind it.
+        command: how gtask-server is called; empty if a launcher calls it.
+        launcher: a command that starts the command, which comes behind it, and names the address itself.
         wait: whether to wait until it serves.
-        env, pass_fds: more of the environment, and descriptors to be inherited.
+        env: more of the environment.
+        log: the name of the log's file.
+        options: of the process, such as ``pass_fds``.
     """
 
     def __init__(
-        self, directory, *arguments, source=SOURCE, target="app", launcher=(), wait=True, env=None, pass_fds=()
-    ):
+        self, directory, *arguments, source=SOURCE, target="app", command=COMMAND, launcher=(), wait=True, env=None,
+        log="log", **options,
+    ):  # fmt: skip
         if source:
             (directory / "app.py").write_text(textwrap.dedent(source))
+        self.directory = directory
         self.address = f"unix:{directory}/sock"
-        self._log = directory / "log"
-        self._begin = self._log.stat().st_size if self._log.exists() else 0
-        listen = () if "--listen" in arguments or launcher else ("--listen", self.address)
-        with open(self._log, "a") as log:
-            self.process = subprocess.Popen(
-                [*launcher, *COMMAND, target, *listen, *arguments],
-                cwd=directory,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stderr=log,
-                pass_fds=pass_fds,
-            )
-        self.pid = self.process.pid
+        if "--listen" not in arguments and not launcher:
+            arguments = ("--listen", self.address, *arguments)
+        super().__init__(
+            [*launcher, *command, target, *arguments],
+            directory / log,
+            **{"cwd": directory, "env": environment(**(env or {})), **options},
+        )
         if wait:
             try:
                 self.wait_for(" serves")
@@ -70,48 +95,32 @@ class Daemon:
                 raise
 
     @property
-    def log(self):
-        """What it has written so far."""
-        return self._log.read_bytes()[self._begin :].decode()
-
-    @property
     def masters(self):
+        """The process ids of its masters, those that drain too."""
         return children(self.pid)
 
     @property
     def master(self):
+        """The process id of its only master."""
         (master,) = self.masters
         return master
 
     @property
+    def serving(self):
+        """The process id of the master that serves, as the log says."""
+        return int(re.findall(r"master (\d+) serves", self.log)[-1])
+
+    @property
     def workers(self):
+        """The process ids of all its masters' workers, zombies too."""
         return [worker for master in self.masters for worker in children(master)]
 
-    def wait_for(self, text):
-        """Wait until its log contains this; fail at once if it ends before."""
-
-        def said():
-            return text in self.log or self.process.poll() is not None
-
-        testing.wait_until(said, PATIENCE, f"{text!r} in the log")
-        assert text in self.log, f"it ended with status {self.process.returncode}: {self.log}"
-
-    def ends(self):
-        """Wait for its end; gives its exit status."""
-        testing.wait_until(lambda: self.process.poll() is not None, PATIENCE, "the daemon's end")
-        return self.process.returncode
-
-    def end(self, number=signal.SIGTERM):
-        """Send it a signal that ends it; gives its exit status."""
-        self.process.send_signal(number)
-        return self.ends()
-
-    def kill(self):
-        """Whatever there is left of it."""
-        for pid in [*self.workers, *self.masters, self.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+    def reload(self):
+        """Send it SIGHUP, and wait until a new master serves, and the old one accepts no more."""
+        old, count = self.serving, self.log.count(" serves")
+        self.send(signal.SIGHUP)
+        self.wait_for(" serves", count + 1)
+        testing.wait_until(lambda: not sockets(old) & sockets(self.pid), PATIENCE, "the old master's last accept")
 
 
 @contextlib.contextmanager
@@ -128,11 +137,45 @@ def daemon(directory, *arguments, **options):
         running.kill()
 
 
+@contextlib.contextmanager
+def daemons(directory):
+    """``start(*arguments, **options)`` starts a :class:`Daemon` that serves application.py, which tests change by
+    :func:`write`, at server.sock. At the end all processes in the directory are killed."""
+    write(directory)
+    started = []
+
+    def start(*arguments, env=None, **options):
+        options = {"source": "", "target": "application", "env": {**FOREIGN, **OPERATORS, **(env or {})}, **options}
+        started.append(Daemon(directory, "--listen", "unix:server.sock", *arguments, **options))
+        started[-1].address = f"unix:{directory}/server.sock"
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for running in started:
+            running.process.kill()
+            running.process.wait()
+        testing.wait_until(lambda: not kill(processes(directory)), PATIENCE, "the end of all processes")
+
+
+OPERATORS = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+"""What else is in the environment where an application changes."""
+
+
+def write(directory, source=APPLICATION, **replacements):
+    """Make the application, in one step, with some of its variables changed."""
+    for name, value in replacements.items():
+        source = re.sub(f"(?m)^{name} = .*$", f"{name} = {value!r}", source)
+    (directory / "new").write_text(textwrap.dedent(source))
+    (directory / "new").rename(directory / "application.py")
+
+
 def refused(directory, *arguments, **options):
-    """The status of a gtask-server that cannot serve, and the one line that it says why."""
+    """The status of a gtask-server that cannot serve, and the one line that says why."""
     running = Daemon(directory, *arguments, wait=False, **options)
     try:
-        status = running.ends()
+        status = running.wait()
     finally:
         running.kill()
     assert "Traceback" not in running.log
@@ -141,27 +184,56 @@ def refused(directory, *arguments, **options):
     return status, line
 
 
-def children(pid):
-    """The living and the dead children of a single-threaded process; none if it is gone."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
+class Operator:
+    """A person who types commands in a directory, where ``app.py`` is.
 
+    Attributes:
+        directory: that directory.
+        servers: the daemons that were started, but for those in the background.
+        address: where the servers listen unless told otherwise.
+    """
 
-def state_of(pid):
-    """The state of a process: R, S, T for stopped, Z for a zombie; "" if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+    is_gone = staticmethod(is_gone)
+    children_of = staticmethod(children)
 
+    def __init__(self, directory):
+        self.directory = directory
+        self.address = f"unix:{directory}/a.sock"
+        self.servers = []
+        self._started = contextlib.ExitStack()
+        self.write("app.py", SOURCE)
 
-def is_gone(pid):
-    """For processes whose parent may not be ours."""
-    return state_of(pid) in ("", "Z")
+    def write(self, name, text):
+        """Put a file there."""
+        (self.directory / name).write_text(textwrap.dedent(text))
 
+    def run(self, *arguments, **options):
+        """A gtask-server that ends by itself: what it returned and wrote."""
+        return subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE, cwd=self.directory, **options
+        )
 
-def cpu_time(pid):
-    """Seconds of a processor that a single-threaded process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    def start(self, *arguments, target="app", **options):
+        """A :class:`Daemon` that goes on until the end of the test, when its first master serves."""
+        options = {"source": "", "log": f"stderr-{len(self.servers)}", "env": {"PYTHONPATH": str(ROOT)}, **options}
+        running = Daemon(self.directory, "--listen", self.address, *arguments, target=target, **options)
+        self.servers.append(running)
+        self._started.callback(lambda: running.process.poll() is None and running.end(signal.SIGQUIT))
+        return running
+
+    def daemon(self, *arguments, target="app"):
+        """``gtask-server --daemon`` has succeeded; gives the daemon's process id, which ends with the test."""
+        done = self.run(target, "--listen", self.address, "--daemon", "--pid", "a.pid", *arguments)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        pid = int((self.directory / "a.pid").read_text())
+        self._started.callback(self._quit, pid)
+        return pid
+
+    def close(self):
+        """End what was started."""
+        self._started.close()
+
+    def _quit(self, pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGQUIT)
+        testing.wait_until(lambda: is_gone(pid), PATIENCE, "the daemon's end")

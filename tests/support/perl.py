@@ -7,9 +7,9 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-from tests import needs
+from tests.support import needs
 
-PROGRAMS = Path(__file__).parent / "promises" / "perl"
+PROGRAMS = Path(__file__).parents[1] / "apps" / "perl"
 MODULES = ("AnyEvent", "JSON::XS")
 ADVICE = "Debian and Ubuntu: apt-get install libanyevent-perl libjson-xs-perl"
 

@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 
-from tests.needs import fail_or_skip
+from tests.support.needs import fail_or_skip
 
 BINARIES = "/usr/lib/postgresql/*/bin"
 

@@ -13,14 +13,13 @@ import subprocess
 import sys
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 
-from gtask import testing
-from tests.documents import named_blocks
-from tests.gtask_server import COMMAND, ROOT, Daemon, children, is_gone
-from tests.needs import fail_or_skip
+from tests.support.daemon import COMMAND, Daemon
+from tests.support.documents import named_blocks
+from tests.support.needs import fail_or_skip
+from tests.support.process import PATIENCE, ROOT, Background, children, is_gone
 
-APPS = Path(__file__).with_name("apps")
+APPS = ROOT / "tests" / "apps"
 GUNICORN = [
     *(sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0"),
     *("-c", str(APPS / "gunicorn.conf.py")),
@@ -33,9 +32,6 @@ PROGRAMS = {
     "flask": [sys.executable, "-m", "flask"],
 }
 """How the programs that the pages name are started here."""
-
-PATIENCE = 60.0
-"""Seconds that a server gets to start, and to end."""
 
 
 @dataclass(frozen=True)
@@ -56,42 +52,29 @@ class Load:
         return {kind: n for kind in ("connect", "read", "write", "timeout", "status") if (n := getattr(self, kind))}
 
 
-class Server:
+class Server(Background):
     """A web server or another one, which says in its log when it serves.
 
     Args:
         directory: its working directory, where the log is written.
-        command: what starts it.
+        command: the command that starts it.
         env: more of the environment.
-        say: what its log says when it serves.
+        say: the text in its log by which it says that it serves.
     """
 
     def __init__(self, directory, command, env, say="Listening at: "):
-        self._log = directory / f"log-{len(list(directory.glob('log-*')))}"
-        with open(self._log, "wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=directory,
-                env={
-                    **os.environ,
-                    "HOME": str(directory),
-                    "PYTHONPATH": str(ROOT),
-                    **env,
-                },  # gunicorn's socket is at home
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        self.pid = self.process.pid
+        super().__init__(
+            command,
+            directory / f"log-{len(list(directory.glob('log-*')))}",
+            streams=("stdout", "stderr"),
+            cwd=directory,
+            env={**os.environ, "HOME": str(directory), "PYTHONPATH": str(ROOT), **env},  # gunicorn's socket is at home
+        )
         try:
             self.wait_for(say)
         except BaseException:
             self.kill()
             raise
-
-    @property
-    def log(self):
-        return self._log.read_text()
 
     @property
     def url(self):
@@ -102,15 +85,6 @@ class Server:
     def workers(self):
         """The processes that it has started."""
         return [pid for pid in children(self.pid) if not is_gone(pid)]
-
-    def wait_for(self, text, times=1):
-        """Wait until its log has this; fail at once if it ends before."""
-
-        def said():
-            return self.log.count(text) >= times or self.process.poll() is not None
-
-        testing.wait_until(said, PATIENCE, f"{text!r} in the log")
-        assert self.log.count(text) >= times, f"it ended with status {self.process.returncode}: {self.log}"
 
     def get(self, page):
         """The text of a page."""
@@ -145,25 +119,12 @@ class Server:
 
         return wait
 
-    def end(self, number=signal.SIGTERM):
-        """Send it a signal that ends it; gives its exit status."""
-        self.process.send_signal(number)
-        testing.wait_until(lambda: self.process.poll() is not None, PATIENCE, "the server's end")
-        return self.process.returncode
-
-    def kill(self):
-        """Whatever there is left of it."""
-        for pid in [*self.workers, self.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
-
 
 class Site:
     """A gtask-server of ``jobs.py`` or another module, and the web servers before it.
 
     Attributes:
-        server: the gtask-server, a :class:`tests.gtask_server.Daemon`.
+        server: the gtask-server, a :class:`tests.support.daemon.Daemon`.
         marks: the directory in which ``jobs.py`` leaves its marks.
     """
 

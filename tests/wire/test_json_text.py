@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
+from gtask.wire.json import text as json_text
 from gtask.wire.json.text import CHUNK, DEPTH, DIGITS, Decoder, Encoder, ReplyDecoder
 from gtask.wire.messages import Done, Failure, Request, RequestMeta, Value
 
@@ -320,7 +321,7 @@ def test_each_byte_is_looked_at_once(monkeypatch):
             return match
 
     for name in ("_MARK", "_MARK_IN_STRING"):
-        monkeypatch.setattr(f"gtask.wire.json.text.{name}", Counting(getattr(__import__("gtask").wire.jsontext, name)))
+        monkeypatch.setattr(json_text, name, Counting(getattr(json_text, name)))
     text = encode(Value(['ab\\"c', {"k": [1] * 100}] * 200))
     decoder = Decoder()
     assert len(feed(decoder, *[text[at : at + 7] for at in range(0, len(text), 7)])) == 1

@@ -23,7 +23,7 @@ from gtask.wire.messages import Failure, Greeting, LogRecords, Request, RequestM
 from gtask.wire.values import kinds as extensions
 from gtask.wire.values.agreement import NOTHING, Agreement, ConditionalFrame, at_client, at_worker, hoped_for
 from gtask.wire.values.pickles import Sealed, unseal
-from tests.needs import fail_or_skip
+from tests.support.needs import fail_or_skip
 
 try:
     import numpy

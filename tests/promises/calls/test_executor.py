@@ -1,6 +1,6 @@
 """The point of this test is to ensure that a client's executor runs functions in workers, and blocks only greenlets.
 
-That it is an executor as Python's own are is in tests/promises/test_executor_compliance.py.
+That it is an executor as Python's own are is in tests/promises/calls/test_executor_compliance.py.
 """
 
 from __future__ import annotations

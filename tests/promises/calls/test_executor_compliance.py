@@ -1,7 +1,7 @@
 """The point of this test is to ensure that a client's executor keeps what Python's own tests of executors promise.
 
 They are those of this Python's ``test.test_concurrent_futures``: submit, map, shutdown, ``concurrent.futures.wait`` and
-``as_completed``. tests/executor_compliance.py runs them, and lists those that it leaves out, each with the reason.
+``as_completed``. tests/compliance/executor.py runs them, and lists those that it leaves out, each with the reason.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 
 import pytest
 
-from tests import executor_compliance
-from tests.promises.conftest import ROOT
+from tests.compliance import executor
+from tests.support.process import ROOT
 
-PROGRAM = [sys.executable, "-m", "tests.executor_compliance"]
+PROGRAM = [sys.executable, "-m", "tests.compliance.executor"]
 
 
 def test_in_patched_programs_and_in_others(unmeasured):
@@ -28,10 +28,10 @@ def test_in_patched_programs_and_in_others(unmeasured):
     ]
     outcomes = [(program, *program.communicate(timeout=120)) for program in programs]
     for program, told, complaints in outcomes:
-        if program.returncode == executor_compliance.MISSING:
+        if program.returncode == executor.MISSING:
             pytest.skip("this Python comes without its own tests")
         assert program.returncode == 0, complaints
         passed = re.findall(r"^(\w+)\.\w+: ok$", told, re.MULTILINE)
         assert len(passed) == len(told.splitlines()), told
         assert len(passed) > 20
-        assert set(passed) == set(executor_compliance.MIXINS)
+        assert set(passed) == set(executor.MIXINS)

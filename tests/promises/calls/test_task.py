@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import gtask
-from tests.promises.conftest import ROOT
+from tests.support.process import ROOT
 
 SOURCE = '''
     import functools

@@ -50,7 +50,7 @@ def test_it_stops_in_order(operator):
     """SIGTERM to the process in the pid file ends it, and removes pid file, socket and lock."""
     pid = operator.daemon()
     os.kill(pid, signal.SIGTERM)
-    testing.wait_until(lambda: not operator.is_running(pid), 20, "the daemon's end")
+    testing.wait_until(lambda: operator.is_gone(pid), 20, "the daemon's end")
     assert sorted(path.name for path in operator.directory.glob("a.*")) == []
 
 
@@ -91,7 +91,7 @@ def test_the_pid_file_is_held(operator):
         assert f"a.pid is held by another server, process {pid}" in done.stderr
         assert not (operator.directory / "b.sock").exists()
     assert (operator.directory / "a.pid").read_text() == f"{pid}\n"
-    assert operator.is_running(pid)
+    assert not operator.is_gone(pid)
 
 
 def test_after_kill_9(operator, connect):
@@ -101,12 +101,12 @@ def test_after_kill_9(operator, connect):
     with connect(operator.address).checkout() as checkout:
         assert checkout.pids()[1] == master
         os.kill(first, signal.SIGKILL)
-        testing.wait_until(lambda: not operator.is_running(first), 20, "the daemon's end")
+        testing.wait_until(lambda: operator.is_gone(first), 20, "the daemon's end")
         second = operator.daemon()
         assert (operator.directory / "a.pid").read_text() == f"{second}\n"
         assert checkout.pids()[1] == master
     assert connect(operator.address).call("pids")[1] in operator.children_of(second)
-    testing.wait_until(lambda: not operator.is_running(master), 20, "the old master's end")
+    testing.wait_until(lambda: operator.is_gone(master), 20, "the old master's end")
 
 
 def test_a_pid_file_without_daemon(operator):

@@ -8,7 +8,8 @@ import pytest
 
 import gtask
 from gtask import testing
-from tests.daemon import APPLICATION, daemons, is_gone, processes, sockets, write
+from tests.support.daemon import APPLICATION, daemons, write
+from tests.support.process import is_gone, processes, sockets
 
 AT_ONCE = [signal.SIGINT, signal.SIGQUIT]
 
@@ -96,7 +97,7 @@ def test_a_daemon_that_drains_is_hurried(start, connect, number):
     with connect(daemon).checkout() as worker:
         pid = worker.pid()
         daemon.send(signal.SIGTERM)
-        testing.wait_until(lambda: not sockets(daemon.master) & sockets(daemon.pid), 10, "the drain")
+        testing.wait_until(lambda: not sockets(daemon.serving) & sockets(daemon.pid), 10, "the drain")
         assert worker.pid() == pid
         assert_ends(daemon, number)
     assert is_gone(pid)
@@ -106,9 +107,9 @@ def test_an_old_master_that_drains_is_stopped_too(start, connect):
     """After a reload there are two masters; both go."""
     daemon = start()
     with connect(daemon).checkout() as worker:
-        pid, master = worker.pid(), daemon.master
+        pid, master = worker.pid(), daemon.serving
         daemon.reload()
-        assert worker.master() == master != daemon.master
+        assert worker.master() == master != daemon.serving
         assert_ends(daemon, signal.SIGINT)
         assert is_gone(pid)
         assert is_gone(master)

@@ -16,7 +16,8 @@ import pytest
 from gtask import testing
 from gtask.wire.frames import Encoder
 from gtask.wire.messages import Greeting
-from tests.daemon import APPLICATION, ROOT, children, daemons, is_gone, processes, write
+from tests.support.daemon import APPLICATION, daemons, write
+from tests.support.process import ROOT, children, is_gone, processes
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def start(tmp_path, nothing_is_left_behind):
 def kill_master(daemon):
     """Kill it with -9, and wait for the keeper's word."""
     deaths = daemon.log.count("another is started")
-    os.kill(daemon.master, signal.SIGKILL)
+    os.kill(daemon.serving, signal.SIGKILL)
     daemon.wait_for("another is started", deaths + 1)
 
 
@@ -38,7 +39,7 @@ def test_a_killed_master_is_replaced_at_once(start, connect):
     daemon = start()
     client = connect(daemon)
     with client.checkout() as worker:
-        pid, master = worker.pid(), daemon.master
+        pid, master = worker.pid(), daemon.serving
         kill_master(daemon)
         assert f"master {master} was ended by SIGKILL; another is started in 0 s" in daemon.log
         assert connect(daemon).call("master") == children(daemon.pid)[0] != master
@@ -90,7 +91,7 @@ def test_the_master_drains_when_the_keeper_is_killed(start, connect, tmp_path):
     """It says so; a held checkout finishes; then all are gone."""
     daemon = start()
     with connect(daemon).checkout() as worker:
-        pid, master = worker.pid(), daemon.master
+        pid, master = worker.pid(), daemon.serving
         daemon.process.kill()
         assert daemon.process.wait() == -signal.SIGKILL
         testing.wait_until(lambda: "has lost its keeper" in daemon.log)
@@ -121,13 +122,13 @@ def test_a_new_daemon_takes_over(start, connect, tmp_path):
 
     hammers = [gevent.spawn(connects) for _ in range(4)]
     with connect(first).checkout() as worker:
-        pid, master = worker.pid(), first.master
+        pid, master = worker.pid(), first.serving
         before = len(served)
         first.process.kill()
         first.process.wait()
         testing.wait_until(lambda: len(served) > before + 20)  # the old master still serves
         second = start()
-        testing.wait_until(lambda: connect(second).call("master") == second.master)
+        testing.wait_until(lambda: connect(second).call("master") == second.serving)
         before = len(served)
         testing.wait_until(lambda: len(served) > before + 50)
         assert worker.pid() == pid
@@ -172,17 +173,17 @@ def test_the_keeper_is_small(start, connect, tmp_path, unmeasured):
     write(tmp_path, APPLICATION + "\nimport decimal\nprint(os.getpid(), file=open('importers', 'a'), flush=True)\n")
     # Python tells on stderr of each import of the keeper; its masters are not told to.
     daemon = start(command=[sys.executable, "-X", "importtime", str(ROOT / "bin" / "gtask-server")])
-    masters = [daemon.master]
+    masters = [daemon.serving]
     daemon.reload()
-    masters.append(daemon.master)
+    masters.append(daemon.serving)
     assert connect(daemon).call("pid")
     modules = {line.rpartition("|")[2].strip() for line in daemon.log.splitlines() if line.startswith("import time:")}
     assert {"gtask.server.daemon.keeper", "gtask.server.daemon.succession"} <= modules
     libraries = r"application|decimal|msgpack|gevent|greenlet"
-    ours = r"gtask\.(wire\.codec|client|server\.(application|interface|master|worker))"
+    ours = r"gtask\.(wire\.frames|client|server\.(daemon\.application|master|worker))"
     assert [module for module in modules if re.match(rf"({libraries}|{ours})(\.|$)", module)] == []
     for library in ("msgpack", "gevent", "greenlet"):
         assert library not in maps(daemon.pid)
-    assert "msgpack" in maps(daemon.master)
-    assert "gevent" not in maps(daemon.master)
+    assert "msgpack" in maps(daemon.serving)
+    assert "gevent" not in maps(daemon.serving)
     assert [int(pid) for pid in (tmp_path / "importers").read_text().split()] == masters

@@ -10,7 +10,7 @@ import socket
 
 import pytest
 
-from tests.gtask_server import daemon, refused
+from tests.support.daemon import daemon, refused
 
 
 def listening(family=socket.AF_INET, where=("127.0.0.1", 0)):

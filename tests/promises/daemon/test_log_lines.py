@@ -14,7 +14,8 @@ import pytest
 
 import gtask
 from gtask import testing
-from tests.daemon import APPLICATION, COMMAND, children, daemons, processes, write
+from tests.support.daemon import APPLICATION, COMMAND, daemons, write
+from tests.support.process import children, processes
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_json(start, connect, tmp_path):
     assert daemon.end() == 0
     found = entries(daemon.log)
     assert all({"time", "level", "pid", "logger", "message"} <= set(entry) for entry in found)
-    assert {entry["pid"] for entry in found} > {daemon.pid, daemon.master}
+    assert {entry["pid"] for entry in found} > {daemon.pid, daemon.serving}
     told = "".join(entry["message"] + entry.get("exception", "") for entry in found)
     for cause in ("was ended by SIGKILL in die", "ZeroDivisionError", "offers nothing", "no licence", "max_workers=0"):
         assert cause in told

@@ -11,7 +11,7 @@ import signal
 import pytest
 
 from gtask import testing
-from tests.daemon import APPLICATION, daemons, write
+from tests.support.daemon import APPLICATION, daemons, write
 
 SAYING = """
 import logging

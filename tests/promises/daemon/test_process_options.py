@@ -153,8 +153,7 @@ def open_directory(operator, monkeypatch):
     operator.directory, operator.address = directory, f"unix:{directory}/a.sock"
     operator.write("app.py", APPLICATION)
     yield directory
-    for server in operator.servers:
-        server.clean_up()
+    operator.close()
     shutil.rmtree(directory)
 
 
@@ -254,7 +253,7 @@ def test_reload_and_status_as_another_user(operator, open_directory, connect, no
         testing.wait_until(lambda: "app: up " in log.read_text(), 10, "the status in the log")
     finally:
         os.kill(pid, signal.SIGQUIT)
-        testing.wait_until(lambda: not operator.is_running(pid), 20, "the daemon's end")
+        testing.wait_until(lambda: operator.is_gone(pid), 20, "the daemon's end")
 
 
 @as_root

@@ -21,7 +21,8 @@ import gtask
 from gtask import testing
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Greeting, Request, Retire, Value
-from tests.daemon import APPLICATION, ROOT, children, daemons, is_gone, write
+from tests.support.daemon import APPLICATION, daemons, write
+from tests.support.process import ROOT, children, is_gone
 
 
 @pytest.fixture
@@ -71,26 +72,26 @@ def test_pid_sockets_and_lock_stay(start, connect, tmp_path):
     daemon = start()
     status = [os.stat(tmp_path / name) for name in ("server.sock", "server.sock.lock")]
     sockets = {os.readlink(f"/proc/{daemon.pid}/fd/{name}") for name in os.listdir(f"/proc/{daemon.pid}/fd")}
-    first = daemon.master
+    first = daemon.serving
     for _ in range(3):
         daemon.reload()
     assert daemon.process.poll() is None
-    assert daemon.master != first
+    assert daemon.serving != first
     assert [os.stat(tmp_path / name).st_ino for name in ("server.sock", "server.sock.lock")] == [
         one.st_ino for one in status
     ]
-    testing.wait_until(lambda: children(daemon.pid) == [daemon.master], what="the end of the old masters")
+    testing.wait_until(lambda: children(daemon.pid) == [daemon.serving], what="the end of the old masters")
     assert {os.readlink(f"/proc/{daemon.pid}/fd/{name}") for name in os.listdir(f"/proc/{daemon.pid}/fd")} == sockets
     second = start(wait=False)
     assert second.wait() == 1
     assert "another server does" in second.log
-    assert connect(daemon).call("master") == daemon.master
+    assert connect(daemon).call("master") == daemon.serving
 
 
 def test_held_checkouts_finish_on_old_code(start, connect, tmp_path):
     """A checkout keeps its worker, while others already meet the new one; then the old worker and master go."""
     daemon = start()
-    client, old = connect(daemon), daemon.master
+    client, old = connect(daemon), daemon.serving
     with client.checkout() as held:
         pid = held.pid()
         write(tmp_path, VERSION=2)
@@ -111,10 +112,10 @@ def test_idle_workers_are_replaced(start, connect, tmp_path):
     old = [worker.pid() for worker in workers]
     for worker in workers:
         worker.release()
-    first = daemon.master
+    first = daemon.serving
     daemon.reload()
     testing.wait_until(lambda: all(map(is_gone, [*old, first])), what="the end of the old master and its workers")
-    testing.wait_until(lambda: len(children(daemon.master)) == 2, what="two new workers")
+    testing.wait_until(lambda: len(children(daemon.serving)) == 2, what="two new workers")
 
 
 BROKEN = {
@@ -130,7 +131,7 @@ BROKEN = {
 def test_broken_code_changes_nothing(start, connect, tmp_path, source, why):
     """Row 50: the old master goes on, undisturbed; the log says why; when the code is mended the next reload works."""
     daemon = start()
-    client, master = connect(daemon), daemon.master
+    client, master = connect(daemon), daemon.serving
     with client.checkout() as held:
         pid = held.pid()
         write(tmp_path, source)
@@ -157,7 +158,7 @@ def test_broken_code_changes_nothing(start, connect, tmp_path, source, why):
 def test_a_broken_configuration_changes_nothing(start, connect, tmp_path, configuration, why):
     """The same for the file of options."""
     daemon = start()
-    master = daemon.master
+    master = daemon.serving
     (tmp_path / "gtask.conf.py").write_text(configuration)
     daemon.send(signal.SIGHUP)
     daemon.wait_for("the old one goes on serving")
@@ -196,7 +197,7 @@ def test_reloads_under_load(unmeasured, start, connect):
     assert calls[0] > 100
     assert len(masters) > 20
     pool.close()
-    testing.wait_until(lambda: children(daemon.pid) == [daemon.master], 20, "the end of the old masters")
+    testing.wait_until(lambda: children(daemon.pid) == [daemon.serving], 20, "the end of the old masters")
     assert "was ended by" not in daemon.log
 
 
@@ -271,7 +272,7 @@ def test_a_reload_during_a_reload_is_not_lost(start, connect, tmp_path, when):
 def test_a_checkout_that_begins_as_the_server_drains(start, tmp_path):
     """A worker that is asked to be retired, while a request is under way to it, serves the whole checkout."""
     daemon = start()
-    old = daemon.master
+    old = daemon.serving
     with gevent.socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(20)
         sock.connect(f"{tmp_path}/server.sock")
@@ -314,7 +315,7 @@ signal.pause()  # the hub does not run any more
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         try:
-            pid, old = int(process.stdout.readline()), daemon.master
+            pid, old = int(process.stdout.readline()), daemon.serving
             daemon.reload()
             testing.wait_until(lambda: is_gone(pid) and is_gone(old), 20, "the end of the old master and its worker")
         finally:
@@ -327,5 +328,5 @@ def test_a_keeper_does_not_grow(start):
     before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
     for _ in range(5):
         daemon.reload()
-    testing.wait_until(lambda: children(daemon.pid) == [daemon.master])
+    testing.wait_until(lambda: children(daemon.pid) == [daemon.serving])
     assert len(os.listdir(f"/proc/{daemon.pid}/fd")) == before

@@ -13,7 +13,8 @@ import gevent
 import pytest
 
 from gtask import testing
-from tests.daemon import APPLICATION, children, daemons, processes, write
+from tests.support.daemon import APPLICATION, daemons, write
+from tests.support.process import children, processes
 
 
 @pytest.fixture
@@ -33,10 +34,10 @@ def assert_gone(daemon, statuses=(0,)):
 
 def assert_serves(daemon, connect):
     """It serves with one master, and there is nobody else."""
-    testing.wait_until(lambda: children(daemon.pid) == [daemon.master], 30, "one master")
-    assert connect(daemon).call("master") == daemon.master
+    testing.wait_until(lambda: children(daemon.pid) == [daemon.serving], 30, "one master")
+    assert connect(daemon).call("master") == daemon.serving
     assert daemon.process.poll() is None
-    assert set(processes(daemon.directory)) >= {daemon.pid, daemon.master}
+    assert set(processes(daemon.directory)) >= {daemon.pid, daemon.serving}
     assert "Traceback" not in daemon.log
 
 
@@ -176,7 +177,7 @@ def test_masters_that_fail_in_a_storm(start, connect, tmp_path):
     write(tmp_path, VERSION=10)
     daemon.send(signal.SIGHUP)
     testing.wait_until(lambda: connect(daemon).call("version") == 10, 20, "the last version")
-    testing.wait_until(lambda: children(daemon.pid) == [daemon.master], 30, "one master")
+    testing.wait_until(lambda: children(daemon.pid) == [daemon.serving], 30, "one master")
 
 
 def test_a_storm_of_all_kinds_at_random(start, connect):

@@ -15,7 +15,7 @@ import gevent.socket
 import pytest
 
 from gtask import testing
-from tests.gtask_server import SOURCE, daemon, refused
+from tests.support.daemon import SOURCE, daemon, refused
 
 BECOME = """
 import os, sys
@@ -135,7 +135,7 @@ def test_check_config_knows_them(tmp_path, sockets):
     options = handing_over(sock)
     options["launcher"] = ["/bin/sh", "-c", 'exec "$@" >plan', "sh", *options["launcher"]]
     with daemon(tmp_path, "--check-config", wait=False, **options) as server:
-        assert server.ends() == 0
+        assert server.wait() == 0
     assert f"listens at tcp://127.0.0.1:{sock.getsockname()[1]}" in (tmp_path / "plan").read_text()
 
 

@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 
 from gtask import testing
-from tests.gtask_server import SOURCE, daemon
+from tests.support.daemon import SOURCE, daemon
 
 
 class Manager:
@@ -108,7 +108,7 @@ def test_stopping(connect, tmp_path, manager, notify, number):
             assert manager.hears("STOPPING")["STOPPING"] == "1"
             if number == signal.SIGTERM:
                 assert server.process.poll() is None
-        assert server.ends() == 0
+        assert server.wait() == 0
 
 
 def test_the_watchdog(tmp_path, manager, notify):

@@ -14,7 +14,8 @@ import pytest
 
 import gtask
 from gtask import testing
-from tests.daemon import APPLICATION, daemons, is_gone, processes, write
+from tests.support.daemon import APPLICATION, daemons, write
+from tests.support.process import is_gone, processes
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from gevent.event import Event
 
 import gtask
 from gtask import dbapi, testing
-from tests.postgresql import private_cluster
+from tests.support.postgresql import private_cluster
 
 SERVER = """
     import os

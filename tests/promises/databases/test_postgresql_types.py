@@ -17,7 +17,7 @@ import psycopg2.extras
 import pytest
 
 from gtask import dbapi
-from tests.postgresql import private_cluster
+from tests.support.postgresql import private_cluster
 
 SERVER = """
     import psycopg2

@@ -25,7 +25,7 @@ from psycopg2 import sql
 
 import gtask
 from gtask import dbapi
-from tests.postgresql import private_cluster
+from tests.support.postgresql import private_cluster
 
 SERVER = """
     import psycopg2

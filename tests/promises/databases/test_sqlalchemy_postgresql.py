@@ -21,7 +21,7 @@ import pytest
 import gtask
 from gtask import dbapi
 from gtask.testing import wait_until
-from tests.postgresql import private_cluster
+from tests.support.postgresql import private_cluster
 
 sqlalchemy = pytest.importorskip("sqlalchemy", "2.1", reason="SQLAlchemy 2.1 needs Python 3.11")
 psycopg2 = pytest.importorskip("psycopg2")

@@ -10,8 +10,8 @@ import sys
 
 from gtask.server import functions
 from gtask.server.daemon import options
-from tests.documents import named_blocks
-from tests.promises.conftest import ROOT
+from tests.support.documents import named_blocks
+from tests.support.process import ROOT
 
 DOCUMENT = (ROOT / "docs" / "executor.rst").read_text(encoding="utf-8")
 BLOCKS = named_blocks(DOCUMENT)

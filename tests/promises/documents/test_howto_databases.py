@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gtask
-from tests.documents import named_blocks
+from tests.support.documents import named_blocks
 
 ROOT = Path(gtask.__file__).parents[1]
 BLOCKS = named_blocks((ROOT / "docs" / "howto" / "databases.rst").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import urllib.error
 
 import pytest
 
-from tests import web
+from tests.support import web
 
 
 def test_program(tmp_path):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gtask import testing
-from tests import web
+from tests.support import web
 
 
 @pytest.fixture

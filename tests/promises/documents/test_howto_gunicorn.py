@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from gtask import testing
-from tests import web
+from tests.support import web
 
 
 @pytest.mark.parametrize("more", [[], ["--preload"]])

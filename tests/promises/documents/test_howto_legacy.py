@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from gtask import testing
-from tests.documents import named_blocks
+from tests.support.documents import named_blocks
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "howto" / "legacy.rst").read_text(encoding="utf-8")
 BLOCKS = named_blocks(DOCUMENT)
 

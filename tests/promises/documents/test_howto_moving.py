@@ -15,10 +15,10 @@ from pathlib import Path
 
 import gtask
 from gtask import testing
-from tests.documents import named_blocks
-from tests.needs import fail_or_skip
+from tests.support.documents import named_blocks
+from tests.support.needs import fail_or_skip
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "howto" / "moving.rst").read_text(encoding="utf-8")
 BLOCKS = named_blocks(DOCUMENT)
 

@@ -14,7 +14,7 @@ import gtask
 from gtask import logdefer
 from gtask import running_call as current
 from gtask.aspects import worker as story
-from tests.documents import named_blocks
+from tests.support.documents import named_blocks
 
 ROOT = Path(gtask.__file__).parents[1]
 DOCUMENT = (ROOT / "docs" / "logging.rst").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from gtask.prometheus import Collector
 from gtask.server.metrics import scrapes, status
 from gtask.server.metrics import text as metrics
 from gtask.stats import BOUNDS, ClientStats, Times
-from tests.documents import named_blocks
+from tests.support.documents import named_blocks
 
 DOCS = Path(gtask.__file__).parents[1] / "docs"
 DOCUMENT = (DOCS / "metrics.rst").read_text(encoding="utf-8")

@@ -45,7 +45,7 @@ try:
 except ImportError:
     numpy = None
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.rst").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "protocol.rst").read_text(encoding="utf-8")
 KINDS = {
     "hi": messages.Greeting,
     "be": messages.Preamble,

@@ -29,9 +29,9 @@ from gtask.client import connection
 from gtask.client.config import ClientConfig
 from gtask.server.config import ServerConfig
 from gtask.server.master import children
-from tests.documents import named_blocks
+from tests.support.documents import named_blocks
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
 FAILURES = (ROOT / "docs" / "failures.rst").read_text(encoding="utf-8")
 

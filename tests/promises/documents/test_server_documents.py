@@ -16,7 +16,7 @@ import gtask
 from gtask.server.config import SIGNALS, ServerConfig
 from gtask.server.daemon import options
 from gtask.tool import cli as tool
-from tests.documents import named_blocks
+from tests.support.documents import named_blocks
 
 ROOT = Path(gtask.__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -21,7 +21,7 @@ from gtask import stats
 from gtask.client.config import ClientConfig
 from gtask.server.config import ServerConfig
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "tuning.rst").read_text(encoding="utf-8")
 CLIENTS, SERVERS = DOCUMENT.partition("\nSymptoms\n--------\n")[0].split("\nThe server\n----------\n")
 BLOCKS = {

@@ -2,7 +2,7 @@
 
 By the system's own fork, while other real threads have clients of their own, or by multiprocessing in all its ways:
 the child finds its client unused, and the parent's goes on. What is common to all forks is in
-tests/promises/test_fork.py. Each test is a program of its own.
+tests/promises/forks/test_fork.py. Each test is a program of its own.
 """
 
 import os

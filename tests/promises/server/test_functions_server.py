@@ -13,7 +13,7 @@ import sys
 import pytest
 
 import gtask
-from tests.promises.conftest import ROOT
+from tests.support.process import ROOT
 
 TARGET = "gtask.server.functions"
 

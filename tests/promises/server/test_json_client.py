@@ -20,7 +20,7 @@ import gtask
 from gtask import testing
 from gtask.address import UnixAddress
 from gtask.logdefer import RequestLog
-from tests import perl
+from tests.support import perl
 
 
 class Perl:

@@ -16,7 +16,7 @@ import subprocess
 import pytest
 
 from gtask import testing
-from tests import perl
+from tests.support import perl
 
 SOURCE = """
     import os, time, gtask

@@ -24,7 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import gtask
 from gtask import testing
 from gtask.server.metrics.scrapes import HELPERS
-from tests.gtask_server import PATIENCE, ROOT, children, daemon, is_gone, refused, state_of
+from tests.support.daemon import daemon, refused
+from tests.support.process import PATIENCE, ROOT, children, is_gone, state_of
 
 SOURCE = """
     import os, signal
@@ -276,7 +277,7 @@ def test_a_drain_lets_helpers_finish(start, path):
     testing.wait_until(lambda: len(list(held.iterdir())) <= before - 2, PATIENCE, "that it listens no more")
     sock.sendall(REST)
     assert samples(heard(sock))["forks_total",] == 0
-    assert server.ends() == 0
+    assert server.wait() == 0
     assert not path.exists()
 
 

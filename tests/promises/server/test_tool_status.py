@@ -19,8 +19,9 @@ from gtask.server import listener
 from gtask.server.master import master
 from gtask.server.metrics import status
 from gtask.tool.conversation import Session
-from tests.gtask_server import daemon, state_of
-from tests.promises.test_tool_call import tool
+from tests.promises.server.test_tool_call import tool
+from tests.support.daemon import daemon
+from tests.support.process import state_of
 
 SOURCE = '''
     import ctypes, os, time

@@ -19,8 +19,8 @@ import pytest
 
 import gtask
 from gtask import testing
-from tests.gtask_server import daemon
-from tests.promises.test_tool_call import TOOL, tool
+from tests.promises.server.test_tool_call import TOOL, tool
+from tests.support.daemon import daemon
 
 SOURCE = """
     import os, time

@@ -24,7 +24,7 @@ from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Failure, Greeting, Value
 from gtask.wire.values import kinds as extensions
 from gtask.wire.values.agreement import Agreement
-from tests.needs import fail_or_skip
+from tests.support.needs import fail_or_skip
 
 try:
     import numpy

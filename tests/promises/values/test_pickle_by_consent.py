@@ -32,7 +32,7 @@ from gtask.tool.conversation import Conversation
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Failure, Greeting, Value
 from gtask.wire.values import kinds as extensions
-from tests.gtask_server import refused
+from tests.support.daemon import refused
 
 SHARED = """
     import dataclasses, os, time, gevent

@@ -13,7 +13,7 @@ import contextlib
 import threading
 
 from gtask import testing
-from tests import web
+from tests.support import web
 
 LIMIT = 10.0
 ROUNDS = 8

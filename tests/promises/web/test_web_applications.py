@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gtask import testing
-from tests.gtask_server import is_gone
+from tests.support.process import is_gone
 
 SERVERS = {
     "flask": ("flask_app",),

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from gtask import testing
-from tests.gtask_server import children
+from tests.support.process import children
 
 
 def test_reload_of_both_under_load(site):
