@@ -17,14 +17,14 @@ from time import monotonic
 import gevent
 import pytest
 
-from gtask import testing
 from tests.support.process import children, is_reaped, state_of
+from tests.support.waiting import wait_until
 
 FAULTY = """
     import ctypes, itertools, os, resource, signal, sqlite3, subprocess, sys, time
 
     import gtask
-    from gtask.server.worker.replies import Replies
+    from gtask.server.worker.replies import ReplyBuffer
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to write a core file takes its time
 
@@ -71,7 +71,7 @@ FAULTY = """
         time.sleep(60)
 
     def die_before_the_reply(value):
-        Replies.send = lambda replies, frame: os.kill(os.getpid(), signal.SIGKILL)
+        ReplyBuffer.send = lambda replies, frame: os.kill(os.getpid(), signal.SIGKILL)
         return note(value)
 
     def die_amid_the_reply(value, sent):
@@ -79,7 +79,7 @@ FAULTY = """
             replies._socket.sendall(frame[:sent])
             os.kill(os.getpid(), signal.SIGKILL)
 
-        Replies.send = send
+        ReplyBuffer.send = send
         return value
 
     def die_after_the_reply(value):
@@ -87,7 +87,7 @@ FAULTY = """
             replies._socket.sendall(frame)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        Replies.send = send
+        ReplyBuffer.send = send
         return value
 
     # --- hangs: each leaves a grandchild behind
@@ -206,7 +206,7 @@ def faulty(serve, server_log):
     for server in servers:
         if not server.obituary():
             os.kill(server.pid, signal.SIGCONT)  # a test that failed may have left it stopped
-            testing.wait_until(lambda pid=server.pid: not children(pid), what="a server without children")
+            wait_until(lambda pid=server.pid: not children(pid), what="a server without children")
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def program(tmp_path):
                 stderr=stderr,
             )
         processes.append(process)
-        testing.wait_until((tmp_path / "facts").exists, 20, "the program's checkout")
+        wait_until((tmp_path / "facts").exists, "the program's checkout")
         return process, json.loads((tmp_path / "facts").read_text())["worker"]
 
     yield start
@@ -270,8 +270,8 @@ def line_of(directory, text):
 class Ticks:
     """A greenlet that ticks, and the longest gap that it saw.
 
-    The time in which this thread was ready and the machine ran others instead is not counted: the kernel measures it,
-    and no program has a part in it. Where the kernel does not say, nothing is deducted.
+    Counted is the time in which the thread was blocked. The time in which it ran, or was ready and the machine ran
+    others instead, is not, for that depends on the machine. Where the kernel does not say, nothing is deducted.
     """
 
     def __init__(self):
@@ -296,12 +296,13 @@ class Ticks:
     def _own_time(self):
         if self._schedule < 0:
             return monotonic()
-        return monotonic() - int(os.pread(self._schedule, 100, 0).split()[1]) / 1e9
+        running, waiting, _ = os.pread(self._schedule, 100, 0).split()
+        return monotonic() - (int(running) + int(waiting)) / 1e9
 
 
 @contextlib.contextmanager
-def steady_hub(longest=0.05):
-    """Check that the hub is never busy or blocked for longer than this in a ``with`` block."""
+def steady_hub(longest=0.15):
+    """Check that the hub is never blocked for longer than this in a ``with`` block."""
     ticks = Ticks()
     ticking = gevent.spawn(ticks.run)
     try:

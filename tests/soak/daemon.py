@@ -8,9 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from gtask import testing
 from tests.support.daemon import Daemon
-from tests.support.process import PATIENCE
+from tests.support.waiting import wait_until
 
 __all__ = ["Daemon", "running_daemon"]
 
@@ -23,7 +22,7 @@ def running_daemon(target: str, *arguments: str) -> Iterator[Daemon]:
         path = os.path.join(directory, "sock")
         server = Daemon(Path(directory), *arguments, source="", target=target, wait=False, streams=())
         try:
-            testing.wait_until(lambda: os.path.exists(path), PATIENCE, "the server's socket")
+            wait_until(lambda: os.path.exists(path), "the server's socket")
             yield server
             status = server.end()
             assert status == 0, f"the server ended with status {status}"

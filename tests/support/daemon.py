@@ -10,8 +10,8 @@ import subprocess
 import sys
 import textwrap
 
-from gtask import testing
-from tests.support.process import PATIENCE, ROOT, Background, children, environment, is_gone, kill, processes, sockets
+from tests.support.process import ROOT, Background, children, environment, is_gone, kill, processes, sockets
+from tests.support.waiting import PATIENCE, wait_until
 
 COMMAND = [sys.executable, str(ROOT / "bin" / "gtask-server")]
 
@@ -120,7 +120,7 @@ class Daemon(Background):
         old, count = self.serving, self.log.count(" serves")
         self.send(signal.SIGHUP)
         self.wait_for(" serves", count + 1)
-        testing.wait_until(lambda: not sockets(old) & sockets(self.pid), PATIENCE, "the old master's last accept")
+        wait_until(lambda: not sockets(old) & sockets(self.pid), "the old master's last accept")
 
 
 @contextlib.contextmanager
@@ -156,7 +156,7 @@ def daemons(directory):
         for running in started:
             running.process.kill()
             running.process.wait()
-        testing.wait_until(lambda: not kill(processes(directory)), PATIENCE, "the end of all processes")
+        wait_until(lambda: not kill(processes(directory)), "the end of all processes")
 
 
 OPERATORS = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -236,4 +236,4 @@ class Operator:
     def _quit(self, pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGQUIT)
-        testing.wait_until(lambda: is_gone(pid), PATIENCE, "the daemon's end")
+        wait_until(lambda: is_gone(pid), "the daemon's end")

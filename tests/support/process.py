@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic
+
+import gevent
+import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 ROOT = Path(gtask.__file__).parents[1]
 """The project's directory."""
-
-PATIENCE = 60.0
-"""Seconds that a process gets for a step: to start, to write a line, to end."""
 
 
 def environment(**more):
@@ -68,14 +69,14 @@ class Background:
             return self.log.count(text) >= count or self.process.poll() is not None
 
         try:
-            testing.wait_until(is_written, PATIENCE, f"{text!r} in the log")
+            wait_until(is_written, f"{text!r} in the log")
         except AssertionError as error:
             raise AssertionError(f"{error}; it is: {self.log}") from None
         assert self.log.count(text) >= count, f"it ended with status {self.process.returncode}: {self.log}"
 
     def wait(self):
         """Wait for the process's end, while greenlets run; gives its exit status."""
-        testing.wait_until(lambda: self.process.poll() is not None, PATIENCE, f"the end of process {self.pid}")
+        wait_until(lambda: self.process.poll() is not None, f"the end of process {self.pid}")
         return self.process.returncode
 
     def send(self, number):
@@ -139,6 +140,24 @@ def cpu_time(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def check_that_it_rests(pid, seconds=1.0):
+    """Check that a process has nothing to do for most of a while, in which this thread's hub runs.
+
+    Counted is the time in which its main thread runs or could run: a loop that spins can always run, on a quiet machine
+    and on a loaded one.
+    """
+
+    def ready():
+        running, waiting, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+        return (int(running) + int(waiting)) / 1e9
+
+    if not os.path.exists(f"/proc/{pid}/schedstat"):
+        pytest.skip("this kernel does not count how long a process could run")
+    began, before = monotonic(), ready()
+    gevent.sleep(seconds)
+    assert ready() - before < (monotonic() - began) / 2, f"process {pid} does not rest"
+
+
 def sockets(pid):
     """The sockets that a process has open; those that it listens at are also its daemon's."""
     found = set()
@@ -159,7 +178,7 @@ def descriptors(pid):
 def stop(pid):
     """Send SIGSTOP, and wait until it has worked."""
     os.kill(pid, signal.SIGSTOP)
-    testing.wait_until(lambda: state_of(pid) == "T", what=f"the stop of process {pid}")
+    wait_until(lambda: state_of(pid) == "T", what=f"the stop of process {pid}")
 
 
 def kill(pids):

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from tests.support.daemon import COMMAND, Daemon
 from tests.support.documents import named_blocks
 from tests.support.needs import fail_or_skip
-from tests.support.process import PATIENCE, ROOT, Background, children, is_gone
+from tests.support.process import ROOT, Background, children, is_gone
+from tests.support.waiting import PATIENCE
 
 APPS = ROOT / "tests" / "apps"
 GUNICORN = [

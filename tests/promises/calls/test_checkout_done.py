@@ -8,7 +8,7 @@ import os
 import gevent
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -45,7 +45,7 @@ def ran(tmp_path):
 
 
 def wait_for(tmp_path, expected):
-    testing.wait_until(lambda: ran(tmp_path) == expected, what=f"{expected}, where there is {ran(tmp_path)},")
+    wait_until(lambda: ran(tmp_path) == expected, what=f"{expected}, where there is {ran(tmp_path)},")
 
 
 def test_it_runs_after_each_checkout(serve, connect, tmp_path):
@@ -56,7 +56,7 @@ def test_it_runs_after_each_checkout(serve, connect, tmp_path):
         worker.note("b")
     client.call("note", "c")
     wait_for(tmp_path, ["a", "b", "done", "c", "done"])
-    testing.wait_until(lambda: client.stats().idle == 1, what="an idle worker")  # or else it would never be lent
+    wait_until(lambda: client.stats().idle == 1, what="an idle worker")  # or else it would never be lent
     with client.checkout():
         pass
     wait_for(tmp_path, ["a", "b", "done", "c", "done", "done"])
@@ -113,7 +113,7 @@ def test_it_runs_when_the_client_closes(serve, connect, tmp_path):
         pid = worker.pid()
         client.close()
         worker.note("last")
-    testing.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
     assert ran(tmp_path) == ["over", "done", "last", "done"]
 
 
@@ -138,4 +138,4 @@ def test_one_that_raises_retires_the_worker(serve, connect, tmp_path):
     (tmp_path / "broken").unlink()
     with client.checkout() as worker:
         assert worker.pid() != pid
-    testing.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")

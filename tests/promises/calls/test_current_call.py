@@ -45,16 +45,16 @@ SOURCE = """
 
 def test_what_a_call_knows(serve, connect):
     """Its method, the client's name and what is left of its time; as a function, too."""
-    client = connect(serve(SOURCE), name="web", timeout=20)
+    client = connect(serve(SOURCE), name="web", timeout=200)
     method, name, left, headers, context, shown = client.call("what")
     assert (method, name, headers, context) == ("what", "web", {}, {})
-    assert 15 < left <= 20
+    assert 100 < left <= 200
     assert shown.startswith("<call of what, ")
     assert client.call("in_a_thread") == "in_a_thread"
     with client.checkout(timeout=None) as checkout:
         assert checkout.what()[2] is None
-    with client.checkout(timeout=5) as checkout:
-        assert 3 < checkout.what()[2] <= 5
+    with client.checkout(timeout=100) as checkout:
+        assert 50 < checkout.what()[2] <= 100
     assert connect(serve(SOURCE), timeout=None).call("what")[2] is None
     assert gtask.current_call() is None
 
@@ -63,24 +63,24 @@ def test_waiting_for_a_worker_counts(serve, connect):
     """What is left is what is left for the caller, who has waited in line."""
     client = connect(serve(SOURCE), min_workers=1, max_workers=1, timeout=20)
     with client.checkout() as first:
-        running = first.busy.submit(1.0)
+        running = first.busy.submit(2.0)
         second = client.checkout()
         waiting = second.what.submit()
         behind = second.what.submit()
-    assert running.get() <= 19
-    assert waiting.get()[2] <= 19.1
-    assert behind.get()[2] > 19.1  # its time began when it was first in the queue
+    assert running.get() <= 18
+    assert waiting.get()[2] <= 18.1
+    assert behind.get()[2] > waiting.get()[2]  # its time began when it was first in the queue
     second.release()
 
 
 def test_extend(serve, connect):
     """A call that asks for it in time may go on; one that does not is given up as before."""
-    client = connect(serve(SOURCE, "--hung-worker-timeout", "1"), min_workers=1, timeout=0.5)
+    client = connect(serve(SOURCE, "--hung-worker-timeout", "1.5"), min_workers=1, timeout=1.5)
     client.open(wait=True)
     began = monotonic()
-    left = client.call("longer", 4, 0.4, 5.0)
-    assert monotonic() - began >= 1.6
-    assert 3 < left <= 5
+    left = client.call("longer", 2, 1.0, 30.0)
+    assert monotonic() - began >= 2.0
+    assert 1.5 < left <= 30
     with pytest.raises(gtask.CallTimeout):
         client.call("longer", 1, 60, 0.3)
     assert monotonic() - began < 30

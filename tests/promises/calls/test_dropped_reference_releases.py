@@ -10,7 +10,7 @@ import os
 import gevent
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -57,7 +57,7 @@ def test_submitted_calls_finish_first(serve, connect, tmp_path):
     client = connect(serve(SOURCE), max_workers=1, timeout=None)
     checkout = client.checkout()
     results = [checkout.hold.submit(), checkout.note.submit("second")]
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     del checkout
     following = gevent.spawn(client.call, "note", "following")
     gevent.sleep(0)
@@ -118,12 +118,12 @@ def test_a_checkout_in_use_is_not_dropped(serve, connect, tmp_path):
     os.mkfifo(tmp_path / "gate")
     client = connect(serve(WITH_HOOK), max_workers=1, timeout=None)
     call = gevent.spawn(lambda: client.checkout().hold())
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     gc.collect()
     following = gevent.spawn(client.call, "note", "following")
     gevent.sleep(0)
     (tmp_path / "gate").write_text("")
     assert call.get() == "held"
     following.get()
-    testing.wait_until(lambda: len((tmp_path / "ran").read_text().split()) == 4)
+    wait_until(lambda: len((tmp_path / "ran").read_text().split()) == 4)
     assert (tmp_path / "ran").read_text().split() == ["held", "done", "following", "done"]

@@ -18,8 +18,8 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
 from gtask.client.many.executor import Future
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -74,7 +74,7 @@ class Gate:
 
     def wait_inside(self):
         """Wait until a call is there."""
-        testing.wait_until(self._inside.exists, 30)
+        wait_until(self._inside.exists)
 
     def open(self):
         """Let it go."""
@@ -374,7 +374,7 @@ def test_other_threads_may_wait(jobs, connect, gate):
     gate.wait_inside()
     gate.open()
     assert future.result() == "gate"
-    testing.wait_until(lambda: not any(thread.is_alive() for thread in threads), 30)
+    wait_until(lambda: not any(thread.is_alive() for thread in threads))
     assert values == ["gate", "gate"]
 
 

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os, time
@@ -51,7 +51,7 @@ def test_a_running_call(serve, connect, tmp_path, interruption):
                 caught.append(error)
 
         caller = gevent.spawn(call)
-        testing.wait_until((tmp_path / "inside").exists)
+        wait_until((tmp_path / "inside").exists)
         behind = worker.note.submit("behind")
         caller.kill(interruption())
         assert [type(error) for error in caught] == [interruption]
@@ -150,7 +150,7 @@ def test_the_worker_of_an_interrupted_call_ends(serve, connect, tmp_path):
     with client.checkout() as worker:
         pid = worker.pid()
         caller = gevent.spawn(worker.hang)
-        testing.wait_until((tmp_path / "inside").exists)
+        wait_until((tmp_path / "inside").exists)
         caller.kill()
     os.close(os.open(tmp_path / "gate", os.O_RDWR))  # which does not wait for a reader: it may have been interrupted
-    testing.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")

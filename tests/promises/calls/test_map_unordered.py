@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -51,7 +51,7 @@ def gates(tmp_path):
 
 
 def is_inside(tmp_path, gate):
-    testing.wait_until((tmp_path / f"{gate}-inside").exists, 30)
+    wait_until((tmp_path / f"{gate}-inside").exists)
 
 
 def test_all_of_them(serve, connect):
@@ -132,7 +132,7 @@ def test_a_slow_iterable_does_not_hold_back_values(serve, connect):
     def items():
         for number in range(8):
             yield number
-            testing.wait_until(is_quiet, 30)
+            wait_until(is_quiet)
             gevent.idle()  # until all that has come has been told
 
     seen = [(value, client.stats().checkouts) for value in client.map_unordered("double", items())]
@@ -148,7 +148,7 @@ def test_an_exception_is_raised_at_its_place(serve, connect):
         next(values)
     assert isinstance(caught.value, gtask.RemoteError)
     assert list(values) == []
-    testing.wait_until(lambda: client.stats().busy == client.stats().waiting == 0, 30)
+    wait_until(lambda: client.stats().busy == client.stats().waiting == 0)
 
 
 def test_an_exception_of_the_iterable(serve, connect, gates, tmp_path):
@@ -163,7 +163,7 @@ def test_an_exception_of_the_iterable(serve, connect, gates, tmp_path):
 
     with pytest.raises(OSError, match="no more"):
         list(client.map_unordered("hold", items()))
-    testing.wait_until(lambda: client.stats().busy == 0, 30)
+    wait_until(lambda: client.stats().busy == 0)
 
 
 @pytest.mark.parametrize("end", ["close", "drop", "cycle"])
@@ -190,7 +190,7 @@ def test_ending_it_early_cancels_what_runs(serve, connect, gates, tmp_path, end)
         del cycle
     values = None
     gc.collect()
-    testing.wait_until(lambda: client.stats().busy == client.stats().waiting == 0, 30)
+    wait_until(lambda: client.stats().busy == client.stats().waiting == 0)
     assert taken == before
     assert client.call("double", 4) == 8
 

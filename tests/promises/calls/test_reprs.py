@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -61,9 +61,9 @@ def test_a_client_with_a_worker_in_checkout_done(serve, connect, tmp_path):
     client = connect(serve(SOURCE + "\n    def checkout_done():\n        hold()\n"))
     client.call("pid")
     assert "0 of 20 workers busy, 0 idle, 1 settling, 0 waiting" in repr(client)
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     (tmp_path / "gate").write_text("")
-    testing.wait_until(lambda: "1 idle, 0 waiting" in repr(client))
+    wait_until(lambda: "1 idle, 0 waiting" in repr(client))
     (tmp_path / "gate").unlink()
     (tmp_path / "gate").touch()
 
@@ -95,10 +95,10 @@ def test_a_checkout_from_its_begin_to_its_end(serve, connect, tmp_path):
     assert repr(checkout.pid) == f"<Method pid of {checkout!r}>" or "in hold for" in repr(checkout.pid)
     checkout.release()
     assert repr(checkout).startswith(f"<Checkout releasing {worker}, in hold for ")
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     (tmp_path / "gate").write_text("")
     last.get()
-    testing.wait_until(lambda: repr(checkout) == "<Checkout released>")
+    wait_until(lambda: repr(checkout) == "<Checkout released>")
 
 
 def test_a_checkout_that_ended_by_an_error(serve, connect):
@@ -119,7 +119,7 @@ def test_each_is_one_line_and_tells_no_argument(serve, connect, tmp_path):
     client = connect(serve("def check(password):\n        " + "open(DIR + '/gate').read()"), name="two\nlines")
     checkout = client.checkout()
     call = gevent.spawn(checkout.check, "s3cret")
-    testing.wait_until(lambda: "in check for" in repr(checkout))
+    wait_until(lambda: "in check for" in repr(checkout))
     for thing in (client, checkout, checkout.check, client.remote):
         assert "\n" not in repr(thing)
         assert "s3cret" not in repr(thing)

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -78,7 +78,7 @@ def test_results_are_async_results(serve, connect, tmp_path):
         with pytest.raises(gevent.Timeout):
             value.get(timeout=0.01)
         assert not value.ready()
-        testing.wait_until((tmp_path / "inside").exists)
+        wait_until((tmp_path / "inside").exists)
         (tmp_path / "gate").write_text("")
         assert gevent.wait([held, value, failing], timeout=10) == [held, value, failing]
         assert value.ready()
@@ -129,7 +129,7 @@ def test_who_gives_up_waiting_for_a_result_harms_nobody(serve, connect, tmp_path
         held = worker.hold.submit()
         with pytest.raises(gevent.Timeout):
             held.get(timeout=0.01)
-        testing.wait_until((tmp_path / "inside").exists)
+        wait_until((tmp_path / "inside").exists)
         (tmp_path / "gate").write_text("")
         assert held.get() is None
         assert worker.note("after") == "after"
@@ -161,7 +161,7 @@ def test_a_full_queue_is_overload(serve, connect, tmp_path):
         results = [worker.hold.submit(), worker.note.submit(1), worker.note.submit(2)]
         with pytest.raises(gtask.Overloaded, match="note was not sent") as caught:
             worker.note.submit(3)
-        testing.wait_until((tmp_path / "inside").exists)
+        wait_until((tmp_path / "inside").exists)
         (tmp_path / "gate").write_text("")
         assert [result.get() for result in results] == [None, 1, 2]
         for late in (worker.note, worker.note.submit):

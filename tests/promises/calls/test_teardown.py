@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import atexit, os
@@ -37,7 +37,7 @@ SOURCE = """
 
 def ends(tmp_path, pid):
     """What a worker did at its end, once it is gone."""
-    testing.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
     lines = (tmp_path / "ran").read_text().splitlines()
     return [line.split()[0] for line in lines if line.endswith(f" {pid}")]
 

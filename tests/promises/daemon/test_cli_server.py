@@ -14,7 +14,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 ROOT = Path(gtask.__file__).parents[1]
 COMMAND = [sys.executable, str(ROOT / "bin" / "gtask-server")]
@@ -63,7 +63,7 @@ class Running:
     def end(self, number):
         """Send it a signal; gives its exit status. Clients may hear of it meanwhile."""
         self.process.send_signal(number)
-        testing.wait_until(lambda: self.process.poll() is not None, timeout=30, what="the server's end")
+        wait_until(lambda: self.process.poll() is not None, what="the server's end")
         self.log += self.process.communicate(timeout=30)[1]
         return self.process.returncode
 
@@ -329,7 +329,7 @@ def test_a_stale_socket_is_taken_over(start, connect, directory):
     assert second.end(signal.SIGTERM) == 0
     assert not (directory / "a.sock").exists()
     client.close()
-    testing.wait_until(lambda: not running(pid), 10, "the end of the first server's worker")
+    wait_until(lambda: not running(pid), "the end of the first server's worker")
 
 
 def test_a_path_that_is_another_servers_by_now_is_kept(start, directory):

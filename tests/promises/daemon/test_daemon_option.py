@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 TALKING = """
 import logging
@@ -50,7 +50,7 @@ def test_it_stops_in_order(operator):
     """SIGTERM to the process in the pid file ends it, and removes pid file, socket and lock."""
     pid = operator.daemon()
     os.kill(pid, signal.SIGTERM)
-    testing.wait_until(lambda: operator.is_gone(pid), 20, "the daemon's end")
+    wait_until(lambda: operator.is_gone(pid), "the daemon's end")
     assert sorted(path.name for path in operator.directory.glob("a.*")) == []
 
 
@@ -101,12 +101,12 @@ def test_after_kill_9(operator, connect):
     with connect(operator.address).checkout() as checkout:
         assert checkout.pids()[1] == master
         os.kill(first, signal.SIGKILL)
-        testing.wait_until(lambda: operator.is_gone(first), 20, "the daemon's end")
+        wait_until(lambda: operator.is_gone(first), "the daemon's end")
         second = operator.daemon()
         assert (operator.directory / "a.pid").read_text() == f"{second}\n"
         assert checkout.pids()[1] == master
     assert connect(operator.address).call("pids")[1] in operator.children_of(second)
-    testing.wait_until(lambda: operator.is_gone(master), 20, "the old master's end")
+    wait_until(lambda: operator.is_gone(master), "the old master's end")
 
 
 def test_a_pid_file_without_daemon(operator):
@@ -151,12 +151,12 @@ def test_the_log_file_is_opened_anew(operator, connect):
         before = old.read_text()
         os.kill(pid, signal.SIGUSR1)
         for process in (pid, master, worker):
-            testing.wait_until(lambda process=process: descriptor(process, 2) == str(new), 10, "the new log file")
+            wait_until(lambda process=process: descriptor(process, 2) == str(new), "the new log file")
         checkout.say("in the worker")
         os.kill(pid, signal.SIGUSR2)
-        testing.wait_until(lambda: "workers: 1 lent" in new.read_text(), 10, "the status in the log")
+        wait_until(lambda: "workers: 1 lent" in new.read_text(), "the status in the log")
     os.kill(pid, signal.SIGHUP)
-    testing.wait_until(lambda: "app reloads" in new.read_text(), 10, "the keeper's line in the log")
+    wait_until(lambda: "app reloads" in new.read_text(), "the keeper's line in the log")
     assert "app: in the worker" in new.read_text()
     assert old.read_text() == before
     assert not (operator.directory / "inner" / "a.log").exists()
@@ -171,7 +171,7 @@ def test_a_log_file_that_cannot_be_opened_anew(operator, connect):
         (operator.directory / "logs").rename(operator.directory / "moved")
         os.kill(pid, signal.SIGUSR1)
         log = operator.directory / "moved" / "a.log"
-        testing.wait_until(lambda: log.read_text().count("cannot be opened anew") == 2, 10, "what the two say")
+        wait_until(lambda: log.read_text().count("cannot be opened anew") == 2, "what the two say")
         os.kill(worker, signal.SIGUSR1)
         assert checkout.pids() == [worker, master]
     assert operator.children_of(pid) == [master]

@@ -7,9 +7,9 @@ import time
 import pytest
 
 import gtask
-from gtask import testing
 from tests.support.daemon import APPLICATION, daemons, write
 from tests.support.process import is_gone, processes, sockets
+from tests.support.waiting import SOON, wait_until
 
 AT_ONCE = [signal.SIGINT, signal.SIGQUIT]
 
@@ -25,7 +25,7 @@ def assert_ends(daemon, number, status=0):
     """It ends with this status, long before graceful-timeout, and leaves nothing."""
     begun = time.monotonic()
     assert daemon.end(number) == status
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < SOON
     assert processes(daemon.directory) == []
     assert not list(daemon.directory.glob("server.sock*"))
 
@@ -77,7 +77,7 @@ def loop(path):
         running.get()
     assert "in loop" in caught.value.stacks
     assert "was ended by SIGABRT in loop" in daemon.log
-    testing.wait_until(lambda: is_gone(child), what="the end of the grandchild")
+    wait_until(lambda: is_gone(child), what="the end of the grandchild")
 
 
 @pytest.mark.parametrize("number", [*AT_ONCE, signal.SIGTERM])
@@ -85,7 +85,7 @@ def test_a_daemon_that_starts_is_stopped(start, tmp_path, number):
     """Whatever the application does while it is loaded."""
     write(tmp_path, "import time\nopen('begun', 'w').close()\ntime.sleep(60)\n")
     daemon = start(wait=False)
-    testing.wait_until((tmp_path / "begun").exists, 30)
+    wait_until((tmp_path / "begun").exists)
     assert_ends(daemon, number)
     assert "Traceback" not in daemon.log
 
@@ -97,7 +97,7 @@ def test_a_daemon_that_drains_is_hurried(start, connect, number):
     with connect(daemon).checkout() as worker:
         pid = worker.pid()
         daemon.send(signal.SIGTERM)
-        testing.wait_until(lambda: not sockets(daemon.serving) & sockets(daemon.pid), 10, "the drain")
+        wait_until(lambda: not sockets(daemon.serving) & sockets(daemon.pid), "the drain")
         assert worker.pid() == pid
         assert_ends(daemon, number)
     assert is_gone(pid)

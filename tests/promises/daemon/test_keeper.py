@@ -13,11 +13,11 @@ import gevent
 import gevent.socket
 import pytest
 
-from gtask import testing
 from gtask.wire.frames import Encoder
 from gtask.wire.messages import Greeting
 from tests.support.daemon import APPLICATION, daemons, write
 from tests.support.process import ROOT, children, is_gone, processes
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_killed_master_is_replaced_at_once(start, connect):
         assert worker.pid() == pid
     daemon.wait_for(" serves", 2)
     client.close()
-    testing.wait_until(lambda: is_gone(pid), what="the end of the old worker")
+    wait_until(lambda: is_gone(pid), what="the end of the old worker")
     assert daemon.process.poll() is None
 
 
@@ -94,10 +94,10 @@ def test_the_master_drains_when_the_keeper_is_killed(start, connect, tmp_path):
         pid, master = worker.pid(), daemon.serving
         daemon.process.kill()
         assert daemon.process.wait() == -signal.SIGKILL
-        testing.wait_until(lambda: "has lost its keeper" in daemon.log)
+        wait_until(lambda: "has lost its keeper" in daemon.log)
         assert worker.pid() == pid
         assert not is_gone(master)
-    testing.wait_until(lambda: processes(tmp_path) == [], 20, "the end of all")
+    wait_until(lambda: processes(tmp_path) == [], "the end of all")
     assert "Traceback" not in daemon.log
 
 
@@ -126,15 +126,15 @@ def test_a_new_daemon_takes_over(start, connect, tmp_path):
         before = len(served)
         first.process.kill()
         first.process.wait()
-        testing.wait_until(lambda: len(served) > before + 20)  # the old master still serves
+        wait_until(lambda: len(served) > before + 20)  # the old master still serves
         second = start()
-        testing.wait_until(lambda: connect(second).call("master") == second.serving)
+        wait_until(lambda: connect(second).call("master") == second.serving)
         before = len(served)
-        testing.wait_until(lambda: len(served) > before + 50)
+        wait_until(lambda: len(served) > before + 50)
         assert worker.pid() == pid
-    testing.wait_until(lambda: is_gone(pid) and is_gone(master), 20, "the end of the old master")
+    wait_until(lambda: is_gone(pid) and is_gone(master), "the end of the old master")
     before = len(served)
-    testing.wait_until(lambda: len(served) > before + 50)
+    wait_until(lambda: len(served) > before + 50)
     going.clear()
     gevent.joinall(hammers, timeout=30)
     assert refused == []
@@ -149,7 +149,7 @@ def test_the_keeper_is_killed_while_its_master_starts(start, connect, tmp_path):
     mark = "open('begun', 'w').close()\nwith open('gate') as gate: gate.read()\n"
     write(tmp_path, mark + APPLICATION)
     first = start(wait=False)
-    testing.wait_until((tmp_path / "begun").exists, 20)
+    wait_until((tmp_path / "begun").exists)
     (old,) = children(first.pid)
     first.process.kill()
     first.process.wait()
@@ -157,7 +157,7 @@ def test_the_keeper_is_killed_while_its_master_starts(start, connect, tmp_path):
     second = start()
     with open(tmp_path / "gate", "w"):
         pass
-    testing.wait_until(lambda: is_gone(old), 20, "the end of the old master")
+    wait_until(lambda: is_gone(old), "the end of the old master")
     assert connect(second).call("version") == 2
     assert "Traceback" not in first.log
 

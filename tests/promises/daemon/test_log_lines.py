@@ -13,9 +13,9 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
 from tests.support.daemon import APPLICATION, COMMAND, daemons, write
 from tests.support.process import children, processes
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -209,13 +209,13 @@ def happen(daemon, directory):
     daemon.send(signal.SIGUSR2)
     write(directory, APPLICATION + "\nopen('tried', 'w').close()\n1 / 0\n")
     daemon.send(signal.SIGHUP)
-    testing.wait_until((directory / "tried").exists, 20, "the next master")
-    testing.wait_until(lambda: children(daemon.pid) == [master], 20, "its end")
+    wait_until((directory / "tried").exists, "the next master")
+    wait_until(lambda: children(daemon.pid) == [master], "its end")
     assert ask(daemon) == 1
     write(directory, VERSION=2)
     daemon.send(signal.SIGHUP)
-    testing.wait_until(lambda: ask(daemon) == 2, 20, "the reload")
-    testing.wait_until(lambda: master not in children(daemon.pid), 20, "the end of the old master")
+    wait_until(lambda: ask(daemon) == 2, "the reload")
+    wait_until(lambda: master not in children(daemon.pid), "the end of the old master")
     os.kill(children(daemon.pid)[0], signal.SIGKILL)
     assert ask(daemon) == 2
     assert daemon.end() == 0

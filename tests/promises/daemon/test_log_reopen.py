@@ -10,8 +10,8 @@ import signal
 
 import pytest
 
-from gtask import testing
 from tests.support.daemon import APPLICATION, daemons, write
+from tests.support.waiting import wait_until
 
 SAYING = """
 import logging
@@ -36,7 +36,7 @@ def start(tmp_path, logs, nothing_is_left_behind):
 
     def start(*arguments, **options):
         daemon = begin("--log-file", "logs/daemon.log", *arguments, wait=False, **options)
-        testing.wait_until(lambda: "serves" in written(logs), 30, "a master that serves")
+        wait_until(lambda: "serves" in written(logs), "a master that serves")
         return daemon
 
     with daemons(tmp_path) as begin:
@@ -61,7 +61,7 @@ def rotate(daemon, logs):
     """Move the file away, and have it opened anew."""
     (logs / "daemon.log").rename(logs / "daemon.log.1")
     daemon.send(signal.SIGUSR1)
-    testing.wait_until((logs / "daemon.log").exists)
+    wait_until((logs / "daemon.log").exists)
 
 
 def test_all_write_to_the_new_file(start, connect, logs):
@@ -78,13 +78,13 @@ def test_all_write_to_the_new_file(start, connect, logs):
             worker.say("after")
             return f"WARNING {pid} application: after\nprinted: after\n" in written(logs)
 
-        testing.wait_until(worker_writes)
+        wait_until(worker_writes)
         other = connect(daemon).checkout()
         with pytest.raises(Exception, match="SIGKILL"):
             other.die(signal.SIGKILL)
-        testing.wait_until(lambda: "was ended by SIGKILL in die" in written(logs), what="the master's line")
+        wait_until(lambda: "was ended by SIGKILL in die" in written(logs), what="the master's line")
         daemon.send(signal.SIGHUP)
-        testing.wait_until(lambda: re.search(r"keeper: master \d+ serves", written(logs)), 20, "the keeper's line")
+        wait_until(lambda: re.search(r"keeper: master \d+ serves", written(logs)), "the keeper's line")
         assert worker.pid() == pid
     assert written(logs, "daemon.log.1").replace("after", "").startswith(old)
     assert "SIGKILL" not in written(logs, "daemon.log.1")
@@ -98,16 +98,16 @@ def test_a_master_that_drains(start, connect, logs):
     with connect(daemon).checkout() as worker:
         pid = worker.pid()
         daemon.send(signal.SIGHUP)
-        testing.wait_until(lambda: "1 drain" in written(logs), 20)
+        wait_until(lambda: "1 drain" in written(logs))
         rotate(daemon, logs)
 
         def worker_writes():
             worker.say("from the old")
             return "from the old" in written(logs)
 
-        testing.wait_until(worker_writes)
+        wait_until(worker_writes)
         assert worker.pid() == pid
-    testing.wait_until(lambda: "has stopped" in written(logs), what="the old master's last line")
+    wait_until(lambda: "has stopped" in written(logs), what="the old master's last line")
 
 
 def test_a_master_that_starts(start, connect, logs, tmp_path):
@@ -116,18 +116,18 @@ def test_a_master_that_starts(start, connect, logs, tmp_path):
     os.mkfifo(tmp_path / "gate")
     write(tmp_path, "open('begun', 'w').close()\nwith open('gate') as gate: gate.read()\n" + APPLICATION + SAYING)
     daemon.send(signal.SIGHUP)
-    testing.wait_until((tmp_path / "begun").exists, 20)
+    wait_until((tmp_path / "begun").exists)
     rotate(daemon, logs)
     with open(tmp_path / "gate", "w"):
         pass
-    testing.wait_until(lambda: "1 drain" in written(logs), 20)
+    wait_until(lambda: "1 drain" in written(logs))
     with connect(daemon).checkout() as worker:
 
         def worker_writes():
             worker.say("from the new")
             return "from the new" in written(logs)
 
-        testing.wait_until(worker_writes)
+        wait_until(worker_writes)
 
 
 def test_a_file_that_cannot_be_opened(start, connect, logs):
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_opened(start, connect, logs):
         for _ in range(3):
             daemon.send(signal.SIGUSR1)
         elsewhere = logs.parent / "elsewhere"
-        testing.wait_until(lambda: "cannot be opened anew: No such file" in written(elsewhere))
+        wait_until(lambda: "cannot be opened anew: No such file" in written(elsewhere))
         worker.say("still here")
         assert worker.pid() == pid
         assert "still here" in written(elsewhere)
@@ -169,7 +169,7 @@ def test_the_status(start, connect, logs):
         assert one.pid() != two.pid()
         before = written(logs).count("\n")
         daemon.send(signal.SIGUSR2)
-        testing.wait_until(lambda: "workers:" in written(logs))
+        wait_until(lambda: "workers:" in written(logs))
         assert written(logs).count("\n") == before + 1
         assert re.search(
             rf" INFO {master(logs)} gtask\.server: night-shift: up \d+ s, 0 reloads; workers: (\d (lent|call)(, )?)+; "

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from gtask import testing
 from gtask.server.daemon import cli
+from tests.support.waiting import wait_until
 
 APPLICATION = """
 import os
@@ -243,17 +243,17 @@ def test_reload_and_status_as_another_user(operator, open_directory, connect, no
         assert log.stat().st_uid == nobody.pw_uid
         master = connect(operator.address).call("pids")[1]
         os.kill(pid, signal.SIGHUP)
-        testing.wait_until(lambda: log.read_text().count(" serves") == 2, 20, "the second master")
-        testing.wait_until(lambda: master not in operator.children_of(pid), 20, "the first master's end")
+        wait_until(lambda: log.read_text().count(" serves") == 2, "the second master")
+        wait_until(lambda: master not in operator.children_of(pid), "the first master's end")
         log.rename(open_directory / "a.log.1")
         os.kill(pid, signal.SIGUSR1)
         (master,) = operator.children_of(pid)
-        testing.wait_until(lambda: os.readlink(f"/proc/{master}/fd/2") == str(log), 10, "the new log file")
+        wait_until(lambda: os.readlink(f"/proc/{master}/fd/2") == str(log), "the new log file")
         os.kill(pid, signal.SIGUSR2)
-        testing.wait_until(lambda: "app: up " in log.read_text(), 10, "the status in the log")
+        wait_until(lambda: "app: up " in log.read_text(), "the status in the log")
     finally:
         os.kill(pid, signal.SIGQUIT)
-        testing.wait_until(lambda: operator.is_gone(pid), 20, "the daemon's end")
+        wait_until(lambda: operator.is_gone(pid), "the daemon's end")
 
 
 @as_root

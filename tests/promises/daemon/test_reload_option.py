@@ -11,7 +11,7 @@ import socket
 import gevent
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def look(operator):
 def answer(server, client, value):
     """Wait until a call gives this value."""
     try:
-        testing.wait_until(lambda: client.call("value") == value, 20, f"the answer {value}")
+        wait_until(lambda: client.call("value") == value, f"the answer {value}")
     except AssertionError as error:
         raise AssertionError(f"{error}; {client.call('value')}: {server.log}") from None
 
@@ -106,7 +106,7 @@ def test_a_change_while_the_new_code_is_loaded(operator, connect, write, look):
     """
     write("app.py", slow)
     look()
-    testing.wait_until(lambda: (operator.directory / "loading").exists(), 20, "the second master")
+    wait_until(lambda: (operator.directory / "loading").exists(), "the second master")
     write("library.py", "number = 2\n")
     write("go", "")
     server.wait_for("library.py")
@@ -130,7 +130,7 @@ def test_callers_do_not_notice(operator, connect, write, look):
     for number in (1, 2, 3):
         write("app.py", f"def value(): return {number}\n")
         look()
-        testing.wait_until(lambda number=number: number in seen or calling.ready(), 20, f"the answer {number}")
+        wait_until(lambda number=number: number in seen or calling.ready(), f"the answer {number}")
     calling.get()
     assert sorted(set(seen)) == [0, 1, 2, 3]
     assert "Traceback" not in server.log

@@ -12,9 +12,9 @@ import time
 import gevent
 import pytest
 
-from gtask import testing
 from tests.support.daemon import APPLICATION, daemons, write
 from tests.support.process import children, processes
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def assert_gone(daemon, statuses=(0,)):
 
 def assert_serves(daemon, connect):
     """It serves with one master, and there is nobody else."""
-    testing.wait_until(lambda: children(daemon.pid) == [daemon.serving], 30, "one master")
+    wait_until(lambda: children(daemon.pid) == [daemon.serving], "one master")
     assert connect(daemon).call("master") == daemon.serving
     assert daemon.process.poll() is None
     assert set(processes(daemon.directory)) >= {daemon.pid, daemon.serving}
@@ -52,7 +52,7 @@ def storm(daemon, numbers, pause=0.001):
 
 def it_listens(daemon):
     """It has its socket; its first master is only about to start."""
-    testing.wait_until((daemon.directory / "server.sock").exists, 30)
+    wait_until((daemon.directory / "server.sock").exists)
 
 
 def test_term_while_it_starts(start):
@@ -73,7 +73,7 @@ def test_from_the_first_moment(start, connect, number):
         time.sleep(random.random() * 0.1)
         daemon.send(number)
         if number == signal.SIGHUP:
-            testing.wait_until(lambda daemon=daemon: "serves" in daemon.log or daemon.process.poll() is not None, 30)
+            wait_until(lambda daemon=daemon: "serves" in daemon.log or daemon.process.poll() is not None)
         else:
             daemon.wait()
         if daemon.process.poll() is None:
@@ -92,7 +92,7 @@ def test_hup_while_it_starts(start, connect, tmp_path):
     storm(daemon, [signal.SIGHUP] * 49)
     write(tmp_path, VERSION=2)
     daemon.send(signal.SIGHUP)
-    testing.wait_until(lambda: connect(daemon).call("version") == 2, 20, "the last version")
+    wait_until(lambda: connect(daemon).call("version") == 2, "the last version")
     assert_serves(daemon, connect)
 
 
@@ -104,7 +104,7 @@ def test_hup_later(start, connect, tmp_path):
         storm(daemon, [signal.SIGHUP] * 50)
         write(tmp_path, VERSION=2)
         daemon.send(signal.SIGHUP)
-        testing.wait_until(lambda: connect(daemon).call("version") == 2, 20, "the last version")
+        wait_until(lambda: connect(daemon).call("version") == 2, "the last version")
         assert 2 <= daemon.log.count("serves") <= 52
         assert worker.pid() == pid
     assert_serves(daemon, connect)
@@ -137,7 +137,7 @@ ALL = [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIG
 def test_twenty_signals_at_once(start, connect):
     """They all lie there when it looks: one reload, one state, and whoever holds a checkout keeps it."""
     daemon = start("--log-file", "daemon.log", wait=False)
-    testing.wait_until(lambda: daemon.directory.joinpath("daemon.log").exists())
+    wait_until(lambda: daemon.directory.joinpath("daemon.log").exists())
     daemon._log = daemon.directory / "daemon.log"
     daemon.wait_for(" serves")
     with connect(daemon).checkout() as worker:
@@ -176,8 +176,8 @@ def test_masters_that_fail_in_a_storm(start, connect, tmp_path):
         gevent.sleep(0.02)  # the pace of the storm
     write(tmp_path, VERSION=10)
     daemon.send(signal.SIGHUP)
-    testing.wait_until(lambda: connect(daemon).call("version") == 10, 20, "the last version")
-    testing.wait_until(lambda: children(daemon.pid) == [daemon.serving], 30, "one master")
+    wait_until(lambda: connect(daemon).call("version") == 10, "the last version")
+    wait_until(lambda: children(daemon.pid) == [daemon.serving], "one master")
 
 
 def test_a_storm_of_all_kinds_at_random(start, connect):

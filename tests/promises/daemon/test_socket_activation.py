@@ -14,8 +14,8 @@ import gevent
 import gevent.socket
 import pytest
 
-from gtask import testing
 from tests.support.daemon import SOURCE, daemon, refused
+from tests.support.waiting import wait_until
 
 BECOME = """
 import os, sys
@@ -102,7 +102,7 @@ def test_they_stay_through_a_reload(connect, tmp_path, sockets):
     with daemon(tmp_path, **handing_over(*sockets(path))) as server:
         first = server.master
         server.process.send_signal(signal.SIGHUP)
-        testing.wait_until(lambda: server.masters and first not in server.masters, 20, "another master")
+        wait_until(lambda: server.masters and first not in server.masters, "another master")
         assert connect(f"unix:{path}").call("pids")[1] == server.master
 
 

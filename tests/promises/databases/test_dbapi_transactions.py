@@ -14,7 +14,8 @@ import gevent
 import pytest
 
 import gtask
-from gtask import dbapi, testing
+from gtask import dbapi
+from tests.support.waiting import wait_until
 
 SERVER = """
     import os, sqlite3, sys, time
@@ -122,7 +123,7 @@ def test_an_interrupted_greenlet_rolls_back(client, database, tmp_path, how):
 
     greenlet = gevent.spawn(work)
     if how == "kill":
-        testing.wait_until(lambda: marker.exists() and marker.read_text(), 30)
+        wait_until(lambda: marker.exists() and marker.read_text())
         greenlet.kill()
     with contextlib.suppress(gevent.Timeout):
         greenlet.get()
@@ -145,7 +146,7 @@ def test_a_time_out_rolls_back(server, connect, database):
     with pytest.raises(sqlite3.OperationalError):
         connection.commit()
     connection.close()
-    testing.wait_until(lambda: client.stats().idle == 1, 30, "another worker")
+    wait_until(lambda: client.stats().idle == 1, "another worker")
     assert entries(database) == []
 
 
@@ -154,7 +155,7 @@ def test_a_worker_that_dies_rolls_back(client, database, tmp_path):
     marker = tmp_path / "hangs"
     connection = insert(client, database)
     statement = gevent.spawn(connection.execute, "SELECT hang(?)", (str(marker),))
-    testing.wait_until(lambda: marker.exists() and marker.read_text(), 30)
+    wait_until(lambda: marker.exists() and marker.read_text())
     os.kill(int(marker.read_text()), signal.SIGKILL)
     with pytest.raises(sqlite3.OperationalError, match="SIGKILL") as caught:
         statement.get()

@@ -41,6 +41,7 @@ import os, signal, sqlite3, sys, threading
 import django, gevent, gtask
 from django.conf import settings
 from gtask import testing
+from tests.support.waiting import wait_until
 
 OPTIONS = {
     "timeout": 20,

@@ -18,8 +18,9 @@ import pytest
 from gevent.event import Event
 
 import gtask
-from gtask import dbapi, testing
+from gtask import dbapi
 from tests.support.postgresql import private_cluster
+from tests.support.waiting import wait_until
 
 SERVER = """
     import os
@@ -99,10 +100,6 @@ def backends(plain, request):
         return dict(plain(statement, request.node.name))
 
     return list_them
-
-
-def wait_until(condition, what):
-    testing.wait_until(condition, PATIENCE, what)
 
 
 def worker_of(connection):

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gtask import testing
 from tests.support import web
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -58,13 +58,13 @@ def test_development(page):
     (page.directory / "jobs.py").write_text(NEW)
     application = (page.directory / "app.py").read_text()
     (page.directory / "app.py").write_text(application.replace("I count primes", "I count"))
-    testing.wait_until(lambda: newly(server) == "I count.\n", 60)
+    wait_until(lambda: newly(server) == "I count.\n")
     assert json.loads(server.get("/health")) == {"primes": "few"}
     browser = http.client.HTTPConnection(urlsplit(server.url).netloc)
     browser.request("GET", "/primes/1000")
-    testing.wait_until((page.directory / "hanging").exists, 30)
+    wait_until((page.directory / "hanging").exists)
     browser.close()
-    testing.wait_until((page.directory / "interrupted").exists, 30)
+    wait_until((page.directory / "interrupted").exists)
     server.wait_for(" 499 ")
 
 

@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from gtask import testing
 from tests.support import web
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("more", [[], ["--preload"]])
@@ -21,7 +21,7 @@ def test_program(tmp_path, more):
         # Whose access log says who has answered: a signal to one that still loads may be lost.
         log = ["--access-logfile", "-", "--access-logformat", "answered by %(p)s"]
         server = page.start("start", 1, "-b", "127.0.0.1:0", *log, *more, say="Listening at: ")
-        testing.wait_until(lambda: server.get("/") and len(answered(server)) == 2, 30)
+        wait_until(lambda: server.get("/") and len(answered(server)) == 2)
         assert "Using worker: gevent" in server.log
         assert [server.get(path) for path in ("/", "/fibonacci/15", "/version")] == ["it works\n", "610\n", "1\n"]
         if not more:
@@ -40,4 +40,4 @@ def reload_both(page, server):
         path.write_text(path.read_text().replace(old, new))
     for command in page.lines("reload"):
         subprocess.run(command, shell=True, check=True, cwd=page.directory)
-    testing.wait_until(lambda: [server.get("/"), server.get("/version")] == ["it still works\n", "2\n"], 60)
+    wait_until(lambda: [server.get("/"), server.get("/version")] == ["it still works\n", "2\n"])

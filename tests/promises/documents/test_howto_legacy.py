@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gtask import testing
 from tests.support.documents import named_blocks
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "howto" / "legacy.rst").read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def run(tmp_path, unmeasured):
                 text=True,
                 timeout=60,
             )
-        testing.wait_until(lambda: not list(tmp_path.glob("gtask-*")), 20, "the end of the private server")
+        wait_until(lambda: not list(tmp_path.glob("gtask-*")), "the end of the private server")
         said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
         return done.returncode, done.stdout, said
 

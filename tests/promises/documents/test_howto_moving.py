@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import gtask
-from gtask import testing
 from tests.support.documents import named_blocks
 from tests.support.needs import fail_or_skip
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "howto" / "moving.rst").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ def test_the_program_prints_what_the_page_shows(tmp_path, unmeasured):
     said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
     assert (done.returncode, said) == (0, "")
     assert done.stdout == BLOCKS["moving.out"]
-    testing.wait_until(lambda: not list(tmp_path.glob("gtask-*")), 20, "the end of the private servers")
+    wait_until(lambda: not list(tmp_path.glob("gtask-*")), "the end of the private servers")
 
 
 def test_each_library_has_its_section():

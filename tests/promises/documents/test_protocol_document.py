@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from gtask import testing
 from gtask.address import UnixAddress
 from gtask.client import connection
 from gtask.errors import ProtocolError
@@ -39,6 +38,7 @@ from gtask.wire.values import kinds as extensions
 from gtask.wire.values import pickles as pickled
 from gtask.wire.values.agreement import Agreement
 from gtask.wire.values.pickles import unseal
+from tests.support.waiting import wait_until
 
 try:
     import numpy
@@ -282,7 +282,7 @@ def test_asking_about_the_server(serve):
     """With ``about`` the three methods of the document, and no other, are there, and setup does not run."""
     server = serve(textwrap.dedent(SERVED) + "\ndef setup():\n    raise AssertionError('it was not to run')\n")
     told = re.findall(r"``(\w+)``", re.search(r"knows three methods only(.*?)The command", DOCUMENT, re.DOTALL)[1])
-    testing.wait_until(lambda: os.path.exists(server.address.path), 20, "the server")
+    wait_until(lambda: os.path.exists(server.address.path), "the server")
     with Conversation(server.address, 20, about=True) as conversation:
         assert set(conversation.call("ping")) == {"name", "master", "worker"}
         assert {key for method in conversation.call("methods") for key in method} == set(told[2:5])
@@ -296,7 +296,7 @@ def talk(server, said, size_of):
     """Send a server what stands behind ``>``; gives what it has answered, each with the size that is asked for it."""
     answers = []
     with socket.socket(socket.AF_UNIX) as sock:
-        testing.wait_until(lambda: sock.connect_ex(server.address.path) == 0, 20, "the server")
+        wait_until(lambda: sock.connect_ex(server.address.path) == 0, "the server")
         for who, data in said:
             if who == ">":
                 sock.sendall(data)

@@ -24,12 +24,13 @@ import gevent
 import pytest
 
 import gtask
-from gtask import errors, testing
+from gtask import errors
 from gtask.client import connection
 from gtask.client.config import ClientConfig
 from gtask.server.config import ServerConfig
 from gtask.server.master import children
 from tests.support.documents import named_blocks
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
@@ -263,7 +264,7 @@ def test_server_stopped_between_calls(tells, serve):
         with client.checkout() as checkout:
             checkout.total("january")
             os.kill(parent_of(client), 3)  # at once; SIGTERM would drain
-            testing.wait_until(lambda: "ended by" in repr(checkout))
+            wait_until(lambda: "ended by" in repr(checkout))
             checkout.total("january")
 
     def parent_of(client):

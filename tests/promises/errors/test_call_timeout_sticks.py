@@ -10,6 +10,7 @@ import gevent
 import pytest
 
 import gtask
+from tests.support.waiting import SOON
 
 SOURCE = """
     import os, time
@@ -74,7 +75,7 @@ def test_waiting_for_a_worker_counts(serve, connect):
         release = gevent.spawn_later(1.5, holder.release)
         with pytest.raises(gtask.CallTimeout):
             worker.take(60)
-        assert 2 <= monotonic() - started < 3.2
+        assert 2 <= monotonic() - started < SOON
         release.get()
 
 

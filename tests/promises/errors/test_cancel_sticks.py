@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os, time
@@ -31,7 +31,7 @@ def test_a_running_call_ends_at_once(serve, connect, tmp_path):
     checkout = client.checkout()
     pid = checkout.pid()
     running = gevent.spawn(checkout.hang)
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     behind = checkout.note.submit("behind")
     checkout.cancel("the user went away")
     for result in (running, behind):
@@ -81,7 +81,7 @@ def test_calls_that_outlive_their_checkout_can_be_cancelled(serve, connect, tmp_
     client = connect(serve(SOURCE), timeout=None)
     with client.checkout() as worker:
         result = worker.hang.submit()
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     worker.cancel("shutting down")
     with pytest.raises(gtask.Cancelled, match="shutting down"):
         result.get()

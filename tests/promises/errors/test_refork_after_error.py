@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -41,7 +41,7 @@ def test_by_default_the_next_checkout_has_a_new_worker(serve, connect):
         with pytest.raises(ValueError, match="no row"):
             worker.insert(None)
     assert client.call("pid") != first
-    testing.wait_until(lambda: is_gone(first), what="the end of the worker that raised")
+    wait_until(lambda: is_gone(first), what="the end of the worker that raised")
 
 
 def test_an_error_that_nobody_fetched_counts_too(serve, connect):

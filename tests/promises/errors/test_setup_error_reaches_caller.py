@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -84,7 +84,7 @@ def test_an_exit_in_setup_is_a_death_that_does_not_harm_the_server(serve, connec
     source = SOURCE.replace('raise LookupError("no database at königsberg")', "os._exit(7)")
     server = serve(source)
     connect(server, min_workers=1).open()
-    testing.wait_until((tmp_path / "setups").exists)
+    wait_until((tmp_path / "setups").exists)
     client = connect(server, timeout=0.5)
     with pytest.raises(gtask.AcquireTimeout, match="exited with status 7"):
         client.call("pid")

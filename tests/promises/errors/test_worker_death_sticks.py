@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os, signal, time
@@ -67,7 +67,7 @@ def test_it_is_killed_from_outside(serve, connect, tmp_path):
     with client.checkout() as worker, client.checkout() as other:
         pid, other_pid = worker.pid(), other.pid()
         call = gevent.spawn(worker.hang)
-        testing.wait_until((tmp_path / "ran").exists)
+        wait_until((tmp_path / "ran").exists)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(gtask.WorkerDied, match="hang"):
             call.get()
@@ -81,7 +81,7 @@ def test_it_dies_between_two_calls_of_a_checkout(serve, connect, tmp_path):
     with client.checkout() as worker:
         pid = worker.pid()
         os.kill(pid, signal.SIGKILL)
-        testing.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
+        wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
         for _ in range(2):
             with pytest.raises(gtask.WorkerDied):
                 worker.note("half a transaction")

@@ -38,6 +38,7 @@ PATCHED = "from gevent import monkey; monkey.patch_all()\nimport gevent\n"
 BEGINNING = """
 import gc, multiprocessing, os, sys, threading, traceback
 import gtask
+from tests.support.waiting import wait_until
 from gtask import testing
 
 address, DIR = sys.argv[1:3]

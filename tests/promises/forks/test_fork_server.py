@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 BEGINNING = """
 import atexit, json, os, posix, signal, socket, sys, threading, time
@@ -71,7 +71,7 @@ def is_gone(pid):
 
 def wait_until_gone(*pids):
     for pid in pids:
-        testing.wait_until(lambda pid=pid: is_gone(pid), 10, f"the end of process {pid}")
+        wait_until(lambda pid=pid: is_gone(pid), f"the end of process {pid}")
 
 
 def test_it_listens_when_it_returns(run):

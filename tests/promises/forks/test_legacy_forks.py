@@ -13,7 +13,7 @@ import textwrap
 
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
 import os
@@ -69,7 +69,7 @@ def run(serve, tmp_path, unmeasured):
             )
         said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
         assert (done.returncode, said) == (0, ""), said
-        testing.wait_until(lambda: not list(tmp_path.glob("gtask-*")), 20, "the end of the private servers")
+        wait_until(lambda: not list(tmp_path.glob("gtask-*")), "the end of the private servers")
 
     return run
 

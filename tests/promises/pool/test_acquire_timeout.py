@@ -13,7 +13,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -122,7 +122,7 @@ def test_an_outage_begins_anew(serve, connect, tmp_path):
     with client.checkout(timeout=10) as worker:
         worker.note("served")
         os.kill(server.pid, signal.SIGKILL)
-        testing.wait_until(server.obituary, what="the end of the server")
+        wait_until(server.obituary, what="the end of the server")
         with pytest.raises(gtask.AcquireTimeout) as caught, client.checkout(timeout=0.3) as other:
             other.note("never")
         said = re.search(r"server unreachable since (\S+) s", str(caught.value))
@@ -192,7 +192,7 @@ def test_a_worker_that_is_still_starting(serve, connect, tmp_path, gate):
     close()
     client = connect(server, max_workers=1)
     first = gevent.spawn(client.call, "note", "served")
-    testing.wait_until(lambda: len(ran(tmp_path)) == 2, 10, "the setup")
+    wait_until(lambda: len(ran(tmp_path)) == 2, "the setup")
     with client.checkout(timeout=0.1) as hasty, pytest.raises(gtask.AcquireTimeout) as caught:
         hasty.note("never")
     assert "0 of 1 workers busy, 1 starting, 1 ahead in line" in str(caught.value)
@@ -208,7 +208,7 @@ def test_a_worker_died_in_stock_and_the_next_is_still_starting(serve, connect, t
     client.open(wait=True, timeout=10)
     close()
     os.kill(int(ran(tmp_path)[0]), signal.SIGKILL)
-    testing.wait_until(lambda: len(ran(tmp_path)) == 2, 10, "the next setup")
+    wait_until(lambda: len(ran(tmp_path)) == 2, "the next setup")
     with client.checkout(timeout=0.1) as hasty, pytest.raises(gtask.AcquireTimeout, match="ended by SIGKILL"):
         hasty.note("never")
     leave()

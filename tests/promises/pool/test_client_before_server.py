@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -54,7 +54,7 @@ def test_the_server_comes_back(serve, connect, tmp_path, left):
                 worker.pid()
         first.stop()
         assert os.path.exists(f"{tmp_path}/back.sock")
-    testing.wait_until(lambda: client.stats().idle == 0, what="the client's notice of its server's end")
+    wait_until(lambda: client.stats().idle == 0, what="the client's notice of its server's end")
     waiting = gevent.spawn(client.call, "pid")
     gevent.sleep(0)
     serve(SOURCE, address=address)

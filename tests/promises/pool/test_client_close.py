@@ -12,6 +12,7 @@ import pytest
 
 import gtask
 from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -34,7 +35,7 @@ SLOW_SETUP = (
 
 
 def wait_for_end(*pids):
-    testing.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what="the end of the workers")
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what="the end of the workers")
 
 
 def test_lent_workers_finish(serve, connect, tmp_path):
@@ -44,7 +45,7 @@ def test_lent_workers_finish(serve, connect, tmp_path):
     with client.checkout() as worker:
         pid = worker.pid()
         held, queued = worker.hold.submit(), worker.pid.submit()
-        testing.wait_until((tmp_path / "inside").exists)
+        wait_until((tmp_path / "inside").exists)
         client.close()
         (tmp_path / "gate").write_text("")
         assert [held.get(), queued.get(), worker.pid()] == [pid] * 3
@@ -148,11 +149,11 @@ def test_workers_that_are_only_just_starting(serve, connect, tmp_path):
     server = serve(SLOW_SETUP)
     client = connect(server, timeout=None)
     caller = gevent.spawn(client.call, "pid")
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     client.close()
     with pytest.raises(gtask.ClientClosed):
         caller.get()
-    testing.wait_until(lambda: not workers_of(server), what="the end of the workers")
+    wait_until(lambda: not workers_of(server), what="the end of the workers")
 
 
 def test_a_client_that_never_found_its_server(connect, tmp_path):
@@ -170,7 +171,7 @@ def hold_one(client, tmp_path):
     os.mkfifo(tmp_path / "gate")
     checkout = client.checkout()
     caller = gevent.spawn(checkout.hold)
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     return checkout, caller
 
 
@@ -241,7 +242,7 @@ def test_who_is_cut_off_does_not_leave_its_worker_running(serve, connect, tmp_pa
     client.close(timeout=0.05)
     with pytest.raises(gtask.ClientClosed):
         caller.get()
-    testing.wait_until(lambda: not workers_of(server), what="the end of the workers")
+    wait_until(lambda: not workers_of(server), what="the end of the workers")
 
 
 def test_after_the_time_out_no_worker_is_waited_for_that_is_in_checkout_done(serve, connect, tmp_path):
@@ -254,11 +255,11 @@ def test_after_the_time_out_no_worker_is_waited_for_that_is_in_checkout_done(ser
     closing = gevent.spawn(client.close, 0.3)
     gevent.sleep(0)
     checkout.release()
-    testing.wait_until((tmp_path / "inside").exists, what="the beginning of checkout_done")
+    wait_until((tmp_path / "inside").exists, what="the beginning of checkout_done")
     closing.get()
     stats = client.stats()
     assert (stats.busy, stats.settling) == (0, 0)
-    testing.wait_until(lambda: not workers_of(server), what="the end of the workers")
+    wait_until(lambda: not workers_of(server), what="the end of the workers")
 
 
 def test_close_with_a_time_out_waits_for_checkout_done(serve, connect, tmp_path):
@@ -270,7 +271,7 @@ def test_close_with_a_time_out_waits_for_checkout_done(serve, connect, tmp_path)
     closing = gevent.spawn(client.close, 1000)
     gevent.sleep(0)
     checkout.release()
-    testing.wait_until((tmp_path / "inside").exists, what="the beginning of checkout_done")
+    wait_until((tmp_path / "inside").exists, what="the beginning of checkout_done")
     gevent.sleep(0)
     assert not closing.ready()
     assert client.stats().settling == 1

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -19,13 +19,13 @@ SOURCE = """
 """
 GATED = """
     import os
+    import time
 
     def wait():
         with open(os.path.join(DIR, "inside"), "a") as file:
             file.write(f"{os.getpid()}\\n")
-        if not os.path.exists(os.path.join(DIR, "open")):
-            with open(os.path.join(DIR, "gate")) as gate:
-                gate.read()
+        while not os.path.exists(os.path.join(DIR, "open")):
+            time.sleep(0.005)
 
     def pid():
         return os.getpid()
@@ -33,7 +33,7 @@ GATED = """
 
 
 def wait_for_end(*pids):
-    testing.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what="the end of the workers")
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what="the end of the workers")
 
 
 def inside(tmp_path):
@@ -42,8 +42,8 @@ def inside(tmp_path):
 
 
 def open_gate(tmp_path):
+    """Those who are at the gate go on; it may be that one was interrupted there, and nobody waits any more."""
     (tmp_path / "open").touch()
-    (tmp_path / "gate").write_text("")
 
 
 def idle_pids(client, number):
@@ -104,7 +104,7 @@ def test_the_minimum_is_kept(serve, connect):
     client.drain()
     stats = client.stats()
     assert (stats.idle, stats.connecting) == (0, 3)
-    testing.wait_until(lambda: client.stats().idle == 3, what="the new workers")
+    wait_until(lambda: client.stats().idle == 3, what="the new workers")
     assert not old & idle_pids(client, 3)
 
 
@@ -122,10 +122,9 @@ def test_a_new_worker_stays(serve, connect):
 
 def test_a_worker_that_was_on_its_way_goes_too(serve, connect, tmp_path):
     """Its server may have forked it from what has changed meanwhile: who waits gets one that came after the drain."""
-    os.mkfifo(tmp_path / "gate")
     client = connect(serve(GATED + "\n    setup = wait\n"), max_workers=1, timeout=None)
     caller = gevent.spawn(client.call, "pid")
-    testing.wait_until(lambda: inside(tmp_path), what="the beginning of setup")
+    wait_until(lambda: inside(tmp_path), what="the beginning of setup")
     (old,) = inside(tmp_path)
     client.drain()
     open_gate(tmp_path)
@@ -135,10 +134,9 @@ def test_a_worker_that_was_on_its_way_goes_too(serve, connect, tmp_path):
 
 def test_a_worker_in_checkout_done_goes_when_that_has_run(serve, connect, tmp_path):
     """The hook is not cut short either."""
-    os.mkfifo(tmp_path / "gate")
     client = connect(serve(GATED + "\n    checkout_done = wait\n"), max_workers=1, timeout=None)
     old = client.call("pid")
-    testing.wait_until(lambda: inside(tmp_path), what="the beginning of checkout_done")
+    wait_until(lambda: inside(tmp_path), what="the beginning of checkout_done")
     client.drain()
     stats = client.stats()
     assert (stats.settling, stats.retirements) == (1, {})

@@ -4,9 +4,9 @@ The place is taken when the checkout is made. A released worker goes straight to
 moment, if that one still wants it. Releasing never switches to another greenlet.
 """
 
+import itertools
 import os
 import signal
-import statistics
 import time
 
 import gevent
@@ -14,7 +14,7 @@ import greenlet
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -216,28 +216,27 @@ def test_release_in_line_never_switches(serve, connect):
 
 
 def test_10000_greenlets_over_20_workers(serve, connect):
-    """While all of them want a worker all the time, the longest wait is at most 3 times the median."""
+    """While all of them want a worker all the time, nobody is passed over for long."""
     client = connect(serve(SOURCE), min_workers=20, max_workers=20, timeout=None)
     client.open(wait=True)
-    waits, most = [], 0
+    numbers, served, most = itertools.count(), [], 0
 
     def work():
         nonlocal most
         client.call("pid")
         # Now all are in line, or have a worker. Who is served stands behind all the others again.
-        since = time.monotonic()
+        number = next(numbers)
         with client.checkout() as worker:
             worker.pid()
-            waits.append(time.monotonic() - since)
+            served.append(number)
             most = max(most, client.stats().busy)
 
     gevent.joinall([gevent.spawn(work) for _ in range(10_000)], raise_error=True)
     stats = client.stats()
     assert (stats.checkouts, stats.waits.count, stats.waiting) == (20_000, 20_000, 0)
     assert most == 20
-    median = statistics.median(waits)
-    assert max(waits) <= 3 * median
-    assert stats.waits.longest <= 3 * median
+    # Not to the letter: while the machine does not run a worker, its siblings serve those behind.
+    assert max(abs(place - number) for place, number in enumerate(served)) <= 1_000
 
 
 def test_one_dead_worker_does_not_cost_the_place(serve, connect):
@@ -252,6 +251,6 @@ def test_one_dead_worker_does_not_cost_the_place(serve, connect):
         checkout.pid.submit().rawlink(lambda result, name=name: order.append((name, result.get())))
         checkout.release()
     holder.release()
-    testing.wait_until(lambda: len(order) == 2)
+    wait_until(lambda: len(order) == 2)
     assert [name for name, _ in order] == ["first", "second"]
     assert order[0][1] == order[1][1] != pid

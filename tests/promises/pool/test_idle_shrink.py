@@ -8,7 +8,7 @@ import time
 import gevent
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -51,7 +51,7 @@ def test_one_after_the_other_ends_down_to_the_minimum(serve, connect):
             seen.append(idle)
         return idle <= 2
 
-    testing.wait_until(look, timeout=30, what="the end of three")
+    wait_until(look, what="the end of three")
     assert seen == [5, 4, 3, 2]
     assert time.monotonic() - begun >= 3 * 0.1
     assert client.stats().retirements == {"max_idle": 3}
@@ -63,9 +63,9 @@ def test_with_no_minimum_all_end(serve, connect):
     """And later ones come when they are needed, and end again."""
     client = connect(serve(SOURCE), max_idle=0.05)
     pids = burst(client, 2)
-    testing.wait_until(lambda: client.stats().idle == 0, what="the end of both")
+    wait_until(lambda: client.stats().idle == 0, what="the end of both")
     assert client.call("pid") not in pids
-    testing.wait_until(lambda: client.stats().idle == 0, what="the end of the new one")
+    wait_until(lambda: client.stats().idle == 0, what="the end of the new one")
     assert client.stats().retirements == {"max_idle": 3}
 
 
@@ -85,7 +85,7 @@ def test_lent_workers_do_not_end(serve, connect):
     client = connect(serve(SOURCE), max_idle=0.03)
     checkouts, pids = lend(client, 3)
     checkouts[2].release()
-    testing.wait_until(lambda: ended(client) == 1, what="the end of the idle one")
+    wait_until(lambda: ended(client) == 1, what="the end of the idle one")
     gevent.sleep(0.15)  # the time that must make no difference
     assert [checkout.pid() for checkout in checkouts[:2]] == pids[:2]
     stats = client.stats()
@@ -95,7 +95,7 @@ def test_lent_workers_do_not_end(serve, connect):
 @pytest.mark.parametrize("lifo", [True, False])
 def test_those_that_a_burst_needs_stay(serve, connect, lifo):
     """Two are in use now and then, all are idle most of the time: of four, two end, and these two serve on."""
-    client = connect(serve(SOURCE), max_idle=0.1, lifo=lifo)
+    client = connect(serve(SOURCE), max_idle=0.5, lifo=lifo)
     burst(client, 4)
 
     def go_on(wanted):
@@ -103,8 +103,8 @@ def test_those_that_a_burst_needs_stay(serve, connect, lifo):
         gevent.sleep(0.01)  # the pace of the bursts
         return wanted()
 
-    testing.wait_until(lambda: go_on(lambda: ended(client) == 2), timeout=30, what="the end of two")
-    until = time.monotonic() + 0.5  # five more times max_idle
+    wait_until(lambda: go_on(lambda: ended(client) == 2), what="the end of two")
+    until = time.monotonic() + 1.0  # twice max_idle
     pids = set()
     while time.monotonic() < until:
         pids.update(burst(client, 2))
@@ -112,7 +112,7 @@ def test_those_that_a_burst_needs_stay(serve, connect, lifo):
     assert ended(client) == 2
     assert len(pids) == 2
     assert client.stats().connects == 4
-    testing.wait_until(lambda: client.stats().idle == 0, timeout=30, what="the end of the others, now unused")
+    wait_until(lambda: client.stats().idle == 0, what="the end of the others, now unused")
 
 
 def test_by_choice_all_stay(serve, connect):
@@ -131,7 +131,7 @@ def test_a_lower_minimum_counts_from_then_on(serve, connect):
     gevent.sleep(0.1)  # the time that must make no difference
     assert client.stats().idle == 3
     client.resize(1, 3)
-    testing.wait_until(lambda: client.stats().idle == 1, what="the end of two")
+    wait_until(lambda: client.stats().idle == 1, what="the end of two")
     assert client.stats().retirements == {"max_idle": 2}
 
 
@@ -139,7 +139,7 @@ def test_a_higher_minimum_counts_at_once(serve, connect):
     """What was superfluous when the time began to run is kept, if it is not superfluous when that is over."""
     client = connect(serve(SOURCE), min_workers=2, max_idle=0.1)
     burst(client, 4)
-    testing.wait_until(lambda: ended(client) == 1, what="the end of the first")
+    wait_until(lambda: ended(client) == 1, what="the end of the first")
     client.resize(3, 20)
     gevent.sleep(0.3)  # the time that must make no difference
     stats = client.stats()

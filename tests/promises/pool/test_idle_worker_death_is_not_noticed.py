@@ -11,7 +11,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -30,7 +30,7 @@ def test_the_pool_forgets_it(serve, connect):
     client = connect(serve(SOURCE), max_workers=1)
     pid = client.call("pid")
     os.kill(pid, signal.SIGKILL)
-    testing.wait_until(lambda: client.stats().idle == 0, what="an empty pool")
+    wait_until(lambda: client.stats().idle == 0, what="an empty pool")
     assert client.stats().deaths == {"SIGKILL": 1}
     assert client.call("pid") != pid
 
@@ -66,8 +66,8 @@ def test_min_workers_are_kept(serve, connect, victims):
     killed = sorted(pids)[:victims]
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    testing.wait_until(lambda: sum(client.stats().deaths.values()) == victims, what="the notice of their deaths")
-    testing.wait_until(lambda: client.stats().idle == 3, what="new workers")
+    wait_until(lambda: sum(client.stats().deaths.values()) == victims, what="the notice of their deaths")
+    wait_until(lambda: client.stats().idle == 3, what="new workers")
     now = idle_pids(client, 3)
     assert len(now) == 3
     assert pids - now == set(killed)
@@ -80,7 +80,7 @@ def test_one_that_was_never_used_is_replaced_too(serve, connect):
     client = connect(server, min_workers=2)
     client.open(wait=True)
     kill_one_of(server, client)
-    testing.wait_until(lambda: client.stats().idle == 2, what="a new worker")
+    wait_until(lambda: client.stats().idle == 2, what="a new worker")
     assert client.stats().deaths == {"SIGKILL": 1}
 
 
@@ -89,7 +89,7 @@ def kill_one_of(server, client, but=None):
     with open(f"/proc/{server.pid}/task/{server.pid}/children") as children:
         workers = [int(pid) for pid in children.read().split()]
     os.kill(next(pid for pid in workers if pid != but), signal.SIGKILL)
-    testing.wait_until(lambda: client.stats().deaths, what="the notice of its death")
+    wait_until(lambda: client.stats().deaths, what="the notice of its death")
 
 
 def test_it_is_not_taken_for_a_server_that_is_gone(serve, connect):

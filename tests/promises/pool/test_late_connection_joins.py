@@ -11,7 +11,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -83,13 +83,13 @@ def test_it_joins_the_pool(connect, tmp_path, gate, way):
     client = connect(server, max_workers=3)
     checkouts = [client.checkout(timeout=0.05 if way == "timed out" else None) for _ in range(3)]
     callers = [gevent.spawn(checkout.pid) for checkout in checkouts]
-    testing.wait_until(lambda: len(setups(tmp_path)) == 3, 10, "three setups")
+    wait_until(lambda: len(setups(tmp_path)) == 3, "three setups")
     for checkout, caller in zip(checkouts, callers, strict=True):
         give_up(way, checkout, caller)
     stats = client.stats()
     assert (stats.waiting, stats.connecting, stats.idle) == (0, 3, 0)
     leave()
-    testing.wait_until(lambda: client.stats().idle == 3, what="three idle workers")
+    wait_until(lambda: client.stats().idle == 3, what="three idle workers")
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(client.checkout()) for _ in range(3)]
         assert {worker.pid() for worker in workers} == set(setups(tmp_path))
@@ -106,7 +106,7 @@ def test_it_serves_who_waits_behind(connect, tmp_path, gate, way):
     first = client.checkout(timeout=0.05 if way == "timed out" else None)
     second = client.checkout()
     callers = [gevent.spawn(first.pid), gevent.spawn(second.pid)]
-    testing.wait_until(lambda: len(setups(tmp_path)) == 1, 10, "a setup")
+    wait_until(lambda: len(setups(tmp_path)) == 1, "a setup")
     give_up(way, first, callers[0])
     leave()
     assert [callers[1].get()] == setups(tmp_path)
@@ -118,11 +118,11 @@ def test_a_dropped_checkout_leaves_its_worker_too(connect, tmp_path, gate):
     server, leave = gate
     client = connect(server, max_workers=1)
     checkout = client.checkout()
-    testing.wait_until(lambda: len(setups(tmp_path)) == 1, 10, "a setup")
+    wait_until(lambda: len(setups(tmp_path)) == 1, "a setup")
     del checkout
-    testing.wait_until(lambda: client.stats().waiting == 0, what="an empty line")
+    wait_until(lambda: client.stats().waiting == 0, what="an empty line")
     leave()
-    testing.wait_until(lambda: client.stats().idle == 1, what="an idle worker")
+    wait_until(lambda: client.stats().idle == 1, what="an idle worker")
     assert [client.call("pid")] == setups(tmp_path)
 
 
@@ -131,12 +131,12 @@ def test_it_does_not_join_a_closed_client(connect, tmp_path, gate):
     server, leave = gate
     client = connect(server, max_workers=1)
     caller = gevent.spawn(client.call, "pid")
-    testing.wait_until(lambda: len(setups(tmp_path)) == 1, 10, "a setup")
+    wait_until(lambda: len(setups(tmp_path)) == 1, "a setup")
     client.close()
     with pytest.raises(gtask.ClientClosed):
         caller.get()
     leave()
     (pid,) = setups(tmp_path)
-    testing.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
     stats = client.stats()
     assert (stats.idle, stats.busy, stats.connecting) == (0, 0, 0)

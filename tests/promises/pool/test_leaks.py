@@ -11,7 +11,7 @@ import os
 import gevent
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -50,7 +50,7 @@ def leaks(records):
 
 
 def wait_for_leaks(client, count):
-    testing.wait_until(lambda: client.stats().leaks >= count, what=f"{count} leaks")
+    wait_until(lambda: client.stats().leaks >= count, what=f"{count} leaks")
     gevent.sleep(0)  # the log is written in the next turn of the hub
 
 
@@ -215,7 +215,7 @@ def test_one_dropped_in_time_is_no_leak(serve, connect, leaks):
     held = [client.checkout() for _ in range(3)]
     assert len({checkout.pid() for checkout in held}) == 3
     gevent.get_hub().loop.run_callback(held.clear)
-    testing.wait_until(lambda: client.stats().idle == 3, what="three idle workers")
+    wait_until(lambda: client.stats().idle == 3, what="three idle workers")
     assert client.stats().leaks == 0
     assert leaks() == []
 
@@ -238,7 +238,7 @@ def test_a_log_that_is_broken_does_no_harm(serve, connect):
         with client.checkout() as worker:
             worker.pid()
             wait_for_leaks(client, 1)
-            testing.wait_until(lambda: told, what="the end of the logging")
+            wait_until(lambda: told, what="the end of the logging")
         assert client.call("pid")
         assert client.stats().leaks == 1
     finally:

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -36,7 +36,7 @@ def test_a_worker_is_lent_so_often_and_no_more(serve, connect, source):
             assert worker.pid() == pids[-1]
     assert [pids[:3], pids[3:6], pids[6:]] == [[pids[0]] * 3, [pids[3]] * 3, [pids[6]] * 3]
     assert len(set(pids)) == 3
-    testing.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what="the end of the workers")
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what="the end of the workers")
 
 
 def test_by_default_there_is_no_limit(serve, connect):

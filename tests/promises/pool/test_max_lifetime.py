@@ -9,8 +9,8 @@ import time
 import gevent
 import pytest
 
-from gtask import testing
 from gtask.client.loop import Loop
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -54,7 +54,7 @@ def retired(client):
 
 
 def wait_for_end(*pids):
-    testing.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what="the end of the workers")
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what="the end of the workers")
 
 
 def test_a_checkout_is_never_cut_short(serve, connect, clock):
@@ -78,7 +78,7 @@ def test_a_lifetime_that_ends_in_a_checkout(serve, connect):
     client = connect(serve(SOURCE), max_lifetime=0.1)
     (held, idle), (pid, _) = lend(client, 2)
     idle.release()
-    testing.wait_until(lambda: retired(client) == 1, what="the end of the idle one")
+    wait_until(lambda: retired(client) == 1, what="the end of the idle one")
     until = time.monotonic() + 0.1
     while time.monotonic() < until:
         assert held.pid() == pid
@@ -93,9 +93,9 @@ def test_idle_workers_end_by_themselves(serve, connect):
     client = connect(serve(SOURCE), max_lifetime=0.3)
     checkouts, pids = lend(client, 3)
     give_back(checkouts)
-    testing.wait_until(lambda: retired(client) > 0, what="the end of the first")
+    wait_until(lambda: retired(client) > 0, what="the end of the first")
     assert time.monotonic() - begun >= 0.9 * 0.3
-    testing.wait_until(lambda: retired(client) == 3, what="the end of all")
+    wait_until(lambda: retired(client) == 3, what="the end of all")
     assert client.stats().idle == 0
     wait_for_end(*pids)
 
@@ -106,9 +106,9 @@ def test_the_minimum_is_replaced(serve, connect):
     client.open(wait=True)
     checkouts, pids = lend(client, 2)
     give_back(checkouts)
-    testing.wait_until(lambda: retired(client) >= 4, what="the end of two generations")
+    wait_until(lambda: retired(client) >= 4, what="the end of two generations")
     wait_for_end(*pids)
-    testing.wait_until(lambda: client.stats().idle == 2, what="the next one")
+    wait_until(lambda: client.stats().idle == 2, what="the next one")
 
 
 def test_workers_that_began_together_end_at_different_times(serve, connect, clock):

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     def echo(value):
@@ -135,7 +135,7 @@ def test_a_place_that_is_given_up_is_free(serve, connect, way):
         del caller
     else:
         del waiting
-    testing.wait_until(lambda: client.stats().waiting == 0, what="an empty line")
+    wait_until(lambda: client.stats().waiting == 0, what="an empty line")
     following = client.checkout()
     with pytest.raises(gtask.Overloaded):
         client.checkout()
@@ -149,7 +149,7 @@ def test_there_is_no_limit_by_default(serve, connect):
     holder = client.checkout()
     holder.echo("taken")
     callers = [gevent.spawn(client.call, "echo", number) for number in range(1000)]
-    testing.wait_until(lambda: client.stats().waiting == 1000)
+    wait_until(lambda: client.stats().waiting == 1000)
     holder.release()
     assert [caller.get() for caller in callers] == list(range(1000))
     assert client.stats().rejected == 0

@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -103,7 +103,7 @@ def test_the_outer_one_was_not_used_before_and_waits_itself(address, connect):
             inner.pid()
 
     waiting = gevent.spawn(lazily_nested)
-    testing.wait_until(lambda: client.stats().waiting == 2)
+    wait_until(lambda: client.stats().waiting == 2)
     holder.release()
     with pytest.raises(gtask.NestedCheckout):
         waiting.get()
@@ -126,10 +126,10 @@ def test_others_in_line_do_not_matter(address, connect):
         with client.checkout() as outer:
             outer.pid()
             others.append(gevent.spawn(client.call, "pid"))
-            testing.wait_until(lambda: client.stats().waiting == 1)
+            wait_until(lambda: client.stats().waiting == 1)
             inner = client.checkout()
             others.append(gevent.spawn(client.call, "pid"))
-            testing.wait_until(lambda: client.stats().waiting == 3)
+            wait_until(lambda: client.stats().waiting == 3)
             inner.pid()
 
     others = []
@@ -170,7 +170,7 @@ def test_of_greenlets_that_deadlock_the_last_one_is_told(address, connect, numbe
     def deadlock(me):
         with client.checkout() as outer:
             outer.pid()
-            testing.wait_until(lambda: client.stats().busy == number)
+            wait_until(lambda: client.stats().busy == number)
             try:
                 order.append(me)
                 client.call("pid")
@@ -192,14 +192,14 @@ def test_a_deadlock_among_others(address, connect):
     def other():
         others.append(gevent.spawn(client.call, "pid"))
         before = client.stats().waiting
-        testing.wait_until(lambda: client.stats().waiting == before + 1)
+        wait_until(lambda: client.stats().waiting == before + 1)
 
     def deadlock(me):
         with client.checkout() as outer:
             outer.pid()
-            testing.wait_until(lambda: client.stats().busy == 2)
+            wait_until(lambda: client.stats().busy == 2)
             if me == 1:
-                testing.wait_until(lambda: order)
+                wait_until(lambda: order)
             other()
             try:
                 order.append(me)
@@ -235,11 +235,11 @@ def test_the_last_worker_goes_to_one_that_waits_already(address, connect):
     holder = client.checkout()
     holder.pid()
     greenlets = [gevent.spawn(early)]
-    testing.wait_until(lambda: client.stats().busy == 2)
+    wait_until(lambda: client.stats().busy == 2)
     greenlets.append(gevent.spawn(late))
-    testing.wait_until(lambda: client.stats().waiting == 2)
+    wait_until(lambda: client.stats().waiting == 2)
     go_on.set()
-    testing.wait_until(lambda: client.stats().waiting == 3)
+    wait_until(lambda: client.stats().waiting == 3)
     assert told == []
     holder.release()
     gevent.joinall(greenlets, raise_error=True)
@@ -263,11 +263,11 @@ def test_a_worker_that_goes_to_one_that_waits_already_while_there_are_others(add
     holder = client.checkout()
     holder.pid()
     greenlets = [gevent.spawn(other)]
-    testing.wait_until(lambda: client.stats().busy == 2)
+    wait_until(lambda: client.stats().busy == 2)
     greenlets.append(gevent.spawn(late))
-    testing.wait_until(lambda: client.stats().waiting == 2)
+    wait_until(lambda: client.stats().waiting == 2)
     holder.release()
-    testing.wait_until(lambda: client.stats().waiting == 1)
+    wait_until(lambda: client.stats().waiting == 1)
     gevent.sleep(0)
     assert not greenlets[1].ready()
     go_on.set()
@@ -294,9 +294,9 @@ def test_while_another_greenlet_holds_a_worker(address, connect, tmp_path):
             worker.hold()
 
     holder = gevent.spawn(other)
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     waiting = gevent.spawn(nested, client)
-    testing.wait_until(lambda: client.stats().waiting == 1 and client.stats().busy == 2)
+    wait_until(lambda: client.stats().waiting == 1 and client.stats().busy == 2)
     assert not waiting.ready()
     (tmp_path / "gate").write_text("")
     assert waiting.get()
@@ -314,9 +314,9 @@ def test_while_another_greenlet_holds_one_without_a_call(address, connect):
             go_on.wait()
 
     holder = gevent.spawn(other)
-    testing.wait_until(lambda: client.stats().busy == 1)
+    wait_until(lambda: client.stats().busy == 1)
     waiting = gevent.spawn(nested, client)
-    testing.wait_until(lambda: client.stats().waiting == 1 and client.stats().busy == 2)
+    wait_until(lambda: client.stats().waiting == 1 and client.stats().busy == 2)
     assert not waiting.ready()
     go_on.set()
     assert waiting.get()
@@ -345,7 +345,7 @@ def test_after_the_outer_one_was_released_with_calls_under_way(address, connect,
             return client.call("pid") == pid
 
     waiting = gevent.spawn(nested_behind_a_call)
-    testing.wait_until(lambda: client.stats().waiting == 1 and (tmp_path / "inside").exists())
+    wait_until(lambda: client.stats().waiting == 1 and (tmp_path / "inside").exists())
     (tmp_path / "gate").write_text("")
     assert waiting.get()
 
@@ -364,8 +364,8 @@ def test_while_the_outer_one_of_another_greenlet_has_calls_under_way(address, co
     with client.checkout() as mine:
         mine.pid()
         waiting = gevent.spawn(other)
-        testing.wait_until((tmp_path / "inside").exists)
-        testing.wait_until(lambda: client.stats().waiting == 1)
+        wait_until((tmp_path / "inside").exists)
+        wait_until(lambda: client.stats().waiting == 1)
         gevent.get_hub().loop.run_callback((tmp_path / "gate").write_text, "")
         assert client.call("pid")
     assert waiting.get()
@@ -400,7 +400,7 @@ def test_one_that_another_greenlet_has_entered(address, connect):
             go_on.wait()
 
     borrower = gevent.spawn(borrow, client.checkout())
-    testing.wait_until(lambda: client.stats().busy == 1)
+    wait_until(lambda: client.stats().busy == 1)
     waiting = gevent.spawn_later(0, go_on.set)
     assert client.call("pid")
     gevent.joinall([borrower, waiting], raise_error=True)

@@ -12,7 +12,7 @@ import greenlet
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -88,7 +88,7 @@ def test_it_waits_for_a_server_that_comes_late(serve, connect, tmp_path):
     address = f"unix:{tmp_path}/later.sock"
     client = connect(address, min_workers=2)
     opening = gevent.spawn(client.open, wait=True)
-    testing.wait_until(lambda: client.stats().failed_connects > 1, what="attempts that fail")
+    wait_until(lambda: client.stats().failed_connects > 1, what="attempts that fail")
     assert not opening.ready()
     serve(SOURCE, address=address)
     opening.get()
@@ -137,7 +137,7 @@ def test_there_are_fewer_than_that(serve, connect, tmp_path):
     os.mkfifo(tmp_path / "gate")
     client = connect(serve(ONLY_ONE), min_workers=2)
     client.open()
-    testing.wait_until(lambda: client.stats().idle == 1, what="the first worker")
+    wait_until(lambda: client.stats().idle == 1, what="the first worker")
     with pytest.raises(gtask.AcquireTimeout, match=r"1 of min_workers=2 workers came.* 1 starting"):
         client.open(wait=True, timeout=0.2)
     with client.checkout() as worker:
@@ -154,9 +154,9 @@ def test_setup_takes_too_long(serve, connect, tmp_path):
     client = connect(serve(ONLY_ONE), min_workers=1)
     client.open()
     gate = os.open(tmp_path / "gate", os.O_RDWR)
-    testing.wait_until(lambda: client.stats().connecting == 1, what="an attempt")
+    wait_until(lambda: client.stats().connecting == 1, what="an attempt")
     # Until the server listens, attempts fail: the one that does not is in setup.
-    testing.wait_until(lambda: "since" not in str(refusal(client)), what="a worker that starts")
+    wait_until(lambda: "since" not in str(refusal(client)), what="a worker that starts")
     assert "0 of min_workers=1 workers came" in str(refusal(client))
     assert "starting" in str(refusal(client))
     os.close(gate)
@@ -184,7 +184,7 @@ def test_it_is_made_smaller_meanwhile(serve, connect, tmp_path):
     os.mkfifo(tmp_path / "gate")
     client = connect(serve(ONLY_ONE), min_workers=2)
     opening = gevent.spawn(client.open, wait=True, timeout=1000)
-    testing.wait_until(lambda: client.stats().idle == 1, what="the first worker")
+    wait_until(lambda: client.stats().idle == 1, what="the first worker")
     assert not opening.ready()
     client.resize(1, 20)
     opening.get()
@@ -217,7 +217,7 @@ def test_without_wait_it_never_blocks(serve, connect, tmp_path):
     client = connect(server, min_workers=2)
     assert switches(nobody.open) == switches(client.open) == 0
     assert client.stats().connecting == 2
-    testing.wait_until(lambda: client.stats().idle == 2, what="the workers")
+    wait_until(lambda: client.stats().idle == 2, what="the workers")
 
 
 def test_a_client_is_lazy(serve, connect):
@@ -234,7 +234,7 @@ def test_a_client_is_lazy(serve, connect):
         assert client.stats().connecting == 2
         client.open(wait=True)
         assert len(workers_of(server)) == 3
-    testing.wait_until(lambda: len(workers_of(server)) == 1, what="the end of the workers")
+    wait_until(lambda: len(workers_of(server)) == 1, what="the end of the workers")
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon"])
@@ -250,7 +250,7 @@ def test_there_may_be_no_limit(serve, connect, tmp_path):
     address = f"unix:{tmp_path}/later.sock"
     client = connect(address, min_workers=1)
     opening = gevent.spawn(client.open, wait=True, timeout=None)
-    testing.wait_until(lambda: client.stats().failed_connects > 1, what="attempts that fail")
+    wait_until(lambda: client.stats().failed_connects > 1, what="attempts that fail")
     serve(SOURCE, address=address)
     opening.get()
     assert client.stats().idle == 1

@@ -17,7 +17,8 @@ from collections import Counter
 import gevent
 import pytest
 
-from gtask import errors, testing
+from gtask import errors
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -233,7 +234,7 @@ def test_random_histories(serve, connect, tmp_path, hook, lifo):
     history.heal_setup()
     for checkout, _ in history.checkouts:
         checkout.release()
-    testing.wait_until(lambda: all(call.ready() for call, _ in history.calls), 20, "the outcome of every call")
+    wait_until(lambda: all(call.ready() for call, _ in history.calls), "the outcome of every call")
     history.look_at_outcomes()
     executed = Counter((tmp_path / "executed").read_text().split() if (tmp_path / "executed").exists() else [])
     assert not [token for token, times in executed.items() if times > 1], "a call was executed twice"
@@ -242,9 +243,9 @@ def test_random_histories(serve, connect, tmp_path, hook, lifo):
         stats = client.stats()
         return not (stats.busy or stats.waiting or stats.settling or stats.connecting)
 
-    testing.wait_until(is_quiet, 20, f"the end of all checkouts: {client!r}")
+    wait_until(is_quiet, f"the end of all checkouts: {client!r}")
     client.drain()  # among the idle ones may be one that was killed in the last step, and nobody has noticed
-    testing.wait_until(is_quiet, 20, f"the end of all checkouts: {client!r}")
+    wait_until(is_quiet, f"the end of all checkouts: {client!r}")
     checkouts = [client.checkout(timeout=20) for _ in range(client.stats().max_workers)]
     pids = [checkout.pid.submit() for checkout in checkouts]
     assert len({pid.get() for pid in pids}) == len(checkouts), "a place for a worker is lost"

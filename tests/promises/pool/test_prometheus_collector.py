@@ -20,9 +20,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 import gtask
-from gtask import testing
 from gtask.prometheus import Collector
 from gtask.stats import BOUNDS, ClientStats, Times
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -203,7 +203,7 @@ def test_a_closed_client(address, connect):
     registry = registered(Collector(client))
     client.call("pid")
     client.close()
-    testing.wait_until(lambda: only(registry)["retirements_total", "close"] == 1)
+    wait_until(lambda: only(registry)["retirements_total", "close"] == 1)
     assert only(registry) == as_samples(client.stats())
 
 

@@ -16,7 +16,7 @@ import gevent.socket
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import PATIENCE, wait_until
 
 SOURCE = """
     import os
@@ -29,13 +29,13 @@ SOURCE = """
 def further_attempts(client, count=3):
     """Wait until so many more have failed."""
     before = client.stats().failed_connects
-    testing.wait_until(lambda: client.stats().failed_connects >= before + count, 10, "more attempts")
+    wait_until(lambda: client.stats().failed_connects >= before + count, "more attempts")
 
 
 def end(server, client):
     """The server dies; its workers, which would serve on, are retired."""
     os.kill(server.pid, signal.SIGKILL)
-    testing.wait_until(server.obituary, what="the end of the server")
+    wait_until(server.obituary, what="the end of the server")
     client.drain()
 
 
@@ -46,7 +46,7 @@ def test_it_is_called_once_per_outage(serve, connect, tmp_path):
     client = connect(address, min_workers=1, reconnect_timeout=0.1, on_reconnect_failed=called.append)
     client.open()
     for outage in (1, 2):
-        testing.wait_until(lambda outage=outage: len(called) == outage, 10, f"call {outage}")
+        wait_until(lambda outage=outage: len(called) == outage, f"call {outage}")
         further_attempts(client)
         assert called == [client] * outage
         server = serve(SOURCE, address=address)
@@ -80,7 +80,7 @@ def test_it_is_not_called_before_its_time(connect, tmp_path):
     )
     began = monotonic()
     client.open()
-    testing.wait_until(lambda: called, what="the call")
+    wait_until(lambda: called, what="the call")
     assert called[0] - began >= 0.4
 
 
@@ -92,11 +92,11 @@ def test_a_failing_setup_counts_as_well(serve, connect, tmp_path):
     client.open()
     further_attempts(client)
     serve("def setup(): 1 / 0\ndef echo(value): return value", address=address)
-    testing.wait_until(lambda: "setup has raised" in reason(client), 10, "a setup")
-    testing.wait_until(lambda: called, 10, "the call")
+    wait_until(lambda: "setup has raised" in reason(client), "a setup")
+    wait_until(lambda: called, "the call")
     before = monotonic()
     further_attempts(client)
-    testing.wait_until(lambda: monotonic() > before + 0.3)  # as long as the first took, and longer
+    wait_until(lambda: monotonic() > before + 0.3)  # as long as the first took, and longer
     assert called == [client]
 
 
@@ -114,7 +114,7 @@ def test_a_server_that_comes_and_goes_without_a_worker_is_no_end_of_the_outage(c
     began = monotonic()
     client.open()
     while not called:
-        assert monotonic() < began + 10
+        assert monotonic() < began + PATIENCE
         further_attempts(client, 2)  # that of the last round, and one without any server
         with gevent.socket.socket(gevent.socket.AF_UNIX) as listener:
             listener.bind(path)
@@ -138,7 +138,7 @@ def test_it_has_a_greenlet_of_its_own(serve, connect, tmp_path):
     client = connect(address, min_workers=1, reconnect_timeout=0.05, on_reconnect_failed=report)
     client.open()
     caller = gevent.spawn(client.call, "echo", "served")
-    testing.wait_until(lambda: entered, what="the call")
+    wait_until(lambda: entered, what="the call")
     further_attempts(client)
     serve(SOURCE, address=address)
     assert caller.get() == "served"
@@ -162,13 +162,13 @@ def test_an_exception_in_it_harms_nobody(serve, connect, tmp_path, capfd):
     client = connect(address, min_workers=1, reconnect_timeout=0.05, on_reconnect_failed=report)
     client.open()
     caller = gevent.spawn(client.call, "echo", "served")
-    testing.wait_until(lambda: called, what="the call")
+    wait_until(lambda: called, what="the call")
     further_attempts(client)
     server = serve(SOURCE, address=address)
     assert caller.get() == "served"
     end(server, client)
-    testing.wait_until(lambda: len(called) == 2, what="the second call")
-    testing.wait_until(lambda: "the pager is broken" in capfd.readouterr().err, what="the traceback")
+    wait_until(lambda: len(called) == 2, what="the second call")
+    wait_until(lambda: "the pager is broken" in capfd.readouterr().err, what="the traceback")
 
 
 def test_it_may_close_the_client(connect, tmp_path):
@@ -207,7 +207,7 @@ def test_nothing_is_called_after_close(connect, tmp_path):
         f"unix:{tmp_path}/never.sock", min_workers=1, reconnect_timeout=0.1, on_reconnect_failed=called.append
     )
     client.open()
-    testing.wait_until(lambda: client.stats().failed_connects >= 1, what="an attempt")
+    wait_until(lambda: client.stats().failed_connects >= 1, what="an attempt")
     client.close()
     gevent.sleep(0.2)  # the time at which it would have been called
     assert called == []

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -58,7 +58,7 @@ def test_a_higher_minimum_is_kept(serve, connect):
     client = connect(serve(SOURCE), min_workers=1, max_workers=1)
     client.open(wait=True)
     client.resize(3, 5)
-    testing.wait_until(lambda: client.stats().idle == 3, what="the new workers")
+    wait_until(lambda: client.stats().idle == 3, what="the new workers")
     assert client.stats().connecting == 0
 
 
@@ -72,7 +72,7 @@ def test_idle_workers_that_are_too_many_end_now(serve, connect):
     stats = client.stats()
     assert (stats.idle, stats.retirements) == (1, {"resize": 2})
     assert client.call("pid") == pids[-1]
-    testing.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids[:2]), what="their end")
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids[:2]), what="their end")
 
 
 def test_lent_workers_that_are_too_many_end_when_they_come_back(serve, connect):
@@ -118,7 +118,7 @@ def test_workers_that_are_on_their_way_are_too_many_when_they_come(serve, connec
     os.mkfifo(tmp_path / "gate")
     client.drain()
     callers = [gevent.spawn(client.call, "pid") for _ in range(3)]
-    testing.wait_until(
+    wait_until(
         lambda: (tmp_path / "inside").exists() and len((tmp_path / "inside").read_text().split()) == 3,
         what="three setups",
     )

@@ -13,7 +13,7 @@ import msgpack
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 PLAIN = """
     import os
@@ -70,7 +70,7 @@ def test_sequential_checkouts_with_a_quick_hook_use_one_worker(serve, connect, t
     client = connect(serve(QUICK), max_workers=5)
     pids = {client.call("pid") for _ in range(100)}
     assert len(pids) <= 2  # a second one only if a busy machine took longer over a hook than a start takes
-    testing.wait_until(lambda: len((tmp_path / "done").read_text().split()) == 100)
+    wait_until(lambda: len((tmp_path / "done").read_text().split()) == 100)
 
 
 def test_sequential_checkouts_without_a_hook_use_one_worker(serve, connect):
@@ -86,19 +86,19 @@ def test_a_worker_in_its_hook_is_settling(serve, connect, tmp_path):
     """It is not lent meanwhile, though somebody waits; and is, once the hook is done."""
     client = connect(serve(GATED), max_workers=1)
     pid = client.call("pid")
-    testing.wait_until(lambda: client.stats().idle == 1)
+    wait_until(lambda: client.stats().idle == 1)
     os.mkfifo(tmp_path / "gate")
     assert client.call("pid") == pid
     assert (client.stats().settling, client.stats().busy) == (1, 0)
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     following = gevent.spawn(client.call, "pid")
-    testing.wait_until(lambda: client.stats().waiting == 1)
+    wait_until(lambda: client.stats().waiting == 1)
     assert client.stats().settling == 1
     gate = open(tmp_path / "gate", "w")  # noqa: SIM115  # closed when the next hook need not wait any more
     (tmp_path / "gate").unlink()
     gate.close()
     assert following.get() == pid
-    testing.wait_until(lambda: client.stats().idle == 1)
+    wait_until(lambda: client.stats().idle == 1)
     assert client.stats().connects == 1
 
 
@@ -107,15 +107,15 @@ def test_a_slow_hook_does_not_keep_others_waiting(serve, connect, tmp_path):
     client = connect(serve(GATED), max_workers=2)
     os.mkfifo(tmp_path / "gate")
     pid = client.call("pid")
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     with client.checkout() as worker:
         assert worker.pid() != pid
         assert client.stats().settling == 1
         (tmp_path / "gate").write_text("")
-        testing.wait_until(lambda: client.stats().idle == 1)
+        wait_until(lambda: client.stats().idle == 1)
         (tmp_path / "gate").unlink()
     assert client.stats().connects == 2
-    testing.wait_until(lambda: client.stats().idle == 2)
+    wait_until(lambda: client.stats().idle == 2)
 
 
 def test_the_end_of_a_checkout_ends_the_wait_for_it(serve, connect, tmp_path):
@@ -123,10 +123,10 @@ def test_the_end_of_a_checkout_ends_the_wait_for_it(serve, connect, tmp_path):
     client = connect(serve(GATED), max_workers=1)
     os.mkfifo(tmp_path / "gate")
     pid = client.call("pid")
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     client.close(timeout=60)
     (tmp_path / "gate").write_text("")
-    testing.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
 
 
 # --- what is on the wire -----------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ class Peer:
                 self.socket.setblocking(False)
             return self.hear() and self.heard[0][0] == "hi"
 
-        testing.wait_until(greeted)
+        wait_until(greeted)
         self.heard.pop(0)
         self.say("hi", {"v": 1, "pid": os.getpid(), "name": "by hand", **({"done": True} if self.done else {})})
 
@@ -178,7 +178,7 @@ class Peer:
         return [message[0] for message in self.hear()]
 
     def expect(self, *kinds):
-        testing.wait_until(lambda: self.kinds() == list(kinds), what=f"{kinds}, where there is {self.kinds()},")
+        wait_until(lambda: self.kinds() == list(kinds), what=f"{kinds}, where there is {self.kinds()},")
         self.heard.clear()
 
     def say(self, *message):
@@ -208,7 +208,7 @@ def peer(tmp_path):
 def call(client, peer):
     """One client.call(), answered by the peer; returns what the peer heard for it."""
     calling = gevent.spawn(client.call, "echo", 1)
-    testing.wait_until(lambda: "do" in peer.kinds())
+    wait_until(lambda: "do" in peer.kinds())
     heard = peer.kinds()
     peer.heard.clear()
     peer.say("ok", None, 1)
@@ -244,7 +244,7 @@ def test_where_a_hook_was_announced_the_end_is_sent_at_once(connect, peer):
     assert calling.get() == 1
     worker.expect("dn")
     following = gevent.spawn(client.call, "echo", 2)
-    testing.wait_until(lambda: client.stats().waiting == 1)
+    wait_until(lambda: client.stats().waiting == 1)
     assert worker.kinds() == []
     assert client.stats().settling == 1
     worker.say("dn", None)
@@ -264,9 +264,9 @@ def test_an_idle_worker_that_says_by_is_closed_at_once(connect, peer):
     worker.say("ok", None, 1)
     calling.get()
     worker.say("by", {"why": "draining"})
-    testing.wait_until(lambda: client.stats().retirements == {"draining": 1})
+    wait_until(lambda: client.stats().retirements == {"draining": 1})
     assert client.stats().idle == 0
-    testing.wait_until(lambda: is_closed(worker), what="the end of the connection")
+    wait_until(lambda: is_closed(worker), what="the end of the connection")
 
 
 def test_a_lent_worker_that_says_by_serves_to_the_end_of_its_checkout(connect, peer):
@@ -288,7 +288,7 @@ def test_a_lent_worker_that_says_by_serves_to_the_end_of_its_checkout(connect, p
     assert client.stats().retirements == {}
     checkout.release()
     assert client.stats().retirements == {"over its memory limit": 1}
-    testing.wait_until(lambda: is_closed(worker), what="the end of the connection")
+    wait_until(lambda: is_closed(worker), what="the end of the connection")
 
 
 def test_a_settling_worker_that_says_by_is_not_lent_again(connect, peer):
@@ -303,8 +303,8 @@ def test_a_settling_worker_that_says_by_is_not_lent_again(connect, peer):
     worker.expect("dn")
     worker.say("by", {})
     worker.say("dn", None)
-    testing.wait_until(lambda: client.stats().retirements == {"asked to be retired": 1})
-    testing.wait_until(lambda: is_closed(worker), what="the end of the connection")
+    wait_until(lambda: client.stats().retirements == {"asked to be retired": 1})
+    wait_until(lambda: is_closed(worker), what="the end of the connection")
 
 
 def is_closed(peer):
@@ -324,7 +324,7 @@ def test_a_hook_that_raises(serve, connect, tmp_path):
     client = connect(serve(BROKEN), max_workers=1)
     (tmp_path / "broken").touch()
     pid = client.call("pid")
-    testing.wait_until(lambda: client.stats().retirements == {"checkout_done raised RuntimeError": 1})
+    wait_until(lambda: client.stats().retirements == {"checkout_done raised RuntimeError": 1})
     assert client.stats().idle == client.stats().settling == 0
     (tmp_path / "broken").unlink()
     assert client.call("pid") != pid

@@ -11,8 +11,8 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
 from gtask.stats import BOUNDS, ClientStats, Times
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -54,7 +54,7 @@ def gate(tmp_path):
         os.mkfifo(tmp_path / name)
 
         def let_go_on():
-            testing.wait_until((tmp_path / f"{name}.inside").exists)
+            wait_until((tmp_path / f"{name}.inside").exists)
             (tmp_path / name).write_text("")
 
         return let_go_on
@@ -123,7 +123,7 @@ def test_the_gauges_of_workers_and_waiters(address, connect, gate):
     assert gauges(client) == {"busy": 1, "idle": 1}  # its call is not through
     go_on()
     result.get()
-    testing.wait_until(lambda: gauges(client) == {"idle": 2})
+    wait_until(lambda: gauges(client) == {"idle": 2})
     client.resize(1, 5)
     assert (client.stats().min_workers, client.stats().max_workers) == (1, 5)
 
@@ -136,7 +136,7 @@ def test_the_gauge_of_settling_workers(serve, connect, gate):
     client.call("pid")
     assert gauges(client) == {"settling": 1}
     go_on()
-    testing.wait_until(lambda: gauges(client) == {"idle": 1})
+    wait_until(lambda: gauges(client) == {"idle": 1})
 
 
 def test_checkouts_calls_and_errors(address, connect):
@@ -188,7 +188,7 @@ def test_failed_connects(connect, tmp_path):
     """Each attempt that brought no worker."""
     client = connect(f"unix:{tmp_path}/nowhere")
     with client.checkout():
-        testing.wait_until(lambda: client.stats().failed_connects >= 2)
+        wait_until(lambda: client.stats().failed_connects >= 2)
     assert client.stats().connects == 0
 
 
@@ -216,7 +216,7 @@ def test_deaths_by_cause(address, connect):
         with pytest.raises(gtask.WorkerDied):
             sleep.get()
     os.kill(client.call("pid"), signal.SIGUSR2)
-    testing.wait_until(lambda: gauges(client) == {}, what="an empty pool")
+    wait_until(lambda: gauges(client) == {}, what="an empty pool")
     assert client.stats().deaths == {"exit 7": 2, "exit 8": 1, "SIGKILL": 1, "SIGUSR2": 1}
     assert client.stats().retirements == {}
 
@@ -321,7 +321,7 @@ def retire_by_cancel(address, connect):
 def test_retirements_by_cause(address, connect, retire, cause):
     """Each is counted once, under the one reason for which the client closed the worker, and none is a death."""
     client = retire(address, connect)
-    testing.wait_until(lambda: client.stats().retirements, what="a retirement")
+    wait_until(lambda: client.stats().retirements, what="a retirement")
     gevent.sleep(0)
     assert client.stats().retirements == {cause: 1}
     assert client.stats().deaths == {}
@@ -359,7 +359,7 @@ def test_turned_away(address, connect):
         with pytest.raises(gtask.Overloaded):
             client.checkout()
         assert client.stats().rejected == 1
-        testing.wait_until(lambda: client.stats().shed == 1)
+        wait_until(lambda: client.stats().shed == 1)
         assert client.stats().waiting == 0
         with pytest.raises(gtask.Overloaded):
             waiting.pid()
@@ -375,7 +375,7 @@ def test_waits_and_uses(address, connect, gate):
     holding = gevent.spawn(client.call, "hold", "gate")
     gevent.sleep(0)
     waiting = gevent.spawn(client.call, "pid")
-    testing.wait_until(lambda: client.stats().waiting == 1)
+    wait_until(lambda: client.stats().waiting == 1)
     assert client.stats().waits == Times(1, 0.0, 0.0, (1, *[0] * len(BOUNDS)))
     assert client.stats().uses == Times()
     gevent.sleep(0.06)  # how long both last
@@ -399,7 +399,7 @@ def test_leaks(address, connect):
     client = connect(address, leak_after=0.05)
     with client.checkout() as worker:
         worker.pid()
-        testing.wait_until(lambda: client.stats().leaks == 1)
+        wait_until(lambda: client.stats().leaks == 1)
 
 
 def test_pop_stats(address, connect):
@@ -411,7 +411,7 @@ def test_pop_stats(address, connect):
             client.call("die", 7)
         with pytest.raises(LookupError):
             worker.fail()
-        testing.wait_until(lambda: gauges(client) == {"busy": 1})
+        wait_until(lambda: gauges(client) == {"busy": 1})
         before = client.stats()
         assert client.pop_stats() == before
         assert before.deaths == {"exit 7": 1}

@@ -10,7 +10,7 @@ from collections import Counter
 import gevent
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -79,7 +79,7 @@ def test_min_workers_are_ready_before_anyone_asks(serve, connect, tmp_path):
     gevent.sleep(0)
     assert "not yet open" in repr(client)
     client.open()
-    testing.wait_until(lambda: len(setups(tmp_path)) == 3)
+    wait_until(lambda: len(setups(tmp_path)) == 3)
     ready = setups(tmp_path)
     pids = []
 
@@ -92,7 +92,7 @@ def test_min_workers_are_ready_before_anyone_asks(serve, connect, tmp_path):
             worker.release()
         return at_once
 
-    testing.wait_until(served_at_once)  # soon: the greetings are on their way
+    wait_until(served_at_once)  # soon: the greetings are on their way
     assert sorted(pids) == sorted(ready)
     assert setups(tmp_path) == ready
 
@@ -101,17 +101,17 @@ def test_the_first_use_opens_the_pool(serve, connect, tmp_path):
     """One call, and min_workers are there soon after."""
     client = connect(serve(SOURCE), min_workers=3)
     client.call("pid")
-    testing.wait_until(lambda: len(setups(tmp_path)) == 3)
+    wait_until(lambda: len(setups(tmp_path)) == 3)
 
 
 def test_min_workers_are_kept(serve, connect, tmp_path):
     """One that was killed and one that was retired are replaced before anyone asks."""
     client = connect(serve(SOURCE), min_workers=2, max_workers=2)
     client.open()
-    testing.wait_until(lambda: "of 2 workers" in repr(client) and len(setups(tmp_path)) == 2)
+    wait_until(lambda: "of 2 workers" in repr(client) and len(setups(tmp_path)) == 2)
     os.kill(setups(tmp_path)[0], signal.SIGKILL)
-    testing.wait_until(lambda: len(setups(tmp_path)) == 3)
+    wait_until(lambda: len(setups(tmp_path)) == 3)
     with pytest.raises(LookupError):
         client.call("fail")
-    testing.wait_until(lambda: len(setups(tmp_path)) == 4)
+    wait_until(lambda: len(setups(tmp_path)) == 4)
     assert len(set(setups(tmp_path))) == 4

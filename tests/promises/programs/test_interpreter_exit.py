@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 APPLICATION = """
 import os
@@ -87,7 +87,7 @@ def is_gone(pid):
 
 def wait_until_gone(pids):
     for pid in pids:
-        testing.wait_until(lambda pid=pid: is_gone(pid), 10, f"the end of worker {pid}")
+        wait_until(lambda pid=pid: is_gone(pid), f"the end of worker {pid}")
 
 
 def children(pid):
@@ -105,7 +105,7 @@ def test_the_end_of_the_program(run, serve, source):
     facts, stderr = run(source, server.address)
     assert stderr == ""
     wait_until_gone(facts["workers"])
-    testing.wait_until(lambda: not children(server.pid), 10, "the end of all workers")
+    wait_until(lambda: not children(server.pid), "the end of all workers")
 
 
 @pytest.mark.parametrize("source", [HELD, PENDING, IN_LINE], ids=["held", "pending", "in line"])
@@ -115,7 +115,7 @@ def test_a_private_server_goes_with_it(run, tmp_path, source):
     facts, stderr = run(source, "spawn:application")
     assert "Traceback" not in stderr
     wait_until_gone(facts["workers"])
-    testing.wait_until(lambda: not list(tmp_path.glob("gtask-*")), 10, "the end of the private socket")
+    wait_until(lambda: not list(tmp_path.glob("gtask-*")), "the end of the private socket")
 
 
 def test_the_status_is_the_programs(run, serve):

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 APPLICATION = """
 import logging
@@ -172,7 +172,7 @@ def run(serve, tmp_path, unmeasured):
         said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", log)
         assert (process.returncode, said) == (0, ""), f"{name}: {said}"
         assert log.count(" is listening at ") == printed.count("done"), name
-        testing.wait_until(lambda: not list(place.glob("gtask-*")), 20, "the end of the private server")
+        wait_until(lambda: not list(place.glob("gtask-*")), "the end of the private server")
         return printed
 
     def run(programs, options=None, environments=None, warnings="error"):

@@ -35,6 +35,7 @@ PATCHED = "from gevent import monkey; monkey.patch_all()\n" + PLAIN
 BEGINNING = """
 import concurrent.futures, contextlib, gc, os, queue, select, signal, sys, threading, time, traceback
 import gtask
+from tests.support.waiting import wait_until
 
 signal.alarm(60)  # a program that hangs is killed
 address = sys.argv[1]

@@ -46,6 +46,7 @@ def patched():
 BEGINNING = """
 import os, sys, threading, time
 import gtask
+from tests.support.waiting import wait_until
 from gtask import testing
 
 address = sys.argv[1]

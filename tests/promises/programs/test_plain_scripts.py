@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 APPLICATION = """
 import os
@@ -105,8 +105,8 @@ def script(tmp_path, unmeasured):
         said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
         assert process.returncode == status, said
         for pid in re.findall(r"\d+", (tmp_path / "pids").read_text()):
-            testing.wait_until(lambda pid=pid: is_gone(pid), 20, f"the end of process {pid}")
-        testing.wait_until(lambda: not list(tmp_path.glob("gtask-*")), 20, "the end of the private directory")
+            wait_until(lambda pid=pid: is_gone(pid), f"the end of process {pid}")
+        wait_until(lambda: not list(tmp_path.glob("gtask-*")), "the end of the private directory")
         return printed, said
 
     yield start
@@ -177,7 +177,7 @@ def test_ctrl_c_while_it_waits(script, tmp_path, where):
             raise
         """
     )
-    testing.wait_until((tmp_path / "hangs").exists, 30)
+    wait_until((tmp_path / "hangs").exists)
     process.send_signal(signal.SIGINT)
     printed, said = process.finish(-signal.SIGINT)
     assert printed == "interrupted\n"
@@ -199,7 +199,7 @@ def test_it_goes_on_after_ctrl_c(script, tmp_path):
         print(client.call("double", 21))
         """
     )
-    testing.wait_until((tmp_path / "hangs").exists, 30)
+    wait_until((tmp_path / "hangs").exists)
     process.send_signal(signal.SIGINT)
     printed, said = process.finish()
     assert printed == "42\n"

@@ -15,7 +15,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -105,7 +105,7 @@ def test_a_with_block_in_another_thread(serve, connect):
     pid = checkout.pid()
     with pytest.raises(gtask.WrongThread):
         in_thread(enter, checkout)
-    testing.wait_until(lambda: client.stats().idle == 1, what="the release")
+    wait_until(lambda: client.stats().idle == 1, what="the release")
     assert client.call("pid") == pid
 
 
@@ -168,12 +168,12 @@ def test_a_release_with_calls_under_way(serve, connect, tmp_path):
     client = connect(serve(SOURCE), max_workers=1)
     checkout = client.checkout()
     results = [checkout.hold.submit(), checkout.echo.submit("second")]
-    testing.wait_until((tmp_path / "inside").exists)
+    wait_until((tmp_path / "inside").exists)
     in_thread(checkout.release)
     gevent.sleep(0)
     (tmp_path / "gate").write_text("")
     assert [result.get() for result in results] == [None, "second"]
-    testing.wait_until(lambda: client.stats().idle == 1, what="the release")
+    wait_until(lambda: client.stats().idle == 1, what="the release")
 
 
 def test_a_release_of_what_is_released(serve, connect):
@@ -199,7 +199,7 @@ def test_a_client_that_is_dropped_in_another_thread(serve):
         gc.collect()
 
     in_thread(drop)
-    testing.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
 
 
 def test_what_only_looks_is_allowed(serve, connect):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import gevent
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os, time
@@ -39,9 +39,9 @@ def test_one_goes_as_another_comes(serve, connect):
     os.kill(master, signal.SIGSTOP)
     try:
         goes.close()
-        testing.wait_until(lambda: is_zombie(first), 10, "the end of the first worker")
+        wait_until(lambda: is_zombie(first), "the end of the first worker")
         call = gevent.spawn(comes.call, "sleep", 0.5)
-        testing.wait_until(lambda: comes._pool._connector.connections, what="its connection")
+        wait_until(lambda: comes._pool._connector.connections, what="its connection")
     finally:
         os.kill(master, signal.SIGCONT)
     assert call.get(timeout=20) != first

@@ -17,10 +17,10 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
 from gtask.address import UnixAddress
 from gtask.logdefer import RequestLog
 from tests.support import perl
+from tests.support.waiting import wait_until
 
 
 class Perl:
@@ -30,7 +30,7 @@ class Perl:
         self.address = UnixAddress(f"{directory}/perl.sock")
         self.directory = directory
         self._process = subprocess.Popen([*perl.command("server.pl"), self.address.path, str(directory)])
-        testing.wait_until(lambda: "serves" in self.marks, 30, "the server in Perl")
+        wait_until(lambda: "serves" in self.marks, "the server in Perl")
 
     @property
     def marks(self):
@@ -39,7 +39,7 @@ class Perl:
         return []
 
     def wait_for(self, mark, times=1):
-        testing.wait_until(lambda: self.marks.count(mark) == times, 30, f"the mark {mark} in {self.marks}")
+        wait_until(lambda: self.marks.count(mark) == times, f"the mark {mark} in {self.marks}")
 
     def stop(self):
         self._process.kill()
@@ -355,7 +355,7 @@ def test_a_gtask_worker_that_wants_to_be_retired(serve, connect):
         with pytest.raises(gtask.RemoteError, match=r"^SystemExit: enough"):
             worker.stop()
         assert worker.pid() == pid
-    testing.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the worker's end")
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the worker's end")
     assert client.call("pid") != pid
 
 

@@ -15,8 +15,8 @@ import subprocess
 
 import pytest
 
-from gtask import testing
 from tests.support import perl
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os, time, gtask
@@ -92,7 +92,7 @@ class Peer:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(30)
         path = server.address.path
-        testing.wait_until(lambda: self.socket.connect_ex(path) == 0, 30, "a connection")
+        wait_until(lambda: self.socket.connect_ex(path) == 0, "a connection")
         self._data = ""
         self._read = json.JSONDecoder().raw_decode
 
@@ -154,7 +154,7 @@ def marks(tmp_path):
 
 
 def wait_for(marks, mark):
-    testing.wait_until(lambda: mark in marks(), 30, f"the mark {mark}")
+    wait_until(lambda: mark in marks(), f"the mark {mark}")
 
 
 def test_to_the_byte(start, peer):
@@ -362,13 +362,13 @@ def test_a_drain(start, peer, marks):
     assert lent.call("echo", 1) == ["ok", {}, [1]]
     assert idle.call("echo", 1) == ["ok", {}, [1]]
     idle.send(["dn", {}])
-    testing.wait_until(lambda: marks().count("done") == 1, 30, "the end of a checkout")
+    wait_until(lambda: marks().count("done") == 1, "the end of a checkout")
     os.kill(server.pid, signal.SIGTERM)
     assert idle.reply() is None
     assert lent.call("echo", 2) == ["ok", {}, [2]]
     lent.send(["dn", {}])
     assert lent.reply() is None
-    testing.wait_until(server.obituary, 30, "the server's end")
+    wait_until(server.obituary, "the server's end")
 
 
 def test_a_silent_peer(start, peer, connect):
@@ -390,7 +390,7 @@ def ask(start):
 
     def run(server, *requests, at_once=False):
         command = [*perl.command("client.pl"), server.address.path, *(["all"] if at_once else [])]
-        testing.wait_until(lambda: os.path.exists(server.address.path), 30, "the server")
+        wait_until(lambda: os.path.exists(server.address.path), "the server")
         text = "".join(json.dumps(request) + "\n" for request in requests)
         done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")

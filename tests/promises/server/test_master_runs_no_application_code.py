@@ -9,7 +9,7 @@ import signal
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os, signal
@@ -68,7 +68,7 @@ def test_only_loading_happens_there(serve, connect, tmp_path):
         client.call("look")
     client.call("work")
     client.close()
-    testing.wait_until(lambda: ["teardown"] in [line[:1] for line in lines(tmp_path)])
+    wait_until(lambda: ["teardown"] in [line[:1] for line in lines(tmp_path)])
     os.kill(master, signal.SIGTERM)
     server.stop()
     assert [what for what, pid in lines(tmp_path) if int(pid) == master] == ["load"]

@@ -22,10 +22,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import gtask
-from gtask import testing
 from gtask.server.metrics.scrapes import HELPERS
 from tests.support.daemon import daemon, refused
-from tests.support.process import PATIENCE, ROOT, children, is_gone, state_of
+from tests.support.process import ROOT, children, is_gone, state_of
+from tests.support.waiting import PATIENCE, wait_until
 
 SOURCE = """
     import os, signal
@@ -109,7 +109,7 @@ def helpers(server, workers=()):
 
 def wait_for_helpers(server, number=1):
     """Wait until there are so many, and nothing but them; gives them."""
-    testing.wait_until(lambda: len(helpers(server)) == number, PATIENCE, f"{number} helpers")
+    wait_until(lambda: len(helpers(server)) == number, f"{number} helpers")
     return helpers(server)
 
 
@@ -123,7 +123,7 @@ def test_what_it_tells(start, connect, path, tmp_path):
     with client.checkout() as one, client.checkout() as two:
         result = one.hold.submit(str(tmp_path / "fifo"))
         two.pid()
-        testing.wait_until(lambda: scrape(path)["workers", "call"] == 1, PATIENCE, "the call")
+        wait_until(lambda: scrape(path)["workers", "call"] == 1, "the call")
         told = scrape(path)
         (tmp_path / "fifo").write_text("go on")
         assert result.get() == "go on"
@@ -169,11 +169,11 @@ def test_the_master_does_not_answer(start, path):
     sock = connected(path)
     (helper,) = wait_for_helpers(server)
     os.kill(server.master, signal.SIGSTOP)
-    testing.wait_until(lambda: state_of(server.master) == "T", PATIENCE, "the master's stop")
+    wait_until(lambda: state_of(server.master) == "T", "the master's stop")
     sock.sendall(HEAD + REST)
     assert samples(heard(sock))["forks_total",] == 0
     os.kill(server.master, signal.SIGCONT)
-    testing.wait_until(lambda: is_gone(helper), PATIENCE, "the helper's end")
+    wait_until(lambda: is_gone(helper), "the helper's end")
 
 
 def test_a_helper_has_nothing_else(start, connect, path):
@@ -183,11 +183,9 @@ def test_a_helper_has_nothing_else(start, connect, path):
     with client.checkout() as worker:
         pid = worker.pid()
         with connected(path):
-            testing.wait_until(lambda: helpers(server, [pid]), PATIENCE, "a helper")
+            wait_until(lambda: helpers(server, [pid]), "a helper")
             (helper,) = helpers(server, [pid])
-            testing.wait_until(
-                lambda: len(os.listdir(f"/proc/{helper}/fd")) == 4, PATIENCE, "its own descriptors alone"
-            )
+            wait_until(lambda: len(os.listdir(f"/proc/{helper}/fd")) == 4, "its own descriptors alone")
             status = Path(f"/proc/{helper}/status").read_text()
             caught = int(re.search(r"^SigCgt:\s+(\w+)$", status, re.M)[1], 16)
             blocked = int(re.search(r"^SigBlk:\s+(\w+)$", status, re.M)[1], 16)
@@ -274,7 +272,7 @@ def test_a_drain_lets_helpers_finish(start, path):
     sock = connected(path, HEAD)
     wait_for_helpers(server)
     server.process.send_signal(signal.SIGTERM)
-    testing.wait_until(lambda: len(list(held.iterdir())) <= before - 2, PATIENCE, "that it listens no more")
+    wait_until(lambda: len(list(held.iterdir())) <= before - 2, "that it listens no more")
     sock.sendall(REST)
     assert samples(heard(sock))["forks_total",] == 0
     assert server.wait() == 0
@@ -305,11 +303,11 @@ def test_a_lost_keeper(start, path):
             return False
         return True
 
-    testing.wait_until(is_given_up, PATIENCE, "that nobody listens there")
+    wait_until(is_given_up, "that nobody listens there")
     connected(path.parent / "sock").close()  # clients are still accepted
     start()
     assert scrape(path)["reloads_total",] == 0
-    testing.wait_until(lambda: is_gone(master), PATIENCE, "the end of the old master")
+    wait_until(lambda: is_gone(master), "the end of the old master")
 
 
 def test_who_may_not_connect(start, path):
@@ -365,7 +363,7 @@ def running(path, how, deadline):
     )
     with program:
         try:
-            testing.wait_until(lambda: path.exists() or program.poll() is not None, PATIENCE, "the socket")
+            wait_until(lambda: path.exists() or program.poll() is not None, "the socket")
             yield program
         except BaseException:
             program.kill()
@@ -390,17 +388,17 @@ def test_from_a_program(path, how):
 def test_it_dies_with_its_master(path):
     """At once, however much time it has, and also when the master is killed."""
     with running(path, "Server", 1000) as program, connected(path, HEAD) as sock:
-        testing.wait_until(lambda: children(program.pid), PATIENCE, "a helper")
+        wait_until(lambda: children(program.pid), "a helper")
         (helper,) = children(program.pid)
         program.kill()
         program.wait()
-        testing.wait_until(lambda: is_gone(helper), PATIENCE, "the helper's end")
+        wait_until(lambda: is_gone(helper), "the helper's end")
         assert heard(sock) == b""
 
 
 def test_a_program_goes_on_without_them(path):
     """A server that was stopped at once has left no helper behind in its program."""
     with running(path, "Server", 1000) as program, connected(path):
-        testing.wait_until(lambda: children(program.pid), PATIENCE, "a helper")
+        wait_until(lambda: children(program.pid), "a helper")
         program.send_signal(signal.SIGQUIT)
         assert program.wait(PATIENCE) == 0

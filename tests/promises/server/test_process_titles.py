@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os
@@ -33,10 +33,10 @@ def test_the_title_of_the_master_tells_what_the_scoreboard_says(serve, connect):
     client = connect(serve(SOURCE), max_workers=1)
     with client.checkout() as worker:
         master, _ = worker.pids()
-        testing.wait_until(lambda: "1 workers: 0 busy, 1 lent, 0 idle" in title(master), what="the title")
-    testing.wait_until(lambda: "1 workers: 0 busy, 0 lent, 1 idle" in title(master), what="the title")
+        wait_until(lambda: "1 workers: 0 busy, 1 lent, 0 idle" in title(master), what="the title")
+    wait_until(lambda: "1 workers: 0 busy, 0 lent, 1 idle" in title(master), what="the title")
     client.close()
-    testing.wait_until(lambda: "0 workers" in title(master), what="the title")
+    wait_until(lambda: "0 workers" in title(master), what="the title")
 
 
 def test_a_server_without_a_name_is_named_after_what_it_serves(serve, connect):
@@ -48,4 +48,4 @@ def test_a_server_without_a_name_is_named_after_what_it_serves(serve, connect):
     assert title(master).startswith(f"gtask-server: {module} master")
     assert title(worker) == f"gtask-server: {module} worker"
     server.stop()
-    testing.wait_until(lambda: not Path(f"/proc/{worker}").exists(), what="the end of the worker")
+    wait_until(lambda: not Path(f"/proc/{worker}").exists(), what="the end of the worker")

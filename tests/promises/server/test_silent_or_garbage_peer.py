@@ -17,9 +17,9 @@ import gevent.socket
 import pytest
 
 import gtask
-from gtask import testing
 from gtask.wire.frames import Encoder
 from gtask.wire.messages import Done, Greeting, Request, Value
+from tests.support.waiting import wait_until
 
 SOURCE = """
 import os, sys, gtask
@@ -64,7 +64,7 @@ def start(tmp_path):
         path = f"{tmp_path}/server.sock"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         processes.append(subprocess.Popen([sys.executable, "-c", SOURCE, path, str(greeting_timeout)], env=environment))
-        testing.wait_until(lambda: os.path.exists(path), timeout=20, what="the server's socket")
+        wait_until(lambda: os.path.exists(path), what="the server's socket")
         return f"unix:{path}"
 
     yield run
@@ -76,7 +76,7 @@ def start(tmp_path):
 def peer(address):
     sock = gevent.socket.socket(gevent.socket.AF_UNIX)
     sock.settimeout(10)
-    testing.wait_until(lambda: sock.connect_ex(address.removeprefix("unix:")) == 0, what="a connection")
+    wait_until(lambda: sock.connect_ex(address.removeprefix("unix:")) == 0, what="a connection")
     return sock
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os, signal
@@ -37,7 +37,7 @@ def test_the_file_stays_and_serves(serve, connect):
 
     with gtask.Client(server.address, min_workers=0) as client:
         leaving = client.call("pid")
-    testing.wait_until(lambda: not os.path.exists(f"/proc/{leaving}"), what="the end of the worker")
+    wait_until(lambda: not os.path.exists(f"/proc/{leaving}"), what="the end of the worker")
     check()
     for how in ("exit", "os._exit", "killed"):
         with pytest.raises(gtask.Error):

@@ -16,6 +16,7 @@ import pytest
 
 import gtask
 from gtask import testing
+from tests.support.waiting import wait_until
 
 APPLICATION = """
 import os
@@ -69,7 +70,7 @@ def is_gone(pid):
 
 def wait_until_gone(*pids):
     for pid in pids:
-        testing.wait_until(lambda pid=pid: is_gone(pid), 10, f"the end of process {pid}")
+        wait_until(lambda pid=pid: is_gone(pid), f"the end of process {pid}")
 
 
 def private_directories():
@@ -91,7 +92,7 @@ def test_open_starts_it(connect):
     client = connect("spawn:application", min_workers=1)
     client.open()
     assert len(private_directories()) == 1
-    testing.wait_until(Path("loaded").exists, 10, "the load of the application")
+    wait_until(Path("loaded").exists, "the load of the application")
 
 
 def test_an_attribute(connect):
@@ -131,7 +132,7 @@ def test_it_ends_with_close(connect):
     pids = client.call("pids")
     client.close()
     wait_until_gone(*pids)
-    testing.wait_until(lambda: not private_directories(), 10, "the end of the private directory")
+    wait_until(lambda: not private_directories(), "the end of the private directory")
 
 
 def test_it_ends_with_the_with_block(connect):
@@ -173,13 +174,13 @@ def test_close_does_not_stop_the_hub(connect):
     pids = client.call("pids")
 
     def let_it_end():
-        testing.wait_until(Path("tearing_down").exists, 10, "the teardown of the worker")
+        wait_until(Path("tearing_down").exists, "the teardown of the worker")
         Path("may_end").write_text("end now")
 
     other = gevent.spawn(let_it_end)
     client.close()
     other.get()
-    testing.wait_until(Path("torn_down").exists, 10, "the end of the teardown")
+    wait_until(Path("torn_down").exists, "the end of the teardown")
     wait_until_gone(*pids)
 
 
@@ -195,7 +196,7 @@ def test_an_application_that_fails_to_load(connect, capfd):
         client.checkout(timeout=2).anything()
     assert "ImportError: no licence" in capfd.readouterr().err
     client.close()
-    testing.wait_until(lambda: not private_directories(), 10, "the end of the private directory")
+    wait_until(lambda: not private_directories(), "the end of the private directory")
 
 
 def test_a_killed_server_is_told(connect):

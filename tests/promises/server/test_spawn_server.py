@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 import gtask
-from gtask import address, testing
+from gtask import address
+from tests.support.waiting import wait_until
 
 APPLICATION = """
 import os
@@ -49,7 +50,7 @@ def is_gone(pid):
 
 def wait_until_gone(*pids):
     for pid in pids:
-        testing.wait_until(lambda pid=pid: is_gone(pid), 10, f"the end of process {pid}")
+        wait_until(lambda pid=pid: is_gone(pid), f"the end of process {pid}")
 
 
 def private_directories(tmp_path):

@@ -13,7 +13,7 @@ import sys
 import gevent.socket
 import pytest
 
-from gtask import testing
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import ctypes, datetime, decimal, os, time, uuid
@@ -156,7 +156,7 @@ def test_a_call_that_takes_too_long(server):
 def test_setup_that_fails(serve, connect):
     """Is shown as what it is."""
     address = serve("def echo(): pass\ndef setup(): raise OSError('no database')").address
-    testing.wait_until(lambda: os.path.exists(address.path), 20)
+    wait_until(lambda: os.path.exists(address.path))
     status, _, err = tool("call", address, "echo")
     assert status == 1
     assert "no database" in err

@@ -14,7 +14,7 @@ import signal
 import pytest
 
 import gtask
-from gtask import address, testing
+from gtask import address
 from gtask.server import listener
 from gtask.server.master import master
 from gtask.server.metrics import status
@@ -22,6 +22,7 @@ from gtask.tool.conversation import Session
 from tests.promises.server.test_tool_call import tool
 from tests.support.daemon import daemon
 from tests.support.process import state_of
+from tests.support.waiting import wait_until
 
 SOURCE = '''
     import ctypes, os, time
@@ -113,7 +114,7 @@ def test_methods(server):
 def test_methods_of_every_kind_of_interface(serve, connect, source, attribute, line):
     """Also those of a class that no worker has made yet, of a callable, and of what is written in C."""
     server = serve(source, attribute=attribute)
-    testing.wait_until(lambda: os.path.exists(server.address.path), 20)
+    wait_until(lambda: os.path.exists(server.address.path))
     assert line in asks(server, "methods")
 
 
@@ -159,7 +160,7 @@ def test_the_status_of_a_busy_server(server, connect, tmp_path):
         assert re.search(rf"^ *{calling['pid']} call +\S+ wait_for +1 ", table, re.M)
     client.close()
     other.close()
-    testing.wait_until(lambda: not server.workers, what="the end of the workers")
+    wait_until(lambda: not server.workers, what="the end of the workers")
     said = status_of(server)
     assert said["totals"]["calls"] == 5
     assert said["totals"]["forked"] == said["totals"]["ended"] > 3
@@ -212,7 +213,7 @@ def test_who_asks_gets_no_setup(server, tmp_path):
 def test_a_server_whose_setup_fails_answers(serve):
     """Which is when somebody wants to look at it."""
     server = serve("def setup(): raise OSError('no database')\ndef f(): pass")
-    testing.wait_until(lambda: os.path.exists(server.address.path), 20)
+    wait_until(lambda: os.path.exists(server.address.path))
     assert "0 workers: none" in asks(server, "status")
 
 
@@ -222,7 +223,7 @@ def test_the_master_is_not_asked(server, connect):
         pid, master_pid = busy.pids()
         with Session(address.parse(server.address), 10, about=True) as asked:
             os.kill(master_pid, signal.SIGSTOP)
-            testing.wait_until(lambda: state_of(master_pid) == "T", what="the master's stop")
+            wait_until(lambda: state_of(master_pid) == "T", what="the master's stop")
             assert [worker["pid"] for worker in asked.call("status")["workers"]] == [pid]
             answer = asked.call("ping")
             assert (answer["name"], answer["master"]) == ("hasher", master_pid)

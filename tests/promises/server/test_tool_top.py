@@ -18,9 +18,9 @@ import termios
 import pytest
 
 import gtask
-from gtask import testing
 from tests.promises.server.test_tool_call import TOOL, tool
 from tests.support.daemon import daemon
+from tests.support.waiting import wait_until
 
 SOURCE = """
     import os, time
@@ -83,7 +83,7 @@ class Terminal:
             return re.search(pattern, "\n".join(found), re.M)
 
         try:
-            testing.wait_until(there, 20, f"{pattern!r} on the screen")
+            wait_until(there, f"{pattern!r} on the screen")
         except AssertionError as error:
             raise AssertionError("\n".join([str(error), *self.screen])) from None
         return found
@@ -94,7 +94,7 @@ class Terminal:
         def over():
             return self.screen and self.process.poll() is not None
 
-        testing.wait_until(over, 20, "the end of the command")
+        wait_until(over, "the end of the command")
         return self.process.returncode
 
 
@@ -174,7 +174,7 @@ def test_short_calls_make_a_bar_too(server, connect, terminal):
                 worker.work(0.002)
             return any(len(row) > 4 and row[4].endswith("%") and int(row[4][:-1]) > 50 for row in rows(shown.screen))
 
-        testing.wait_until(is_seen, 20, "a bar for short calls")
+        wait_until(is_seen, "a bar for short calls")
 
 
 def test_more_workers_than_lines(server, connect, terminal):

@@ -19,12 +19,12 @@ import msgpack
 import pytest
 
 import gtask
-from gtask import testing
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Failure, Greeting, Value
 from gtask.wire.values import kinds as extensions
 from gtask.wire.values.agreement import Agreement
 from tests.support.needs import fail_or_skip
+from tests.support.waiting import wait_until
 
 try:
     import numpy
@@ -184,7 +184,7 @@ print("all is well")
 def test_a_client_without_numpy(serve):
     """The worker says so, in the error of that call."""
     server = serve(SOURCE)
-    testing.wait_until(lambda: os.path.exists(server.address.path), 20, "the server")
+    wait_until(lambda: os.path.exists(server.address.path), "the server")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(server.address)], capture_output=True, text=True, timeout=50,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -217,7 +217,7 @@ COMMAND = "import sys; from gtask.tool.cli import main; sys.exit(main())"
 def test_the_command_shows_arrays(serve):
     """``gtask call`` prints them as lists."""
     server = serve(SOURCE)
-    testing.wait_until(lambda: os.path.exists(server.address.path), 20, "the server")
+    wait_until(lambda: os.path.exists(server.address.path), "the server")
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, "call", str(server.address), "zeros", "3"],
         capture_output=True, text=True, timeout=50,
@@ -244,7 +244,7 @@ def conversation(server, hi, *frames):
     decoder.agree(Agreement(arrays=True))
     with contextlib.closing(gevent.socket.socket(socket.AF_UNIX)) as sock:
         sock.settimeout(20)
-        testing.wait_until(lambda: sock.connect_ex(server.address.path) == 0, 20, "a connection")
+        wait_until(lambda: sock.connect_ex(server.address.path) == 0, "a connection")
         for data in (Encoder().encode(hi), *frames):
             sock.sendall(data)
             count = sock.recv_into(decoder.space)

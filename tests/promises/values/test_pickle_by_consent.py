@@ -25,7 +25,6 @@ import msgpack
 import pytest
 
 import gtask
-from gtask import testing
 from gtask.client.config import ClientConfig
 from gtask.server.config import ServerConfig
 from gtask.tool.conversation import Conversation
@@ -33,6 +32,7 @@ from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Failure, Greeting, Value
 from gtask.wire.values import kinds as extensions
 from tests.support.daemon import refused
+from tests.support.waiting import wait_until
 
 SHARED = """
     import dataclasses, os, time, gevent
@@ -441,7 +441,7 @@ def speak(server, hi, *frames):
     """Say these things to a worker; what it answers, until it hangs up or has answered all."""
     sock = gevent.socket.socket(gevent.socket.AF_UNIX)
     sock.settimeout(20)
-    testing.wait_until(lambda: sock.connect_ex(server.address.path) == 0, 20, "a connection")
+    wait_until(lambda: sock.connect_ex(server.address.path) == 0, "a connection")
     decoder, answers = Decoder(), []
     with contextlib.closing(sock):
         for frame in (Encoder().encode(hi), *frames):

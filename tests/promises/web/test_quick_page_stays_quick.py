@@ -12,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import threading
 
-from gtask import testing
 from tests.support import web
+from tests.support.waiting import wait_until
 
 LIMIT = 10.0
 ROUNDS = 8
@@ -50,7 +50,7 @@ def computing(site, server):
     for asker in askers:
         asker.start()
     try:
-        testing.wait_until(lambda: len(site.server.workers) == 4, 30, "four workers")
+        wait_until(lambda: len(site.server.workers) == 4, "four workers")
         yield
     finally:
         over.set()

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gtask import testing
 from tests.support.process import is_gone
+from tests.support.waiting import wait_until
 
 SERVERS = {
     "flask": ("flask_app",),
@@ -36,7 +36,7 @@ def test_application(site, which):
     hang_up_while_it_hangs(server, site)
 
     processes = set()
-    testing.wait_until(lambda: processes.add(json.loads(server.get("/pids"))[0]) or processes == expected(server), 30)
+    wait_until(lambda: processes.add(json.loads(server.get("/pids"))[0]) or processes == expected(server))
     assert "Traceback" not in server.log
 
 
@@ -49,9 +49,9 @@ def hang_up_while_it_hangs(server, site):
     """The worker is interrupted, ends, and others answer."""
     browser = http.client.HTTPConnection(urlsplit(server.url).netloc)
     browser.request("GET", "/hang")
-    testing.wait_until((site.marks / "hanging").exists, 30)
+    wait_until((site.marks / "hanging").exists)
     browser.close()
-    testing.wait_until((site.marks / "interrupted").exists, 30)
+    wait_until((site.marks / "interrupted").exists)
     worker = int((site.marks / "interrupted").read_text())
-    testing.wait_until(lambda: is_gone(worker), 30, "the interrupted worker's end")
+    wait_until(lambda: is_gone(worker), "the interrupted worker's end")
     assert server.get("/double/4") == "8"

@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from gtask import testing
 from tests.support.process import children
+from tests.support.waiting import wait_until
 
 
 def test_reload_of_both_under_load(site):
@@ -19,14 +19,14 @@ def test_reload_of_both_under_load(site):
     web = site.gunicorn("flask_app")
     before = {*web.workers, *site.server.masters}
     finish = web.wrk("/double/4", 3)
-    testing.wait_until(lambda: site.server.workers, 30, "the load")
+    wait_until(lambda: site.server.workers, "the load")
     web.process.send_signal(signal.SIGHUP)
     web.wait_for("Ready: ", 4)
     site.server.process.send_signal(signal.SIGHUP)
     load = finish()
     assert load.errors == {}
     assert load.requests > 0
-    testing.wait_until(lambda: before.isdisjoint([*web.workers, *site.server.masters]), 60, "the end of the old ones")
+    wait_until(lambda: before.isdisjoint([*web.workers, *site.server.masters]), "the end of the old ones")
     assert web.get("/double/21") == "42"
 
 
@@ -42,7 +42,7 @@ def test_restart_of_workers_under_load(site):
     def all_are_ready():  # a signal that comes before that may be lost, and gunicorn waits long for such a worker
         return web.log.count("Ready: ") == web.log.count("Booting worker")
 
-    testing.wait_until(all_are_ready, 60, "the last worker")
+    wait_until(all_are_ready, "the last worker")
 
 
 def test_a_client_that_was_used_before_the_fork(site):
@@ -55,7 +55,7 @@ def test_a_client_that_was_used_before_the_fork(site):
         answers.setdefault(answer["pids"][0], answer)
         return len(answers) == 2
 
-    testing.wait_until(both, 30, "an answer of each process")
+    wait_until(both, "an answer of each process")
     assert set(answers) == set(web.workers)
     ((master, parents),) = {tuple(answer["first"]) for answer in answers.values()}
     assert master == web.pid
@@ -71,12 +71,12 @@ def test_the_end(site):
     asking = threading.Thread(target=lambda: answers.append(web.get("/spin/0.8")))
     asking.start()
     try:
-        testing.wait_until(lambda: site.server.workers, 30, "the call")
+        wait_until(lambda: site.server.workers, "the call")
         assert web.end() == 0
     finally:
         asking.join()
     assert int(answers[0]) > 0
-    testing.wait_until(lambda: not children(site.server.master), 30, "the end of the workers")
+    wait_until(lambda: not children(site.server.master), "the end of the workers")
     assert "Traceback" not in web.log
 
 
@@ -91,9 +91,9 @@ def test_a_sudden_end(site):
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        testing.wait_until((site.marks / "hanging").exists, 30)
+        wait_until((site.marks / "hanging").exists)
     finally:
         web.end(signal.SIGQUIT)
         asking.join()
-    testing.wait_until((site.marks / "interrupted").exists, 30)
-    testing.wait_until(lambda: not children(site.server.master), 30, "the end of the workers")
+    wait_until((site.marks / "interrupted").exists)
+    wait_until(lambda: not children(site.server.master), "the end of the workers")
