@@ -14,13 +14,15 @@ import pytest
 import gtask
 from gtask import testing
 from gtask.spawn import SpawnedServer
+from tests.support.process import children
+from tests.support.waiting import wait_until
 
 collect_ignore = ["compliance/sqlalchemy"]
 """The suite of another project, which is run by a command of its own."""
 
 _numbers = itertools.count(1)
 
-MEASURED = {"faults", "daemon", "databases", "errors", "logs", "server", "values"}
+MEASURED = {"faults", "daemon", "databases", "logs", "server"}
 """The folders of tests whose processes coverage measures, which makes the start of each three times as long.
 
 The processes of the other tests show nothing that these do not show. A single file says ``pytest.mark.measured``."""
@@ -51,10 +53,22 @@ def tracing_goes_on():
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(request):
-    """Every test ends with a check of children, descriptors and greenlets."""
-    with testing.no_leftovers():
-        yield
+def nothing_is_left_behind():
+    """Every test ends with a check of children, descriptors and greenlets; gives what was there at its beginning."""
+    gevent.get_hub()  # its own descriptors are not the test's
+    before = testing.Leftovers()
+    yield before
+    gc.collect()
+    left = []
+
+    def is_clean():
+        left[:] = before.since()
+        return not left
+
+    try:
+        wait_until(is_clean)
+    except AssertionError:
+        raise AssertionError("left behind: " + ", ".join(left)) from None
     gc.freeze()  # so the next test need not look through the objects of this one
 
 
@@ -72,26 +86,66 @@ def measured_where_it_shows(request):
         request.getfixturevalue("unmeasured")
 
 
+def start_server(directory, source, *arguments, attribute="", address=None):
+    """Run gtask-server on a new module with this source, in this directory; it is to be stopped."""
+    name = f"served_{next(_numbers)}"
+    (directory / f"{name}.py").write_text(f"DIR = {str(directory)!r}\n" + textwrap.dedent(source))
+    target = f"{name}:{attribute}" if attribute else name
+    where = gtask.address.parse(address or f"unix:{directory}/{name}.sock")
+    sys.path.insert(0, str(directory))
+    try:
+        return SpawnedServer(target, where, list(arguments))
+    finally:
+        sys.path.remove(str(directory))
+
+
 @pytest.fixture
-def serve(tmp_path, monkeypatch, nothing_is_left_behind):
+def serve(tmp_path, nothing_is_left_behind):
     """``serve(source, *arguments, attribute="")`` runs gtask-server on a module with this source; gives the server.
 
     The module finds its test's directory as ``DIR`` (a str), to leave marks in.
     """
-    monkeypatch.syspath_prepend(str(tmp_path))
     servers = []
 
-    def start(source, *arguments, attribute="", address=None):
-        name = f"served_{next(_numbers)}"
-        (tmp_path / f"{name}.py").write_text(f"DIR = {str(tmp_path)!r}\n" + textwrap.dedent(source))
-        target = f"{name}:{attribute}" if attribute else name
-        server = SpawnedServer(target, gtask.address.parse(address or f"unix:{tmp_path}/{name}.sock"), list(arguments))
-        servers.append(server)
-        return server
+    def start(source, *arguments, **options):
+        servers.append(start_server(tmp_path, source, *arguments, **options))
+        return servers[-1]
 
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_servers():
+    """The servers of this module's tests that share them: source and arguments to server."""
+    servers = {}
+    yield servers
+    for server in servers.values():
+        server.stop()
+
+
+@pytest.fixture
+def shared(shared_servers, tmp_path_factory, nothing_is_left_behind):
+    """``shared(source, *arguments)`` is as ``serve``, but gives the tests of a module that ask for the same the same
+    server: for those that do it no harm, and leave no marks. Each test finds it without workers."""
+    used = []
+
+    def get(*what):
+        if what not in shared_servers:
+            before = testing.Leftovers()
+            shared_servers[what] = start_server(tmp_path_factory.mktemp("shared"), *what)
+            after = testing.Leftovers()
+            nothing_is_left_behind.children |= after.children - before.children
+            nothing_is_left_behind.descriptors |= {
+                number: path for number, path in after.descriptors.items() if number not in before.descriptors
+            }
+        used.append(shared_servers[what])
+        return used[-1]
+
+    yield get
+    for server in used:
+        wait_until(lambda pid=server.pid: not children(pid), "a server without workers")
 
 
 @pytest.fixture

@@ -39,9 +39,9 @@ VALUES = [
 ]
 
 
-def test_values_come_back_as_they_went(serve, connect):
+def test_values_come_back_as_they_went(shared, connect):
     """Each value alone, then all together, as positional and as keyword arguments."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     with client.checkout() as worker:
         for value in VALUES:
             assert worker.echo(value) == [[value], {}]
@@ -50,18 +50,18 @@ def test_values_come_back_as_they_went(serve, connect):
         assert worker.echo(*VALUES, **keywords) == [VALUES, keywords]
 
 
-def test_deep_nesting_crosses(serve, connect):
+def test_deep_nesting_crosses(shared, connect):
     """A list in a list, 200 times over."""
     value = ["the bottom"]
     for _ in range(200):
         value = [value]
-    assert connect(serve(SOURCE)).call("echo", value) == [[value], {}]
+    assert connect(shared(SOURCE)).call("echo", value) == [[value], {}]
 
 
-def test_keyword_arguments_may_have_any_name(serve, connect):
+def test_keyword_arguments_may_have_any_name(shared, connect):
     """Also those that gtask's own functions have."""
     keywords = {"self": 1, "name": 2, "method": 3, "args": 4, "kwargs": 5, "timeout": 6}
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     with client.checkout() as worker:
         assert worker.echo(**keywords) == [[], keywords]
         assert worker.call("echo", **keywords) == [[], keywords]
@@ -70,9 +70,9 @@ def test_keyword_arguments_may_have_any_name(serve, connect):
     assert client.remote.echo(**keywords) == [[], keywords]
 
 
-def test_errors_keep_class_text_and_arguments(serve, connect):
+def test_errors_keep_class_text_and_arguments(shared, connect):
     """They are caught as what they were and as a RemoteError, with unicode and nested arguments."""
-    client = connect(serve(SOURCE), refork_after_error=False)
+    client = connect(shared(SOURCE), refork_after_error=False)
     with client.checkout() as worker:
         with pytest.raises(KeyError) as caught:
             worker.fail("KeyError", "schlüssel \U0001f511")
@@ -85,9 +85,9 @@ def test_errors_keep_class_text_and_arguments(serve, connect):
         assert str(caught.value) == str(ValueError("naïve", NESTED, 2**100))
 
 
-def test_everybody_gets_his_own_answer(serve, connect):
+def test_everybody_gets_his_own_answer(shared, connect):
     """200 greenlets over 4 workers, a part of whose calls raise."""
-    client = connect(serve(SOURCE), max_workers=4, refork_after_error=False)
+    client = connect(shared(SOURCE), max_workers=4, refork_after_error=False)
 
     def ask(number):
         if number % 5:

@@ -43,9 +43,9 @@ SOURCE = """
 """
 
 
-def test_what_a_call_knows(serve, connect):
+def test_what_a_call_knows(shared, connect):
     """Its method, the client's name and what is left of its time; as a function, too."""
-    client = connect(serve(SOURCE), name="web", timeout=200)
+    client = connect(shared(SOURCE), name="web", timeout=200)
     method, name, left, headers, context, shown = client.call("what")
     assert (method, name, headers, context) == ("what", "web", {}, {})
     assert 100 < left <= 200
@@ -55,13 +55,13 @@ def test_what_a_call_knows(serve, connect):
         assert checkout.what()[2] is None
     with client.checkout(timeout=100) as checkout:
         assert 50 < checkout.what()[2] <= 100
-    assert connect(serve(SOURCE), timeout=None).call("what")[2] is None
+    assert connect(shared(SOURCE), timeout=None).call("what")[2] is None
     assert gtask.current_call() is None
 
 
-def test_waiting_for_a_worker_counts(serve, connect):
+def test_waiting_for_a_worker_counts(shared, connect):
     """What is left is what is left for the caller, who has waited in line."""
-    client = connect(serve(SOURCE), min_workers=1, max_workers=1, timeout=20)
+    client = connect(shared(SOURCE), min_workers=1, max_workers=1, timeout=20)
     with client.checkout() as first:
         running = first.busy.submit(2.0)
         second = client.checkout()
@@ -73,9 +73,9 @@ def test_waiting_for_a_worker_counts(serve, connect):
     second.release()
 
 
-def test_extend(serve, connect):
+def test_extend(shared, connect):
     """A call that asks for it in time may go on; one that does not is given up as before."""
-    client = connect(serve(SOURCE, "--hung-worker-timeout", "1.5"), min_workers=1, timeout=1.5)
+    client = connect(shared(SOURCE, "--hung-worker-timeout", "1.5"), min_workers=1, timeout=1.5)
     client.open(wait=True)
     began = monotonic()
     left = client.call("longer", 2, 1.0, 30.0)
@@ -88,9 +88,9 @@ def test_extend(serve, connect):
         checkout.longer(1, 60, 0.2)  # never less than the server allows anyway
 
 
-def test_wrong_arguments(serve, connect):
+def test_wrong_arguments(shared, connect):
     """Are told what to write."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     for seconds in (0, -1, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="number of seconds over 0"):
             client.call("wrong", seconds)

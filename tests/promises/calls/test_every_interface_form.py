@@ -133,13 +133,13 @@ def test_nothing_else_can_be_called(serve, connect, attribute):
             assert isinstance(caught.value, gtask.RemoteError)
 
 
-def test_a_wrong_name_gets_a_hint(serve, connect):
+def test_a_wrong_name_gets_a_hint(shared, connect):
     """The nearest name that there is."""
     with pytest.raises(AttributeError, match=r"did you mean join\?"):
-        connect(serve(SOURCE)).call("jion")
+        connect(shared(SOURCE)).call("jion")
 
 
-def test_calling_without_a_method_says_what_there_is(serve, connect):
+def test_calling_without_a_method_says_what_there_is(shared, connect):
     """An interface of methods is called as a function, with nothing at all."""
-    with connect(serve(SOURCE)).checkout() as worker, pytest.raises(AttributeError, match=r"by method.*join"):
+    with connect(shared(SOURCE)).checkout() as worker, pytest.raises(AttributeError, match=r"by method.*join"):
         worker()

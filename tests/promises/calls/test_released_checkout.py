@@ -20,9 +20,9 @@ SOURCE = """
 
 
 @pytest.mark.parametrize("used", [True, False])
-def test_every_way_of_calling_is_refused(serve, connect, used):
+def test_every_way_of_calling_is_refused(shared, connect, used):
     """Also by a method that was taken before; whether or not the checkout ever had a worker."""
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
         method = worker.pid
         if used:
             worker.pid()
@@ -31,9 +31,9 @@ def test_every_way_of_calling_is_refused(serve, connect, used):
             use()
 
 
-def test_releasing_again_does_nothing(serve, connect):
+def test_releasing_again_does_nothing(shared, connect):
     """The worker is another's by now, and stays it: who waits behind does not get it."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     over = client.checkout()
     pid = over.pid()
     over.release()
@@ -50,9 +50,9 @@ def test_releasing_again_does_nothing(serve, connect):
     assert waiting.get() == pid
 
 
-def test_a_block_that_raises_releases(serve, connect):
+def test_a_block_that_raises_releases(shared, connect):
     """The exception passes on, and the next checkout gets the worker."""
-    client = connect(serve(SOURCE), max_workers=1, refork_after_error=False)
+    client = connect(shared(SOURCE), max_workers=1, refork_after_error=False)
     pid = client.call("pid")
     with pytest.raises(LookupError), client.checkout() as worker:
         worker.fail()
@@ -61,9 +61,9 @@ def test_a_block_that_raises_releases(serve, connect):
     assert client.call("pid") == pid
 
 
-def test_a_sticky_error_comes_first(serve, connect):
+def test_a_sticky_error_comes_first(shared, connect):
     """Who overlooked it in the block is told it afterwards, too."""
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
         worker.cancel("on purpose")
     with pytest.raises(gtask.Cancelled, match="on purpose"):
         worker.pid()

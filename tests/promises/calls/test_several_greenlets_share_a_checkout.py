@@ -25,9 +25,9 @@ SOURCE = """
 """
 
 
-def test_each_gets_its_own_answer(serve, connect):
+def test_each_gets_its_own_answer(shared, connect):
     """20 greenlets make 10 calls each, with others between, all on one worker."""
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
 
         def work(name):
             answers = []
@@ -42,17 +42,17 @@ def test_each_gets_its_own_answer(serve, connect):
         assert len({pid for _, pid in answers}) == 1
 
 
-def test_they_are_served_in_the_order_of_their_calls(serve, connect):
+def test_they_are_served_in_the_order_of_their_calls(shared, connect):
     """Whether the worker was there already or not."""
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
         for _ in range(2):
             gevent.joinall([gevent.spawn(worker.note, number) for number in range(20)], raise_error=True)
         assert worker.history() == [*range(20), *range(20)]
 
 
-def test_each_gets_its_own_error(serve, connect):
+def test_each_gets_its_own_error(shared, connect):
     """A call that raises raises in its own greenlet; the calls that lay behind it are dropped, later ones run."""
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
         worker.note("begin")
         first = gevent.spawn(worker.note, "first")
         failing = gevent.spawn(worker.fail, "second")
@@ -66,9 +66,9 @@ def test_each_gets_its_own_error(serve, connect):
         assert worker.history() == ["begin", "first", "fourth"]
 
 
-def test_the_end_of_one_checkout_is_the_end_for_all(serve, connect):
+def test_the_end_of_one_checkout_is_the_end_for_all(shared, connect):
     """A release lets the calls that were made finish and refuses others."""
-    checkout = connect(serve(SOURCE)).checkout()
+    checkout = connect(shared(SOURCE)).checkout()
     made = gevent.spawn(checkout.note, "made")
     gevent.sleep(0)
     checkout.release()

@@ -19,9 +19,9 @@ SOURCE = """
 """
 
 
-def test_the_order_of_the_checkouts_counts_not_that_of_the_calls(serve, connect):
+def test_the_order_of_the_checkouts_counts_not_that_of_the_calls(shared, connect):
     """20 checkouts are made, and called and released in the opposite order."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     checkouts = [client.checkout() for _ in range(20)]
     results = []
     for place in reversed(range(20)):
@@ -31,9 +31,9 @@ def test_the_order_of_the_checkouts_counts_not_that_of_the_calls(serve, connect)
     assert client.call("history") == list(range(20))
 
 
-def test_nobody_overtakes(serve, connect):
+def test_nobody_overtakes(shared, connect):
     """Who releases and at once asks again stands behind those who wait already."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
 
     def work(name):
         for turn in range(3):
@@ -47,9 +47,9 @@ def test_nobody_overtakes(serve, connect):
     assert client.call("history") == [[turn, name] for turn in range(3) for name in "abcd" for _ in range(2)]
 
 
-def test_who_gave_up_is_passed_over(serve, connect):
+def test_who_gave_up_is_passed_over(shared, connect):
     """One in line releases, one is dropped, one's greenlet is killed; the others keep their order."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     holder = client.checkout()
     holder.note("holder")
 
@@ -72,9 +72,9 @@ def test_who_gave_up_is_passed_over(serve, connect):
     assert client.call("history") == ["holder", "first", "last"]
 
 
-def test_a_waiter_killed_in_the_tick_of_its_hand_off_passes_the_worker_on(serve, connect):
+def test_a_waiter_killed_in_the_tick_of_its_hand_off_passes_the_worker_on(shared, connect):
     """The kill is on its way when the worker is handed over; neither the worker nor the next in line is lost."""
-    client = connect(serve(SOURCE), max_workers=1, timeout=None)
+    client = connect(shared(SOURCE), max_workers=1, timeout=None)
     holder = client.checkout()
     holder.note("holder")
 

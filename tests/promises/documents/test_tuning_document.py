@@ -139,9 +139,9 @@ def test_the_report_of_the_example(pool_report):
     assert pool_report["report"](minute, 60) == BLOCKS["report"].strip()
 
 
-def test_the_report_of_a_client(pool_report, serve, connect):
+def test_the_report_of_a_client(pool_report, shared, connect):
     """It can be made of what a real client has done, and of nothing."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     for _ in range(3):
         client.call("one")
     assert pool_report["report"](client.pop_stats(), 1).startswith("3 checkouts/s of ")

@@ -42,9 +42,9 @@ def text_of(error):
         ("hang", gtask.CallTimeout),
     ],
 )
-def test_what_befalls_a_worker_names_both(serve, connect, how, kind):
+def test_what_befalls_a_worker_names_both(shared, connect, how, kind):
     """The worker raised, cannot answer, died, or took too long."""
-    client = connect(serve(SOURCE), name="the-billing-client")
+    client = connect(shared(SOURCE), name="the-billing-client")
     client.call("misbehave", "not")  # so that there is a worker, and the time-out is the call's alone
     with client.checkout(timeout=0.5 if how == "hang" else 10) as worker, pytest.raises(kind) as caught:
         worker.misbehave(how)
@@ -52,9 +52,9 @@ def test_what_befalls_a_worker_names_both(serve, connect, how, kind):
     assert "misbehave" in text_of(caught.value)
 
 
-def test_a_submitted_call_names_both(serve, connect):
+def test_a_submitted_call_names_both(shared, connect):
     """Its error is the same as that of a call which was waited for."""
-    client = connect(serve(SOURCE), name="the-billing-client")
+    client = connect(shared(SOURCE), name="the-billing-client")
     with client.checkout() as worker:
         result = worker.misbehave.submit("raise")
     with pytest.raises(KeyError) as caught:
@@ -63,9 +63,9 @@ def test_a_submitted_call_names_both(serve, connect):
     assert "misbehave" in text_of(caught.value)
 
 
-def test_a_dropped_call_names_both(serve, connect):
+def test_a_dropped_call_names_both(shared, connect):
     """A call behind one that raised."""
-    client = connect(serve(SOURCE), name="the-billing-client")
+    client = connect(shared(SOURCE), name="the-billing-client")
     with client.checkout() as worker:
         worker.misbehave.submit("raise")
         dropped = worker.misbehave.submit("nothing")
@@ -115,9 +115,9 @@ def test_a_failed_setup_names_the_client(serve, connect):
     assert "setup" in text_of(caught.value)
 
 
-def test_a_client_without_a_name_is_not_named(serve, connect):
+def test_a_client_without_a_name_is_not_named(shared, connect):
     """No empty quotes, no "for client"."""
     with pytest.raises(KeyError) as caught:
-        connect(serve(SOURCE)).call("misbehave", "raise")
+        connect(shared(SOURCE)).call("misbehave", "raise")
     assert "for client" not in text_of(caught.value)
     assert "misbehave" in text_of(caught.value)

@@ -73,8 +73,8 @@ class RareError(Exception):
 
 
 @pytest.fixture
-def client(serve, connect):
-    return connect(serve(SOURCE))
+def client(shared, connect):
+    return connect(shared(SOURCE))
 
 
 @pytest.fixture
@@ -134,9 +134,9 @@ def test_an_os_error_has_its_errno_and_file(client, tmp_path):
     assert (caught.value.errno, caught.value.filename) == (2, path)
 
 
-def test_it_says_which_worker_raised_it(serve, connect):
+def test_it_says_which_worker_raised_it(shared, connect):
     """A note names the method, the worker, and the client if that has a name."""
-    client = connect(serve(SOURCE), name="invoices")
+    client = connect(shared(SOURCE), name="invoices")
     (note,) = raised(client, "missing", "k").__notes__
     assert note.startswith("missing raised this in worker ")
     assert "'invoices'" in note
@@ -219,9 +219,9 @@ def test_the_same_class_is_found_once_it_is_imported(client):
     ],
     ids=["nothing", "a class", "a module", "not narrowed"],
 )
-def test_raises_narrows_the_classes(serve, connect, raises, found):
+def test_raises_narrows_the_classes(shared, connect, raises, found):
     """``Client(raises=[...])`` lists the classes and modules that are looked up; builtins are always."""
-    client = connect(serve(SOURCE), raises=raises)
+    client = connect(shared(SOURCE), raises=raises)
     errors = {method: raised(client, method) for method in ("duplicate", "no_such_table")}
     assert [method for method, error in errors.items() if isinstance(error, sqlite3.Error)] == found
     assert errors["duplicate"].remote_type == "sqlite3.IntegrityError"

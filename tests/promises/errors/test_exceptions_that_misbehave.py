@@ -148,10 +148,10 @@ SOURCE = """
 
 
 @pytest.fixture
-def worker(serve, connect, tmp_path):
+def worker(shared, connect, tmp_path):
     """A checkout, the worker of which must be the same at the end."""
     (tmp_path / "misbehaving.py").write_text(ERRORS)
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
         pid = worker.pid()
         yield worker
         assert worker.pid() == pid
@@ -262,10 +262,10 @@ def test_what_would_end_a_program_does_not(worker, method, remote_type):
     assert error.remote_type.startswith(remote_type)
 
 
-def test_its_worker_is_replaced_after_the_checkout(serve, connect, tmp_path):
+def test_its_worker_is_replaced_after_the_checkout(shared, connect, tmp_path):
     """A worker in which SystemExit was raised is in an unknown state: it is not lent again, whatever was asked."""
     (tmp_path / "misbehaving.py").write_text(ERRORS)
-    client = connect(serve(SOURCE), max_workers=1, refork_after_error=False)
+    client = connect(shared(SOURCE), max_workers=1, refork_after_error=False)
     with client.checkout() as worker:
         pid = worker.pid()
         raised(worker, "mute")
@@ -306,10 +306,10 @@ def test_a_result_that_cannot_travel(worker, method, why):
     assert isinstance(caught.value, gtask.RemoteError)
 
 
-def test_a_result_over_the_limit(serve, connect, tmp_path):
+def test_a_result_over_the_limit(shared, connect, tmp_path):
     """A result that is larger than a message may be is an EncodeError with both sizes; the worker is kept."""
     (tmp_path / "misbehaving.py").write_text(ERRORS)
-    with connect(serve(SOURCE, "--limit-message", "20000")).checkout() as worker:
+    with connect(shared(SOURCE, "--limit-message", "20000")).checkout() as worker:
         pid = worker.pid()
         assert worker.a_long_result(19_000) == b"x" * 19_000
         with pytest.raises(gtask.EncodeError, match=r"too large.*20000"):
@@ -317,10 +317,10 @@ def test_a_result_over_the_limit(serve, connect, tmp_path):
         assert worker.pid() == pid
 
 
-def test_an_exception_over_the_limit(serve, connect, tmp_path):
+def test_an_exception_over_the_limit(shared, connect, tmp_path):
     """An exception whose description is larger than a message may be still arrives, with less of it."""
     (tmp_path / "misbehaving.py").write_text(ERRORS)
-    with connect(serve(SOURCE, "--limit-message", "20000")).checkout() as worker:
+    with connect(shared(SOURCE, "--limit-message", "20000")).checkout() as worker:
         pid = worker.pid()
         with pytest.raises(gtask.RemoteError, match="ValueError: xxx"):
             worker.long_text(30_000)

@@ -33,9 +33,9 @@ def is_gone(pid):
     return not os.path.exists(f"/proc/{pid}")
 
 
-def test_by_default_the_next_checkout_has_a_new_worker(serve, connect):
+def test_by_default_the_next_checkout_has_a_new_worker(shared, connect):
     """And the worker that raised exits."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     with client.checkout() as worker:
         first = worker.pid()
         with pytest.raises(ValueError, match="no row"):
@@ -44,24 +44,24 @@ def test_by_default_the_next_checkout_has_a_new_worker(serve, connect):
     wait_until(lambda: is_gone(first), what="the end of the worker that raised")
 
 
-def test_an_error_that_nobody_fetched_counts_too(serve, connect):
+def test_an_error_that_nobody_fetched_counts_too(shared, connect):
     """Submitted, raised, and the checkout released before the reply was there."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     with client.checkout() as worker:
         first = worker.pid()
         worker.insert.submit(None)
     assert client.call("pid") != first
 
 
-def test_without_an_error_the_worker_is_kept(serve, connect):
+def test_without_an_error_the_worker_is_kept(shared, connect):
     """Ten checkouts, one worker."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     assert len({client.call("pid") for _ in range(10)}) == 1
 
 
-def test_with_refork_after_error_false_it_is_kept(serve, connect):
+def test_with_refork_after_error_false_it_is_kept(shared, connect):
     """The next checkout has the same worker, though two calls raised."""
-    client = connect(serve(SOURCE), max_workers=1, refork_after_error=False)
+    client = connect(shared(SOURCE), max_workers=1, refork_after_error=False)
     with client.checkout() as worker:
         first = worker.pid()
         with pytest.raises(ValueError, match="no row"):
@@ -72,9 +72,9 @@ def test_with_refork_after_error_false_it_is_kept(serve, connect):
 
 
 @pytest.mark.parametrize("refork_after_error", [True, False])
-def test_within_its_checkout_it_is_kept_always(serve, connect, refork_after_error):
+def test_within_its_checkout_it_is_kept_always(shared, connect, refork_after_error):
     """After the error the caller rolls back, on the same worker, and goes on."""
-    client = connect(serve(SOURCE), refork_after_error=refork_after_error)
+    client = connect(shared(SOURCE), refork_after_error=refork_after_error)
     with client.checkout() as worker:
         first = worker.pid()
         worker.insert("a")

@@ -72,12 +72,12 @@ def told(record):
     return [(*message[1:-1], message[-1].get("pid")) for message in record["logs"]]
 
 
-def test_one_request_one_story(serve, connect, caplog):
+def test_one_request_one_story(shared, connect, caplog):
     """Three calls over two workers, one of which times out and one of which raises: every message and every log record
     in order, exactly once, with the right process id.
     """
     records = []
-    client = connect(serve(SOURCE), min_workers=2, timeout=1)
+    client = connect(shared(SOURCE), min_workers=2, timeout=1)
     client.open(wait=True)
     caplog.set_level(logging.DEBUG, "app")
     with RequestLog(records.append) as log:
@@ -111,10 +111,10 @@ def test_one_request_one_story(serve, connect, caplog):
     ]
 
 
-def test_a_worker_that_dies_has_told_all(serve, connect):
+def test_a_worker_that_dies_has_told_all(shared, connect):
     """Also what was not urgent."""
     records = []
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     with RequestLog(records.append) as log, client.checkout(log=log) as checkout, pytest.raises(gtask.WorkerDied):
         checkout.die("x")
     assert [message[2] for message in records[0]["logs"]] == ["dying", "dying again"]
@@ -131,9 +131,9 @@ def test_submitted_calls_and_functions(serve, connect):
     assert [timer[0] for timer in records[0]["timers"]] == ["->()"] * 5
 
 
-def test_without_one_nothing_is_kept(serve, connect):
+def test_without_one_nothing_is_kept(shared, connect):
     """Whoever writes into it writes for nobody: in the worker, and outside of one."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     assert client.call("work", "x")
     logdefer.current().error("nobody hears it")
     with logdefer.current().timer("t"):
@@ -141,10 +141,10 @@ def test_without_one_nothing_is_kept(serve, connect):
     assert logdefer.take() is None
 
 
-def test_threads_and_much(serve, connect):
+def test_threads_and_much(shared, connect):
     """Threads of the worker write into the same log; it is bounded, and says how much was dropped."""
     records = []
-    client = connect(serve(SOURCE), timeout=60)
+    client = connect(shared(SOURCE), timeout=60)
     with RequestLog(records.append) as log, client.checkout(log=log) as checkout:
         checkout.in_a_thread()
         checkout.much()
@@ -155,9 +155,9 @@ def test_threads_and_much(serve, connect):
 
 
 @pytest.mark.parametrize("method", ["hang", "fail", "die"])
-def test_nothing_keeps_it_alive(serve, connect, method):
+def test_nothing_keeps_it_alive(shared, connect, method):
     """After a time-out, an error or a death it is gone with its last reference, without the garbage collector."""
-    client = connect(serve(SOURCE), min_workers=1, timeout=0.5)
+    client = connect(shared(SOURCE), min_workers=1, timeout=0.5)
     client.open(wait=True)
 
     def request():
@@ -179,9 +179,9 @@ def test_nothing_keeps_it_alive(serve, connect, method):
         gc.enable()
 
 
-def test_a_small_limit(serve, connect, caplog):
+def test_a_small_limit(shared, connect, caplog):
     """What is too large for the server's messages is left out, and counted; the call goes on."""
-    client = connect(serve(SOURCE, "--limit-message", "1K"), limit_message=1024)
+    client = connect(shared(SOURCE, "--limit-message", "1K"), limit_message=1024)
     records = []
     with RequestLog(records.append) as log, client.checkout(log=log) as checkout:
         assert checkout.work("x" * 600)

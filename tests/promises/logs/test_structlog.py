@@ -69,9 +69,9 @@ def written():
     structlog.reset_defaults()
 
 
-def test_the_callers_context_is_in_the_workers_events(serve, connect, written):
+def test_the_callers_context_is_in_the_workers_events(shared, connect, written):
     """Each event has its own fields, and what its caller's greenlet has bound; in order with the caller's own."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     mine = structlog.get_logger("app.web")
 
     def request(number):

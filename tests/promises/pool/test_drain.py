@@ -55,9 +55,9 @@ def idle_pids(client, number):
     return pids
 
 
-def test_idle_workers_go_at_once(serve, connect):
+def test_idle_workers_go_at_once(shared, connect):
     """None of them is lent any more, not even by a checkout that is made in the same moment."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     old = idle_pids(client, 3)
     client.drain()
     stats = client.stats()
@@ -66,9 +66,9 @@ def test_idle_workers_go_at_once(serve, connect):
     wait_for_end(*old)
 
 
-def test_a_lent_worker_goes_when_it_comes_back(serve, connect):
+def test_a_lent_worker_goes_when_it_comes_back(shared, connect):
     """Not before: its checkout goes on, and has the same worker to its end."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     with client.checkout() as worker:
         pid = worker.pid()
         submitted = worker.pid.submit()
@@ -82,9 +82,9 @@ def test_a_lent_worker_goes_when_it_comes_back(serve, connect):
     wait_for_end(pid)
 
 
-def test_who_waits_in_line_is_served_by_new_workers(serve, connect):
+def test_who_waits_in_line_is_served_by_new_workers(shared, connect):
     """All of them, though there was no room for new ones when the pool was drained."""
-    client = connect(serve(SOURCE), max_workers=2)
+    client = connect(shared(SOURCE), max_workers=2)
     holders = [client.checkout() for _ in range(2)]
     old = {holder.pid() for holder in holders}
     callers = [gevent.spawn(client.call, "pid") for _ in range(20)]
@@ -96,9 +96,9 @@ def test_who_waits_in_line_is_served_by_new_workers(serve, connect):
     assert client.stats().retirements == {"drain": 2}
 
 
-def test_the_minimum_is_kept(serve, connect):
+def test_the_minimum_is_kept(shared, connect):
     """Those that take the place of idle ones are on their way at once, before anyone asks."""
-    client = connect(serve(SOURCE), min_workers=3, max_workers=3)
+    client = connect(shared(SOURCE), min_workers=3, max_workers=3)
     client.open(wait=True)
     old = idle_pids(client, 3)
     client.drain()
@@ -108,9 +108,9 @@ def test_the_minimum_is_kept(serve, connect):
     assert not old & idle_pids(client, 3)
 
 
-def test_a_new_worker_stays(serve, connect):
+def test_a_new_worker_stays(shared, connect):
     """Only those that were there are replaced, and each once."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     old = client.call("pid")
     client.drain()
     new = {client.call("pid") for _ in range(10)}
@@ -146,18 +146,18 @@ def test_a_worker_in_checkout_done_goes_when_that_has_run(serve, connect, tmp_pa
     assert inside(tmp_path)[0] == old
 
 
-def test_before_the_first_use_there_is_nothing_to_drain(serve, connect):
+def test_before_the_first_use_there_is_nothing_to_drain(shared, connect):
     """No worker comes of it."""
-    client = connect(serve(SOURCE), min_workers=2)
+    client = connect(shared(SOURCE), min_workers=2)
     client.drain()
     stats = client.stats()
     assert (stats.idle, stats.connecting, stats.retirements) == (0, 0, {})
     assert client.call("pid") != os.getpid()
 
 
-def test_after_close_there_is_nothing_to_drain(serve, connect):
+def test_after_close_there_is_nothing_to_drain(shared, connect):
     """That is said."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     client.call("pid")
     client.close()
     with pytest.raises(gtask.ClientClosed):

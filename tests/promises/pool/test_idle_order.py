@@ -21,9 +21,9 @@ def three_idle(client):
     return pids
 
 
-def test_by_default_the_last_used_is_the_first_lent(serve, connect):
+def test_by_default_the_last_used_is_the_first_lent(shared, connect):
     """Again and again as long as one is enough, and the one before it where two are needed."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     first, second, third = three_idle(client)
     assert [client.call("pid") for _ in range(4)] == [third] * 4
     with client.checkout() as one, client.checkout() as other:
@@ -34,9 +34,9 @@ def test_by_default_the_last_used_is_the_first_lent(serve, connect):
         assert worker.pid() == first
 
 
-def test_the_order_of_return_counts(serve, connect):
+def test_the_order_of_return_counts(shared, connect):
     """Not the order in which they were lent or connected."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     one, other = client.checkout(), client.checkout()
     pid = one.pid()
     assert other.pid() != pid
@@ -45,8 +45,8 @@ def test_the_order_of_return_counts(serve, connect):
     assert client.call("pid") == pid
 
 
-def test_by_choice_the_longest_idle_is_the_first_lent(serve, connect):
+def test_by_choice_the_longest_idle_is_the_first_lent(shared, connect):
     """All take turns."""
-    client = connect(serve(SOURCE), lifo=False)
+    client = connect(shared(SOURCE), lifo=False)
     pids = three_idle(client)
     assert [client.call("pid") for _ in range(6)] == pids * 2

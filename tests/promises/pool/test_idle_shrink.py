@@ -36,9 +36,9 @@ def ended(client):
     return client.stats().retirements.get("max_idle", 0)
 
 
-def test_one_after_the_other_ends_down_to_the_minimum(serve, connect):
+def test_one_after_the_other_ends_down_to_the_minimum(shared, connect):
     """Of five, three: never two in the same moment, and each of them takes at least max_idle."""
-    client = connect(serve(SOURCE), min_workers=2, max_workers=5, max_idle=0.1)
+    client = connect(shared(SOURCE), min_workers=2, max_workers=5, max_idle=0.1)
     checkouts, pids = lend(client, 5)
     begun = time.monotonic()
     for checkout in checkouts:
@@ -59,9 +59,9 @@ def test_one_after_the_other_ends_down_to_the_minimum(serve, connect):
     assert sorted(burst(client, 2)) == sorted(pids[3:])
 
 
-def test_with_no_minimum_all_end(serve, connect):
+def test_with_no_minimum_all_end(shared, connect):
     """And later ones come when they are needed, and end again."""
-    client = connect(serve(SOURCE), max_idle=0.05)
+    client = connect(shared(SOURCE), max_idle=0.05)
     pids = burst(client, 2)
     wait_until(lambda: client.stats().idle == 0, what="the end of both")
     assert client.call("pid") not in pids
@@ -69,9 +69,9 @@ def test_with_no_minimum_all_end(serve, connect):
     assert client.stats().retirements == {"max_idle": 3}
 
 
-def test_the_minimum_stays_for_good(serve, connect):
+def test_the_minimum_stays_for_good(shared, connect):
     """Nothing ends and nothing is replaced, however long they are idle: here for ten times max_idle."""
-    client = connect(serve(SOURCE), min_workers=2, max_idle=0.02)
+    client = connect(shared(SOURCE), min_workers=2, max_idle=0.02)
     client.open(wait=True)
     pids = burst(client, 2)
     gevent.sleep(0.2)  # the time that must make no difference
@@ -80,9 +80,9 @@ def test_the_minimum_stays_for_good(serve, connect):
     assert client.stats().connects == 2
 
 
-def test_lent_workers_do_not_end(serve, connect):
+def test_lent_workers_do_not_end(shared, connect):
     """Held for many times max_idle; only the idle one beside them ends."""
-    client = connect(serve(SOURCE), max_idle=0.03)
+    client = connect(shared(SOURCE), max_idle=0.03)
     checkouts, pids = lend(client, 3)
     checkouts[2].release()
     wait_until(lambda: ended(client) == 1, what="the end of the idle one")
@@ -93,9 +93,9 @@ def test_lent_workers_do_not_end(serve, connect):
 
 
 @pytest.mark.parametrize("lifo", [True, False])
-def test_those_that_a_burst_needs_stay(serve, connect, lifo):
+def test_those_that_a_burst_needs_stay(shared, connect, lifo):
     """Two are in use now and then, all are idle most of the time: of four, two end, and these two serve on."""
-    client = connect(serve(SOURCE), max_idle=0.5, lifo=lifo)
+    client = connect(shared(SOURCE), max_idle=0.5, lifo=lifo)
     burst(client, 4)
 
     def go_on(wanted):
@@ -115,18 +115,18 @@ def test_those_that_a_burst_needs_stay(serve, connect, lifo):
     wait_until(lambda: client.stats().idle == 0, what="the end of the others, now unused")
 
 
-def test_by_choice_all_stay(serve, connect):
+def test_by_choice_all_stay(shared, connect):
     """With max_idle=None there is no alarm at all, so nothing can end them."""
-    client = connect(serve(SOURCE), max_idle=None)
+    client = connect(shared(SOURCE), max_idle=None)
     burst(client, 3)
     gevent.sleep(0.1)  # the time that must make no difference
     stats = client.stats()
     assert (stats.idle, stats.retirements) == (3, {})
 
 
-def test_a_lower_minimum_counts_from_then_on(serve, connect):
+def test_a_lower_minimum_counts_from_then_on(shared, connect):
     """What resize makes superfluous ends in the same way."""
-    client = connect(serve(SOURCE), min_workers=3, max_workers=3, max_idle=0.05)
+    client = connect(shared(SOURCE), min_workers=3, max_workers=3, max_idle=0.05)
     client.open(wait=True)
     gevent.sleep(0.1)  # the time that must make no difference
     assert client.stats().idle == 3
@@ -135,9 +135,9 @@ def test_a_lower_minimum_counts_from_then_on(serve, connect):
     assert client.stats().retirements == {"max_idle": 2}
 
 
-def test_a_higher_minimum_counts_at_once(serve, connect):
+def test_a_higher_minimum_counts_at_once(shared, connect):
     """What was superfluous when the time began to run is kept, if it is not superfluous when that is over."""
-    client = connect(serve(SOURCE), min_workers=2, max_idle=0.1)
+    client = connect(shared(SOURCE), min_workers=2, max_idle=0.1)
     burst(client, 4)
     wait_until(lambda: ended(client) == 1, what="the end of the first")
     client.resize(3, 20)

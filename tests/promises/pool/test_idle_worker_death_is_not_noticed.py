@@ -25,9 +25,9 @@ def is_gone(pid):
     return not os.path.exists(f"/proc/{pid}")
 
 
-def test_the_pool_forgets_it(serve, connect):
+def test_the_pool_forgets_it(shared, connect):
     """Once the hub has heard of its end, it is not in the pool any more."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     pid = client.call("pid")
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: client.stats().idle == 0, what="an empty pool")
@@ -36,9 +36,9 @@ def test_the_pool_forgets_it(serve, connect):
 
 
 @pytest.mark.parametrize("way", ["call", "submit"])
-def test_it_is_not_lent_either_before_the_hub_has_run(serve, connect, way):
+def test_it_is_not_lent_either_before_the_hub_has_run(shared, connect, way):
     """The worker is dead and the hub has had no turn to learn it when the next call is made."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     pid = client.call("pid")
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 5
@@ -58,9 +58,9 @@ def idle_pids(client, number):
 
 
 @pytest.mark.parametrize("victims", [1, 3])
-def test_min_workers_are_kept(serve, connect, victims):
+def test_min_workers_are_kept(shared, connect, victims):
     """Whether one dies or all do: as many new ones come before anyone asks, and the others are still there."""
-    client = connect(serve(SOURCE), min_workers=3, max_workers=3)
+    client = connect(shared(SOURCE), min_workers=3, max_workers=3)
     client.open(wait=True)
     pids = idle_pids(client, 3)
     killed = sorted(pids)[:victims]

@@ -39,9 +39,9 @@ def test_a_worker_is_lent_so_often_and_no_more(serve, connect, source):
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what="the end of the workers")
 
 
-def test_by_default_there_is_no_limit(serve, connect):
+def test_by_default_there_is_no_limit(shared, connect):
     """50 checkouts, one worker."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     assert len({client.call("pid") for _ in range(50)}) == 1
 
 
@@ -57,9 +57,9 @@ COUNTING = """
 """
 
 
-def test_workers_differ_by_a_tenth(serve, connect):
+def test_workers_differ_by_a_tenth(shared, connect):
     """Of twelve workers none is lent more than 50 times or less than 45, and not all are lent equally often."""
-    client = connect(serve(COUNTING), max_workers=1, max_checkouts=50)
+    client = connect(shared(COUNTING), max_workers=1, max_checkouts=50)
     most = {}
     while len(most) < 13:
         pid, calls = client.call("count")
@@ -69,7 +69,7 @@ def test_workers_differ_by_a_tenth(serve, connect):
     assert client.stats().retirements == {"max_checkouts": 12}
 
 
-def test_few_checkouts_are_kept_to_exactly(serve, connect):
+def test_few_checkouts_are_kept_to_exactly(shared, connect):
     """A tenth of nine is no whole checkout."""
-    client = connect(serve(COUNTING), max_workers=1, max_checkouts=9)
+    client = connect(shared(COUNTING), max_workers=1, max_checkouts=9)
     assert [client.call("count")[1] for _ in range(90)] == list(range(1, 10)) * 10

@@ -57,9 +57,9 @@ def wait_for_end(*pids):
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what="the end of the workers")
 
 
-def test_a_checkout_is_never_cut_short(serve, connect, clock):
+def test_a_checkout_is_never_cut_short(shared, connect, clock):
     """It has its worker to its end, a hundred lifetimes later; then that worker goes, and the next one is new."""
-    client = connect(serve(SOURCE), max_workers=1, max_lifetime=1000)
+    client = connect(shared(SOURCE), max_workers=1, max_lifetime=1000)
     with client.checkout() as worker:
         pid = worker.pid()
         clock.ahead += 100_000
@@ -73,9 +73,9 @@ def test_a_checkout_is_never_cut_short(serve, connect, clock):
     wait_for_end(pid)
 
 
-def test_a_lifetime_that_ends_in_a_checkout(serve, connect):
+def test_a_lifetime_that_ends_in_a_checkout(shared, connect):
     """The same with the real clock: the alarm for idle workers goes off beside it, and does it no harm."""
-    client = connect(serve(SOURCE), max_lifetime=0.1)
+    client = connect(shared(SOURCE), max_lifetime=0.1)
     (held, idle), (pid, _) = lend(client, 2)
     idle.release()
     wait_until(lambda: retired(client) == 1, what="the end of the idle one")
@@ -87,10 +87,10 @@ def test_a_lifetime_that_ends_in_a_checkout(serve, connect):
     wait_for_end(pid)
 
 
-def test_idle_workers_end_by_themselves(serve, connect):
+def test_idle_workers_end_by_themselves(shared, connect):
     """Not before nine tenths of it, and without being asked for."""
     begun = time.monotonic()
-    client = connect(serve(SOURCE), max_lifetime=0.3)
+    client = connect(shared(SOURCE), max_lifetime=0.3)
     checkouts, pids = lend(client, 3)
     give_back(checkouts)
     wait_until(lambda: retired(client) > 0, what="the end of the first")
@@ -100,9 +100,9 @@ def test_idle_workers_end_by_themselves(serve, connect):
     wait_for_end(*pids)
 
 
-def test_the_minimum_is_replaced(serve, connect):
+def test_the_minimum_is_replaced(shared, connect):
     """Generation after generation, before anyone asks."""
-    client = connect(serve(SOURCE), min_workers=2, max_workers=2, max_lifetime=0.2)
+    client = connect(shared(SOURCE), min_workers=2, max_workers=2, max_lifetime=0.2)
     client.open(wait=True)
     checkouts, pids = lend(client, 2)
     give_back(checkouts)
@@ -111,9 +111,9 @@ def test_the_minimum_is_replaced(serve, connect):
     wait_until(lambda: client.stats().idle == 2, what="the next one")
 
 
-def test_workers_that_began_together_end_at_different_times(serve, connect, clock):
+def test_workers_that_began_together_end_at_different_times(shared, connect, clock):
     """Of twenty none ends before nine tenths, some end in the last tenth and some at its end; none lives longer."""
-    client = connect(serve(SOURCE), max_workers=20, max_lifetime=10_000, max_idle=None)
+    client = connect(shared(SOURCE), max_workers=20, max_lifetime=10_000, max_idle=None)
     checkouts, _ = lend(client, 20)
     clock.ahead += 8_900
     give_back(checkouts)
@@ -130,9 +130,9 @@ def test_workers_that_began_together_end_at_different_times(serve, connect, cloc
     assert retired(client) == 20
 
 
-def test_by_default_there_is_no_limit(serve, connect, clock):
+def test_by_default_there_is_no_limit(shared, connect, clock):
     """Ten years, one worker."""
-    client = connect(serve(SOURCE), max_workers=1, max_idle=None)
+    client = connect(shared(SOURCE), max_workers=1, max_idle=None)
     pid = client.call("pid")
     clock.ahead += 10 * 365 * 86400
     with client.checkout() as worker:

@@ -27,8 +27,8 @@ WHY = "more than 128 MiB of memory"
 
 
 @pytest.fixture
-def client(serve, connect):
-    return connect(serve(GROWING, "--max-memory", "128M"), max_workers=1)
+def client(shared, connect):
+    return connect(shared(GROWING, "--max-memory", "128M"), max_workers=1)
 
 
 def test_a_worker_that_has_grown_is_replaced(client):
@@ -60,9 +60,9 @@ def test_queued_calls_are_answered(client):
     assert client.stats().retirements == {WHY: 1}
 
 
-def test_a_call_that_raises_after_it_has_grown(serve, connect):
+def test_a_call_that_raises_after_it_has_grown(shared, connect):
     """It is noticed then as well, where the error alone would not retire the worker."""
-    client = connect(serve(GROWING, "--max-memory", "128M"), max_workers=1, refork_after_error=False)
+    client = connect(shared(GROWING, "--max-memory", "128M"), max_workers=1, refork_after_error=False)
     with client.checkout() as worker:
         pid = worker.pid()
         with pytest.raises(KeyError, match="after it has grown"):

@@ -18,9 +18,9 @@ SOURCE = """
 """
 
 
-def test_one_too_many_is_rejected_at_once(serve, connect):
+def test_one_too_many_is_rejected_at_once(shared, connect):
     """By client.checkout() itself, without a turn of the hub; those in line are served in their order."""
-    client = connect(serve(SOURCE), max_workers=1, max_waiting=2)
+    client = connect(shared(SOURCE), max_workers=1, max_waiting=2)
     holder = client.checkout()
     holder.echo("the only worker")
     order, turns = [], []
@@ -57,9 +57,9 @@ def test_a_worker_may_still_be_connected(serve, connect, tmp_path):
     assert checkouts[3].echo("there") == "there"
 
 
-def test_nobody_may_wait(serve, connect):
+def test_nobody_may_wait(shared, connect):
     """With max_waiting=0, who cannot have a worker is told so; as soon as one is free, the next may have it."""
-    client = connect(serve(SOURCE), max_workers=2, max_waiting=0)
+    client = connect(shared(SOURCE), max_workers=2, max_waiting=0)
     holders = [client.checkout() for _ in range(2)]
     for holder in holders:
         holder.echo("taken")
@@ -94,9 +94,9 @@ def test_the_message(serve, connect):
     del waiting
 
 
-def test_it_is_counted(serve, connect):
+def test_it_is_counted(shared, connect):
     """As rejected, and as nothing else: it neither waited nor timed out."""
-    client = connect(serve(SOURCE), max_workers=1, max_waiting=1)
+    client = connect(shared(SOURCE), max_workers=1, max_waiting=1)
     with client.checkout() as holder:
         holder.echo("taken")
         waiting = client.checkout()
@@ -112,9 +112,9 @@ def test_it_is_counted(serve, connect):
 
 
 @pytest.mark.parametrize("way", ["released", "cancelled", "timed out", "killed", "dropped"])
-def test_a_place_that_is_given_up_is_free(serve, connect, way):
+def test_a_place_that_is_given_up_is_free(shared, connect, way):
     """However somebody leaves the line, another may stand in it."""
-    client = connect(serve(SOURCE), max_workers=1, max_waiting=1)
+    client = connect(shared(SOURCE), max_workers=1, max_waiting=1)
     holder = client.checkout()
     holder.echo("taken")
     waiting = client.checkout(timeout=0.05 if way == "timed out" else None)
@@ -143,9 +143,9 @@ def test_a_place_that_is_given_up_is_free(serve, connect, way):
     assert following.echo("next") == "next"
 
 
-def test_there_is_no_limit_by_default(serve, connect):
+def test_there_is_no_limit_by_default(shared, connect):
     """A thousand may wait for one worker, and all are served."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     holder = client.checkout()
     holder.echo("taken")
     callers = [gevent.spawn(client.call, "echo", number) for number in range(1000)]

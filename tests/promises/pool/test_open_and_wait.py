@@ -57,9 +57,9 @@ def workers_of(server):
         return children.read().split()
 
 
-def test_it_waits_for_all_of_them(serve, connect):
+def test_it_waits_for_all_of_them(shared, connect):
     """When it returns, min_workers stand ready, and as many checkouts are served without a turn of the hub."""
-    client = connect(serve(SOURCE), min_workers=3, max_workers=5)
+    client = connect(shared(SOURCE), min_workers=3, max_workers=5)
     client.open(wait=True)
     stats = client.stats()
     assert (stats.idle, stats.connecting, stats.busy) == (3, 0, 0)
@@ -68,9 +68,9 @@ def test_it_waits_for_all_of_them(serve, connect):
     assert len({checkout.pid() for checkout in checkouts}) == 3
 
 
-def test_lent_workers_count(serve, connect):
+def test_lent_workers_count(shared, connect):
     """They are there, though somebody has them; opening again is not wrong."""
-    client = connect(serve(SOURCE), min_workers=2, max_workers=2)
+    client = connect(shared(SOURCE), min_workers=2, max_workers=2)
     client.open(wait=True)
     with client.checkout() as one, client.checkout() as other:
         assert one.pid() != other.pid()
@@ -191,9 +191,9 @@ def test_it_is_made_smaller_meanwhile(serve, connect, tmp_path):
     (tmp_path / "gate").write_text("")
 
 
-def test_several_wait(serve, connect):
+def test_several_wait(shared, connect):
     """Each of them is told."""
-    client = connect(serve(SOURCE), min_workers=2)
+    client = connect(shared(SOURCE), min_workers=2)
     gevent.joinall([gevent.spawn(client.open, wait=True) for _ in range(5)], raise_error=True)
     assert client.stats().idle == 2
 

@@ -37,9 +37,9 @@ def lend(client, number):
     return checkouts, [checkout.pid() for checkout in checkouts]
 
 
-def test_more_workers_serve_who_waits(serve, connect):
+def test_more_workers_serve_who_waits(shared, connect):
     """While the worker that there is stays lent."""
-    client = connect(serve(SOURCE), max_workers=1, timeout=None)
+    client = connect(shared(SOURCE), max_workers=1, timeout=None)
     (holder,), (pid,) = lend(client, 1)
     callers = [gevent.spawn(client.call, "pid") for _ in range(6)]
     gevent.sleep(0)
@@ -53,18 +53,18 @@ def test_more_workers_serve_who_waits(serve, connect):
     assert (stats.min_workers, stats.max_workers) == (0, 3)
 
 
-def test_a_higher_minimum_is_kept(serve, connect):
+def test_a_higher_minimum_is_kept(shared, connect):
     """The workers come before anyone asks for them."""
-    client = connect(serve(SOURCE), min_workers=1, max_workers=1)
+    client = connect(shared(SOURCE), min_workers=1, max_workers=1)
     client.open(wait=True)
     client.resize(3, 5)
     wait_until(lambda: client.stats().idle == 3, what="the new workers")
     assert client.stats().connecting == 0
 
 
-def test_idle_workers_that_are_too_many_end_now(serve, connect):
+def test_idle_workers_that_are_too_many_end_now(shared, connect):
     """The one that was used last stays."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     checkouts, pids = lend(client, 3)
     for checkout in checkouts:
         checkout.release()
@@ -75,9 +75,9 @@ def test_idle_workers_that_are_too_many_end_now(serve, connect):
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids[:2]), what="their end")
 
 
-def test_lent_workers_that_are_too_many_end_when_they_come_back(serve, connect):
+def test_lent_workers_that_are_too_many_end_when_they_come_back(shared, connect):
     """Their checkouts go on; who waits gets a worker when there are no more than there may be."""
-    client = connect(serve(SOURCE), timeout=None)
+    client = connect(shared(SOURCE), timeout=None)
     checkouts, pids = lend(client, 3)
     client.resize(0, 1)
     assert client.stats().retirements == {}
@@ -96,9 +96,9 @@ def test_lent_workers_that_are_too_many_end_when_they_come_back(serve, connect):
     assert (stats.idle, stats.connecting, stats.retirements) == (1, 0, {"resize": 2})
 
 
-def test_idle_ones_go_first_and_lent_ones_later(serve, connect):
+def test_idle_ones_go_first_and_lent_ones_later(shared, connect):
     """With two of each, and room for one."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     checkouts, pids = lend(client, 4)
     for checkout in checkouts[2:]:
         checkout.release()
@@ -132,9 +132,9 @@ def test_workers_that_are_on_their_way_are_too_many_when_they_come(serve, connec
     assert len(served) == 1
 
 
-def test_there_are_never_more_than_the_new_maximum_in_use(serve, connect):
+def test_there_are_never_more_than_the_new_maximum_in_use(shared, connect):
     """While 60 greenlets are served, the pool is made smaller and larger, again and again."""
-    client = connect(serve(SOURCE), max_workers=4, timeout=None)
+    client = connect(shared(SOURCE), max_workers=4, timeout=None)
     sizes = [4, 1, 3, 2, 4, 1]
 
     def work():
@@ -153,9 +153,9 @@ def test_there_are_never_more_than_the_new_maximum_in_use(serve, connect):
         assert stats.idle + stats.connecting <= size
 
 
-def test_before_the_first_use_it_counts_from_the_beginning(serve, connect):
+def test_before_the_first_use_it_counts_from_the_beginning(shared, connect):
     """And nothing is begun by it."""
-    client = connect(serve(SOURCE), min_workers=2, max_workers=5)
+    client = connect(shared(SOURCE), min_workers=2, max_workers=5)
     client.resize(1, 1)
     stats = client.stats()
     assert (stats.idle, stats.connecting, stats.max_workers) == (0, 0, 1)
@@ -176,9 +176,9 @@ def test_before_the_first_use_it_counts_from_the_beginning(serve, connect):
         ((1, None), TypeError, "max_workers=None: write a whole number"),
     ],
 )
-def test_bad_numbers_change_nothing(serve, connect, numbers, error, advice):
+def test_bad_numbers_change_nothing(shared, connect, numbers, error, advice):
     """The message says what is allowed; the pool is as before, and serves."""
-    client = connect(serve(SOURCE), min_workers=1, max_workers=2)
+    client = connect(shared(SOURCE), min_workers=1, max_workers=2)
     pid = client.call("pid")
     with pytest.raises(error, match=advice):
         client.resize(*numbers)
@@ -188,9 +188,9 @@ def test_bad_numbers_change_nothing(serve, connect, numbers, error, advice):
 
 
 @pytest.mark.parametrize("used", [True, False])
-def test_after_close_there_is_nothing_to_resize(serve, connect, used):
+def test_after_close_there_is_nothing_to_resize(shared, connect, used):
     """That is said, also where the client had never been used."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     if used:
         client.call("pid")
     client.close()

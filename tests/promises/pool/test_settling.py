@@ -73,9 +73,9 @@ def test_sequential_checkouts_with_a_quick_hook_use_one_worker(serve, connect, t
     wait_until(lambda: len((tmp_path / "done").read_text().split()) == 100)
 
 
-def test_sequential_checkouts_without_a_hook_use_one_worker(serve, connect):
+def test_sequential_checkouts_without_a_hook_use_one_worker(shared, connect):
     """It is idle, not settling, in the very moment of its release."""
-    client = connect(serve(PLAIN), max_workers=5)
+    client = connect(shared(PLAIN), max_workers=5)
     for _ in range(20):
         client.call("pid")
         assert (client.stats().idle, client.stats().settling) == (1, 0)
@@ -332,10 +332,10 @@ def test_a_hook_that_raises(serve, connect, tmp_path):
 
 @pytest.mark.parametrize("refork_after_error", [True, False])
 @pytest.mark.parametrize(("method", "error"), [("leave", "SystemExit"), ("memory", "MemoryError")])
-def test_a_call_that_should_have_ended_the_process(serve, connect, method, error, refork_after_error):
+def test_a_call_that_should_have_ended_the_process(shared, connect, method, error, refork_after_error):
     """The caller gets the error, the checkout goes on, and then the worker is retired for that very reason, also
     where workers that raised are kept."""
-    client = connect(serve(PLAIN), max_workers=1, refork_after_error=refork_after_error)
+    client = connect(shared(PLAIN), max_workers=1, refork_after_error=refork_after_error)
     with client.checkout() as worker:
         pid = worker.pid()
         with pytest.raises(gtask.RemoteError):

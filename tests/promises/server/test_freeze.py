@@ -28,18 +28,18 @@ MEGABYTE = 1 << 20
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="this kernel does not tell")
-def test_a_fresh_worker_of_a_large_application_has_little_of_its_own(serve, connect):
+def test_a_fresh_worker_of_a_large_application_has_little_of_its_own(shared, connect):
     """With half a million live objects, a worker that collects has its own copy of them only under --no-freeze."""
-    frozen = connect(serve(LARGE), timeout=30).call("private_dirty")
-    copied = connect(serve(LARGE, "--no-freeze"), timeout=30).call("private_dirty")
+    frozen = connect(shared(LARGE), timeout=30).call("private_dirty")
+    copied = connect(shared(LARGE, "--no-freeze"), timeout=30).call("private_dirty")
     print(f"private dirty memory: {frozen / MEGABYTE:.1f} MB, and {copied / MEGABYTE:.1f} MB without freeze")
     assert frozen < 8 * MEGABYTE
     assert copied > 24 * MEGABYTE
 
 
-def test_what_is_made_later_is_collected_as_ever(serve, connect):
+def test_what_is_made_later_is_collected_as_ever(shared, connect):
     """All that was loaded is frozen, and nothing under --no-freeze."""
-    assert connect(serve(LARGE), timeout=30).call("frozen") > 500_000
+    assert connect(shared(LARGE), timeout=30).call("frozen") > 500_000
     count = [sys.executable, "-c", "import gc; print(gc.get_freeze_count())"]  # Python 3.12 freezes some by itself
     bare = int(subprocess.run(count, capture_output=True, text=True, check=True, timeout=60).stdout)
-    assert connect(serve(LARGE, "--no-freeze"), timeout=30).call("frozen") == bare
+    assert connect(shared(LARGE, "--no-freeze"), timeout=30).call("frozen") == bare

@@ -68,9 +68,9 @@ def needs_numpy():
         fail_or_skip("numpy: pip install numpy")
 
 
-def test_there_and_back(serve, connect):
+def test_there_and_back(shared, connect):
     """As arguments, keyword arguments and values, by call and submit, before there is a worker and after."""
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
         results = [worker.double.submit(numpy.full(3, number)) for number in range(20)]
         assert [result.get().tolist() for result in results] == [[2 * number] * 3 for number in range(20)]
         for array in (
@@ -91,9 +91,9 @@ def test_there_and_back(serve, connect):
         assert worker.named(a=numpy.ones(3, "i8"), b=numpy.ones(2, "f4")) == {"a": 3, "b": 2.0}
 
 
-def test_scalars(serve, connect):
+def test_scalars(shared, connect):
     """They arrive as the same; those that are Python's numbers as well arrive as Python's."""
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
         for value in (numpy.int64(3), numpy.float32(0.1), numpy.bool_(True), numpy.datetime64("2026-11-24", "s")):
             arrived = worker.echo(value)
             assert (type(arrived), arrived) == (type(value), value)
@@ -101,10 +101,10 @@ def test_scalars(serve, connect):
         assert type(worker.echo(numpy.float64(0.1))) is float
 
 
-def test_the_limit_counts_their_bytes(serve, connect):
+def test_the_limit_counts_their_bytes(shared, connect):
     """An array that is too large is refused on either side before it is sent, and nobody is harmed."""
     limit = 1 << 20
-    client = connect(serve(SOURCE, "--limit-message", "1M"), limit_message=limit)
+    client = connect(shared(SOURCE, "--limit-message", "1M"), limit_message=limit)
     with client.checkout() as worker:
         pid = worker.pid()
         assert worker.echo(numpy.ones(limit - 100, "u1")).sum() == limit - 100
@@ -149,9 +149,9 @@ WITHOUT = """
 """
 
 
-def test_a_server_without_numpy(serve, connect):
+def test_a_server_without_numpy(shared, connect):
     """The error says so; it does not matter whether there was a worker already. Calls queued behind are dropped."""
-    with connect(serve(WITHOUT)).checkout() as worker:
+    with connect(shared(WITHOUT)).checkout() as worker:
         first, behind = worker.echo.submit(numpy.zeros(2)), worker.echo.submit(1)
         with pytest.raises(
             gtask.EncodeError, match=r"^echo was not sent: .*numpy\.ndarray\. The server has no numpy: install"
@@ -203,9 +203,9 @@ NOT_USED = """
 """
 
 
-def test_it_is_imported_when_the_first_array_comes(serve, connect):
+def test_it_is_imported_when_the_first_array_comes(shared, connect):
     """A server whose application does not use numpy does not load it, but has it if it is installed."""
-    with connect(serve(NOT_USED)).checkout() as worker:
+    with connect(shared(NOT_USED)).checkout() as worker:
         assert worker.has_numpy() is False
         assert worker.total(numpy.arange(4)) == 6
         assert worker.has_numpy() is True

@@ -207,10 +207,10 @@ def test_one_side_alone(serve, connect, points, serves, asks):
         assert worker.pid() == pid
 
 
-def test_calls_behind_one_that_is_not_sent(serve, connect, points):
+def test_calls_behind_one_that_is_not_sent(shared, connect, points):
     """Calls that were queued behind it, before it was known that the server does not consent, do not run: it is as if
     it had raised. Those before it run, and so do later ones."""
-    with connect(serve(SERVED), pickle=True).checkout() as worker:
+    with connect(shared(SERVED), pickle=True).checkout() as worker:
         before, refused_, behind = [worker.one.submit(value) for value in (1, points.Point(2), 3)]
         with pytest.raises(gtask.EncodeError, match="one was not sent"):
             refused_.get()
@@ -220,9 +220,9 @@ def test_calls_behind_one_that_is_not_sent(serve, connect, points):
         assert worker.one(4) == 4
 
 
-def test_a_released_checkout_whose_only_call_is_not_sent(serve, connect, points):
+def test_a_released_checkout_whose_only_call_is_not_sent(shared, connect, points):
     """Its worker goes to the next in line."""
-    client = connect(serve(SERVED), pickle=True, max_workers=1)
+    client = connect(shared(SERVED), pickle=True, max_workers=1)
     with client.checkout() as worker:
         result = worker.one.submit(points.Point(2))
     assert client.call("one", 3) == 3

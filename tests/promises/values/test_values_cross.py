@@ -99,9 +99,9 @@ VALUES, same = shared["VALUES"], shared["same"]
 
 
 @pytest.fixture
-def client(serve, connect, tmp_path):
+def client(shared, connect, tmp_path):
     (tmp_path / "shared_values.py").write_text(SHARED)
-    return connect(serve(SOURCE))
+    return connect(shared(SOURCE))
 
 
 def test_to_the_worker(client):
