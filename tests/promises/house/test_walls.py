@@ -183,6 +183,30 @@ ARROWS = {
 """The arrows. ``client`` never reaches ``server`` nor the other way round, ``tool`` neither of them, and nothing
 imports ``testing``. The keeper (``server.cli``) reaches neither the master nor what the application needs."""
 
+RINGS = [
+    # What a call is told by, and what is neutral.
+    "errors address stats spawn function_names running_call logdefer gtask wire. client.loop client.counters "
+    "server.scoreboard server.process server.config",
+    # The call.
+    "client.checkout client.lease client.calls client.submitted client.connection client.stream client.outcomes "
+    "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies",
+    # Pools and masters, and who makes and serves them.
+    "client. server.",
+    # What a call may have beside its value.
+    "aspects.",
+    # What is built on all that.
+    "dbapi. integrations. tool. tasks testing prometheus",
+]
+"""The rings of the house, from within; a module is of the first ring that names it, or a folder that it is in ("wire.").
+
+Rings 0 and 1 import nothing of the rings around them; of 2 and 3 nothing imports the last."""
+
+OPTIONAL = (
+    "aspects. wire.values.pickles wire.values.arrays wire.json. wire.dbapi client.dialects. server.worker.json "
+    "server.metrics. server.databases. server.dbapi"
+)
+"""What the call does not know, though some of it is of ring 0. (The protocol, aspects.aspect, for its types only.)"""
+
 HOMES = {
     "msgpack": "wire.frames wire.values.kinds",
     "gevent": "client.calls client.connection client.loop client.pool.connector dbapi.shared_clients "
@@ -353,6 +377,38 @@ def test_the_two_sides_never_meet():
         if name.startswith("wire"):
             assert rooms <= {"wire", "errors"}
         assert "testing" not in rooms
+
+
+def is_of(name, listed):
+    """Whether a list of names has this one, or a folder that it is in."""
+    folders = [f"{name[:at]}." for at, letter in enumerate(f"{name}.") if letter == "."]
+    return not {name, *folders}.isdisjoint(listed.split())
+
+
+def ring_of(name):
+    """The number of a module's ring."""
+    return next(number for number, listed in enumerate(RINGS) if is_of(name, listed))
+
+
+@pytest.mark.parametrize("ring", range(len(RINGS)))
+def test_rings_know_no_outer_ones(ring):
+    """What a ring may import of the others."""
+    outermost = {0: 0, 1: 1, 2: 3, 3: 3}.get(ring, len(RINGS))
+    for name in ARROWS:
+        if name not in SOURCES or ring_of(name) != ring or name in EMPTY:
+            continue
+        assert {other for other in inner(imports(SOURCES[name])) if ring_of(other) > outermost} == set(), name
+
+
+def test_the_call_knows_nothing_optional():
+    """Not even for its types, but for the protocol of aspects."""
+    for name, tree in SOURCES.items():
+        if ring_of(name) == 1:
+            assert {other for other in inner(imports(tree)) if is_of(other, OPTIONAL)} == set(), name
+            named = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+            types = inner(full for node in named for full in (f"{node.module}.{alias.name}" for alias in node.names))
+            modules = {other if other in SOURCES else other.rpartition(".")[0] for other in types}
+            assert {other for other in modules if is_of(other, OPTIONAL)} <= {"aspects.aspect"}, name
 
 
 def nodes(*kinds):
