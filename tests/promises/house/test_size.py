@@ -1,4 +1,4 @@
-"""The point of this test is to ensure that gtask can be read: who reads ring 1 knows what a call is, and nothing is long.
+"""The point of this test is to ensure that gtask can be read: ring 1 says what a call is, and nothing is long.
 
 Ring 1 has at most 1,500 lines of code, no file more than 400 lines, and no function more than 40.
 """
@@ -67,7 +67,7 @@ def functions(source):
 
 def test_what_is_counted():
     """A statement over two lines counts as two; docstrings, comments and blank lines do not count."""
-    source = '"""One."""\n\nx = 1  # one\n\n\ndef f():\n    """Two\n    lines."""\n    # a comment\n    return (x,\n        x)\n'
+    source = '"""A."""\n\nx = 1  # one\n\n\ndef f():\n    """Two\n    lines."""\n    # no\n    return (x,\n        x)\n'
     assert lines_of_code(source) == 4
     assert list(functions(source)) == [("f", 4)]
 
