@@ -86,10 +86,10 @@ def measured_where_it_shows(request):
         request.getfixturevalue("unmeasured")
 
 
-def start_server(directory, source, *arguments, attribute="", address=None):
+def start_server(directory, source, *arguments, attribute="", address=None, marks=None):
     """Run gtask-server on a new module with this source, in this directory; it is to be stopped."""
     name = f"served_{next(_numbers)}"
-    (directory / f"{name}.py").write_text(f"DIR = {str(directory)!r}\n" + textwrap.dedent(source))
+    (directory / f"{name}.py").write_text(f"DIR = {str(marks or directory)!r}\n" + textwrap.dedent(source))
     target = f"{name}:{attribute}" if attribute else name
     where = gtask.address.parse(address or f"unix:{directory}/{name}.sock")
     sys.path.insert(0, str(directory))
@@ -118,30 +118,34 @@ def serve(tmp_path, nothing_is_left_behind):
 
 @pytest.fixture(scope="module")
 def shared_servers():
-    """The servers of this module's tests that share them: source and arguments to server."""
+    """The servers of this module's tests that share them: source and arguments to the server and its ``DIR``."""
     servers = {}
     yield servers
-    for server in servers.values():
+    for server, _ in servers.values():
         server.stop()
 
 
 @pytest.fixture
-def shared(shared_servers, tmp_path_factory, nothing_is_left_behind):
+def shared(shared_servers, tmp_path, tmp_path_factory, nothing_is_left_behind):
     """``shared(source, *arguments)`` is as ``serve``, but gives the tests of a module that ask for the same the same
-    server: for those that do it no harm, and leave no marks. Each test finds it without workers."""
+    server: for those that do it no harm. Each test finds it without workers, and its ``DIR`` is the test's directory.
+    """
     used = []
 
     def get(*what):
         if what not in shared_servers:
-            before = testing.Leftovers()
-            shared_servers[what] = start_server(tmp_path_factory.mktemp("shared"), *what)
+            before, directory = testing.Leftovers(), tmp_path_factory.mktemp("shared")
+            shared_servers[what] = start_server(directory, *what, marks=directory / "here"), directory / "here"
             after = testing.Leftovers()
             nothing_is_left_behind.children |= after.children - before.children
             nothing_is_left_behind.descriptors |= {
                 number: path for number, path in after.descriptors.items() if number not in before.descriptors
             }
-        used.append(shared_servers[what])
-        return used[-1]
+        server, here = shared_servers[what]
+        here.unlink(missing_ok=True)
+        here.symlink_to(tmp_path)
+        used.append(server)
+        return server
 
     yield get
     for server in used:

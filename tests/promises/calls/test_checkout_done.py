@@ -48,9 +48,9 @@ def wait_for(tmp_path, expected):
     wait_until(lambda: ran(tmp_path) == expected, what=f"{expected}, where there is {ran(tmp_path)},")
 
 
-def test_it_runs_after_each_checkout(serve, connect, tmp_path):
+def test_it_runs_after_each_checkout(shared, connect, tmp_path):
     """Not after each call; also where no call was made; also when the checkout was released with calls under way."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     with client.checkout() as worker:
         worker.note("a")
         worker.note("b")
@@ -66,9 +66,9 @@ def test_it_runs_after_each_checkout(serve, connect, tmp_path):
     wait_for(tmp_path, ["a", "b", "done", "c", "done", "done", "d", "e", "done"])
 
 
-def test_it_runs_before_the_worker_is_lent_again(serve, connect, tmp_path):
+def test_it_runs_before_the_worker_is_lent_again(shared, connect, tmp_path):
     """While the hook runs, the next in line waits; with room for another worker it gets that one."""
-    client = connect(serve(SOURCE, "--stop-timeout", "0.3"), max_workers=1)
+    client = connect(shared(SOURCE, "--stop-timeout", "0.3"), max_workers=1)
     with client.checkout() as worker:
         pid = worker.pid()
         os.mkfifo(tmp_path / "gate")
@@ -81,9 +81,9 @@ def test_it_runs_before_the_worker_is_lent_again(serve, connect, tmp_path):
     assert following.get() == pid
 
 
-def test_one_that_hangs_does_not_keep_others_waiting(serve, connect, tmp_path):
+def test_one_that_hangs_does_not_keep_others_waiting(shared, connect, tmp_path):
     """Another worker serves the next checkout."""
-    client = connect(serve(SOURCE, "--stop-timeout", "0.3"), max_workers=2)
+    client = connect(shared(SOURCE, "--stop-timeout", "0.3"), max_workers=2)
     with client.checkout() as worker:
         pid = worker.pid()
         os.mkfifo(tmp_path / "gate")
@@ -93,9 +93,9 @@ def test_one_that_hangs_does_not_keep_others_waiting(serve, connect, tmp_path):
 
 
 @pytest.mark.parametrize("refork_after_error", [True, False])
-def test_it_runs_after_an_error(serve, connect, tmp_path, refork_after_error):
+def test_it_runs_after_an_error(shared, connect, tmp_path, refork_after_error):
     """Whether the worker is kept or replaced."""
-    client = connect(serve(SOURCE), max_workers=1, refork_after_error=refork_after_error)
+    client = connect(shared(SOURCE), max_workers=1, refork_after_error=refork_after_error)
     with client.checkout() as worker:
         pid = worker.pid()
         with pytest.raises(LookupError):
@@ -104,9 +104,9 @@ def test_it_runs_after_an_error(serve, connect, tmp_path, refork_after_error):
     wait_for(tmp_path, ["fail", "done", "done"])
 
 
-def test_it_runs_when_the_client_closes(serve, connect, tmp_path):
+def test_it_runs_when_the_client_closes(shared, connect, tmp_path):
     """After the checkout that was under way, and not a second time for one that was over."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     client.call("note", "over")
     wait_for(tmp_path, ["over", "done"])
     with client.checkout() as worker:
@@ -117,18 +117,18 @@ def test_it_runs_when_the_client_closes(serve, connect, tmp_path):
     assert ran(tmp_path) == ["over", "done", "last", "done"]
 
 
-def test_it_runs_when_the_checkout_is_cancelled(serve, connect, tmp_path):
+def test_it_runs_when_the_checkout_is_cancelled(shared, connect, tmp_path):
     """The connection is closed amid a checkout between two calls: the worker cleans up before it exits."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     with client.checkout() as worker:
         worker.note("begin")
         worker.cancel()
     wait_for(tmp_path, ["begin", "done"])
 
 
-def test_one_that_raises_retires_the_worker(serve, connect, tmp_path):
+def test_one_that_raises_retires_the_worker(shared, connect, tmp_path):
     """The finished calls keep their values, and the next checkout has a new worker, also with max_workers=1."""
-    client = connect(serve(SOURCE), max_workers=1, refork_after_error=False)
+    client = connect(shared(SOURCE), max_workers=1, refork_after_error=False)
     (tmp_path / "broken").touch()
     with client.checkout() as worker:
         pid = worker.pid()

@@ -38,9 +38,9 @@ WITH_HOOK = (
 )
 
 
-def test_the_next_one_gets_the_worker(serve, connect):
+def test_the_next_one_gets_the_worker(shared, connect):
     """Kept in a variable, or never kept at all."""
-    client = connect(serve(SOURCE), max_workers=1, timeout=None)
+    client = connect(shared(SOURCE), max_workers=1, timeout=None)
     checkout = client.checkout()
     pid = checkout.pid()
     del checkout
@@ -51,10 +51,10 @@ def test_the_next_one_gets_the_worker(serve, connect):
     assert client.call("pid") == pid
 
 
-def test_submitted_calls_finish_first(serve, connect, tmp_path):
+def test_submitted_calls_finish_first(shared, connect, tmp_path):
     """The next checkout's calls run behind them, on the same worker."""
     os.mkfifo(tmp_path / "gate")
-    client = connect(serve(SOURCE), max_workers=1, timeout=None)
+    client = connect(shared(SOURCE), max_workers=1, timeout=None)
     checkout = client.checkout()
     results = [checkout.hold.submit(), checkout.note.submit("second")]
     wait_until((tmp_path / "inside").exists)
@@ -67,9 +67,9 @@ def test_submitted_calls_finish_first(serve, connect, tmp_path):
     assert (tmp_path / "ran").read_text().split() == ["held", "second", "following"]
 
 
-def test_calls_that_are_not_yet_sent_finish_too(serve, connect, tmp_path):
+def test_calls_that_are_not_yet_sent_finish_too(shared, connect, tmp_path):
     """Submitted and dropped while the worker was another's."""
-    client = connect(serve(SOURCE), max_workers=1, timeout=None)
+    client = connect(shared(SOURCE), max_workers=1, timeout=None)
     holder = client.checkout()
     holder.pid()
     results = [client.checkout().note.submit(text) for text in ("first", "second")]
@@ -80,9 +80,9 @@ def test_calls_that_are_not_yet_sent_finish_too(serve, connect, tmp_path):
     assert (tmp_path / "ran").read_text().split() == ["first", "second", "third"]
 
 
-def test_a_place_in_line_is_given_up(serve, connect):
+def test_a_place_in_line_is_given_up(shared, connect):
     """Dropped while it waited and before it had called."""
-    client = connect(serve(SOURCE), max_workers=1, timeout=None)
+    client = connect(shared(SOURCE), max_workers=1, timeout=None)
     holder = client.checkout()
     pid = holder.pid()
     waiting, following = client.checkout(), client.checkout()

@@ -37,9 +37,9 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("interruption", [gevent.GreenletExit, gevent.Timeout, KeyError, Stop])
-def test_a_running_call(serve, connect, tmp_path, interruption):
+def test_a_running_call(shared, connect, tmp_path, interruption):
     """Its caller gets the interruption, those queued behind it and later calls get Cancelled, and none of them runs."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=1)
+    client = connect(shared(SOURCE), timeout=None, max_workers=1)
     with client.checkout() as worker:
         pid = worker.pid()
         caught = []
@@ -62,9 +62,9 @@ def test_a_running_call(serve, connect, tmp_path, interruption):
     assert not (tmp_path / "ran").exists()
 
 
-def test_amid_a_reply(serve, connect):
+def test_amid_a_reply(shared, connect):
     """The first pieces of a large reply are there when its caller is killed; nobody gets the rest."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=1)
+    client = connect(shared(SOURCE), timeout=None, max_workers=1)
     with client.checkout() as worker:
         pid = worker.pid()
         caller = gevent.spawn(worker.large)
@@ -78,9 +78,9 @@ def test_amid_a_reply(serve, connect):
         assert worker.note("text") == "text"
 
 
-def test_a_gevent_timeout_of_the_caller(serve, connect):
+def test_a_gevent_timeout_of_the_caller(shared, connect):
     """The common case, as it is written: the block is left with the Timeout, and the pool has a new worker."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=1)
+    client = connect(shared(SOURCE), timeout=None, max_workers=1)
     pid = client.call("pid")
     with client.checkout() as worker:
         with pytest.raises(gevent.Timeout), gevent.Timeout(0.2):
@@ -90,9 +90,9 @@ def test_a_gevent_timeout_of_the_caller(serve, connect):
     assert client.call("pid") != pid
 
 
-def test_no_answer_goes_to_a_wrong_call(serve, connect):
+def test_no_answer_goes_to_a_wrong_call(shared, connect):
     """After an interruption, hundreds of calls over the same pool get their own answers."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=3)
+    client = connect(shared(SOURCE), timeout=None, max_workers=3)
     callers = [gevent.spawn(client.call, "note", f"killed-{number}") for number in range(30)]
     for turn, caller in enumerate(callers):
         for _ in range(turn % 5):
@@ -104,9 +104,9 @@ def test_no_answer_goes_to_a_wrong_call(serve, connect):
 
 
 @pytest.mark.parametrize("how", ["timeout", "kill"])
-def test_who_only_waits_for_a_worker_has_sent_nothing(serve, connect, tmp_path, how):
+def test_who_only_waits_for_a_worker_has_sent_nothing(shared, connect, tmp_path, how):
     """The call never runs, the checkout keeps its place and can be used, and no worker is lost."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=1)
+    client = connect(shared(SOURCE), timeout=None, max_workers=1)
     holder = client.checkout()
     pid = holder.pid()
     waiting = client.checkout()
@@ -128,9 +128,9 @@ def test_who_only_waits_for_a_worker_has_sent_nothing(serve, connect, tmp_path, 
     assert (tmp_path / "ran").read_text().split() == ["again", "behind"]
 
 
-def test_one_of_several_that_wait_for_a_worker(serve, connect, tmp_path):
+def test_one_of_several_that_wait_for_a_worker(shared, connect, tmp_path):
     """Only the interrupted call is taken back; those of other greenlets on the same checkout run."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     with client.checkout() as holder:
         holder.pid()
         waiting = client.checkout()

@@ -204,9 +204,9 @@ SCENARIOS = [call, large, queue, waiting, connecting]
 
 
 @pytest.fixture
-def client(request, serve, connect, monkeypatch):
+def client(request, shared, connect, monkeypatch):
     monkeypatch.setattr(gevent.get_hub(), "exception_stream", None)  # thousands of KeyboardInterrupts are no news
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     with connect(server) as other:  # closed again, so that nothing strikes it
         other.call("echo", "the server is there")  # however long it takes to start
     client = connect(

@@ -54,18 +54,18 @@ def is_inside(tmp_path, gate):
     wait_until((tmp_path / f"{gate}-inside").exists)
 
 
-def test_all_of_them(serve, connect):
+def test_all_of_them(shared, connect):
     """One for each item, whatever the order; of an empty iterable none."""
-    client = connect(serve(SOURCE), max_workers=3)
+    client = connect(shared(SOURCE), max_workers=3)
     assert sorted(client.map_unordered("double", range(200))) == [2 * number for number in range(200)]
     assert list(client.map_unordered("double", [])) == []
     assert client.stats().busy == 0
 
 
-def test_values_as_they_come(serve, connect, gates, tmp_path):
+def test_values_as_they_come(shared, connect, gates, tmp_path):
     """The one that is ready first is first, in whatever order they were asked for."""
     open_gate = gates("a", "b", "c")
-    client = connect(serve(SOURCE), max_workers=3)
+    client = connect(shared(SOURCE), max_workers=3)
     values = client.map_unordered("hold", "abc")
     order = []
     for gate in "bca":
@@ -75,10 +75,10 @@ def test_values_as_they_come(serve, connect, gates, tmp_path):
     assert list(values) == []
 
 
-def test_in_many_workers_at_once(serve, connect, gates, tmp_path):
+def test_in_many_workers_at_once(shared, connect, gates, tmp_path):
     """As many as there may be."""
     open_gate = gates("a", "b", "c")
-    client = connect(serve(SOURCE), max_workers=3)
+    client = connect(shared(SOURCE), max_workers=3)
     values = client.map_unordered("hold", "abc")
     first = gevent.spawn(next, values)
     for gate in "abc":
@@ -88,9 +88,9 @@ def test_in_many_workers_at_once(serve, connect, gates, tmp_path):
     assert sorted([first.get(), *values]) == ["a", "b", "c"]
 
 
-def test_it_reads_only_so_far_ahead(serve, connect):
+def test_it_reads_only_so_far_ahead(shared, connect):
     """Of an endless iterable: never more than that are taken whose values have not been, and so many are."""
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     for options, arguments, ahead in [
         ({}, {}, 4),
         ({"max_waiting": 1}, {}, 3),
@@ -121,9 +121,9 @@ class Reader:
             yield self.taken
 
 
-def test_a_slow_iterable_does_not_hold_back_values(serve, connect):
+def test_a_slow_iterable_does_not_hold_back_values(shared, connect):
     """A value that is there is not kept until all is taken that may be."""
-    client = connect(serve(SOURCE), max_workers=4)
+    client = connect(shared(SOURCE), max_workers=4)
 
     def is_quiet():
         stats = client.stats()
@@ -139,9 +139,9 @@ def test_a_slow_iterable_does_not_hold_back_values(serve, connect):
     assert seen == [(2 * number, min(number + 2, 8)) for number in range(8)]
 
 
-def test_an_exception_is_raised_at_its_place(serve, connect):
+def test_an_exception_is_raised_at_its_place(shared, connect):
     """After the values that came before it; it ends the generator, and the workers are free again."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     values = client.map_unordered("fail", range(10))
     assert [next(values), next(values)] == [0, 1]
     with pytest.raises(LookupError, match="on purpose") as caught:
@@ -151,10 +151,10 @@ def test_an_exception_is_raised_at_its_place(serve, connect):
     wait_until(lambda: client.stats().busy == client.stats().waiting == 0)
 
 
-def test_an_exception_of_the_iterable(serve, connect, gates, tmp_path):
+def test_an_exception_of_the_iterable(shared, connect, gates, tmp_path):
     """It ends the generator as well, and what still runs is cancelled."""
     gates("a")
-    client = connect(serve(SOURCE), max_workers=2)
+    client = connect(shared(SOURCE), max_workers=2)
 
     def items():
         yield "a"
@@ -167,10 +167,10 @@ def test_an_exception_of_the_iterable(serve, connect, gates, tmp_path):
 
 
 @pytest.mark.parametrize("end", ["close", "drop", "cycle"])
-def test_ending_it_early_cancels_what_runs(serve, connect, gates, tmp_path, end):
+def test_ending_it_early_cancels_what_runs(shared, connect, gates, tmp_path, end):
     """Closed or dropped, also by the garbage collector: nothing more is taken, and what runs is stopped."""
     gates("a", "b")
-    client = connect(serve(SOURCE), max_workers=3, timeout=None)
+    client = connect(shared(SOURCE), max_workers=3, timeout=None)
     taken = []
 
     def items():

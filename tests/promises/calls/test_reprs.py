@@ -35,9 +35,9 @@ def test_a_client_before_its_first_use():
     assert "spawn:hasher" in repr(gtask.Client("spawn:hasher"))
 
 
-def test_a_client_at_work(serve, connect):
+def test_a_client_at_work(shared, connect):
     """It counts its workers, busy and idle, and those who wait."""
-    client = connect(serve(SOURCE), max_workers=2)
+    client = connect(shared(SOURCE), max_workers=2)
     with client.checkout() as one:
         with client.checkout() as other:
             one.pid(), other.pid()
@@ -68,18 +68,18 @@ def test_a_client_with_a_worker_in_checkout_done(serve, connect, tmp_path):
     (tmp_path / "gate").touch()
 
 
-def test_a_closed_client(serve, connect):
+def test_a_closed_client(shared, connect):
     """It says so."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     client.call("pid")
     client.close()
     assert ": closed, 0 of 20 workers busy, 0 idle, 0 waiting>" in repr(client)
 
 
-def test_a_checkout_from_its_begin_to_its_end(serve, connect, tmp_path):
+def test_a_checkout_from_its_begin_to_its_end(shared, connect, tmp_path):
     """In line, with a worker, in a call with others behind, released with calls under way, and released."""
     os.mkfifo(tmp_path / "gate")
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     client = connect(server)
     checkout = client.checkout()
     result = checkout.pid.submit()
@@ -101,9 +101,9 @@ def test_a_checkout_from_its_begin_to_its_end(serve, connect, tmp_path):
     wait_until(lambda: repr(checkout) == "<Checkout released>")
 
 
-def test_a_checkout_that_ended_by_an_error(serve, connect):
+def test_a_checkout_that_ended_by_an_error(shared, connect):
     """The class of the error tells how."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     with client.checkout() as checkout:
         with pytest.raises(gtask.WorkerDied):
             checkout.die()

@@ -20,9 +20,9 @@ def setups(tmp_path):
     return [int(line) for line in (tmp_path / "setups").read_text().split()]
 
 
-def test_one_setup_serves_many_checkouts(serve, connect, tmp_path):
+def test_one_setup_serves_many_checkouts(shared, connect, tmp_path):
     """Three checkouts of three calls see what the one setup made."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     seen = set()
     for _ in range(3):
         with client.checkout() as worker:
@@ -31,9 +31,9 @@ def test_one_setup_serves_many_checkouts(serve, connect, tmp_path):
     assert seen == {(pid, f"opened by {pid}")}
 
 
-def test_each_worker_has_its_own_setup(serve, connect, tmp_path):
+def test_each_worker_has_its_own_setup(shared, connect, tmp_path):
     """Three checkouts at once have three workers, each with what its own setup made."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     checkouts = [client.checkout() for _ in range(3)]
     seen = [worker.look() for worker in checkouts]
     for worker in checkouts:

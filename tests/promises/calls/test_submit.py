@@ -39,9 +39,9 @@ SOURCE = """
 """
 
 
-def test_they_run_in_order_on_one_worker(serve, connect):
+def test_they_run_in_order_on_one_worker(shared, connect):
     """Whether submitted before the worker was there or after, mixed with calls that are waited for."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     with client.checkout() as worker:
         before = [worker.note.submit(number) for number in range(50)]
         assert worker.note(50) == 50
@@ -52,10 +52,10 @@ def test_they_run_in_order_on_one_worker(serve, connect):
         assert len({result.get() for result in [worker.pid.submit() for _ in range(20)]}) == 1
 
 
-def test_they_are_sent_at_once(serve, connect, tmp_path):
+def test_they_are_sent_at_once(shared, connect, tmp_path):
     """They lie in the worker's socket while it is busy and nobody waits for them: no turn of the hub is needed."""
     os.mkfifo(tmp_path / "gate")
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     with client.checkout() as worker:
         worker.pid()
         held = worker.hold.submit()
@@ -67,10 +67,10 @@ def test_they_are_sent_at_once(serve, connect, tmp_path):
         assert [result.get() for result in rest] == list(range(10))
 
 
-def test_results_are_async_results(serve, connect, tmp_path):
+def test_results_are_async_results(shared, connect, tmp_path):
     """get with a time-out, ready, rawlink, gevent.wait, iwait; an exception is raised by get and told by the rest."""
     os.mkfifo(tmp_path / "gate")
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     linked = []
     with client.checkout() as worker:
         held, value, failing = worker.hold.submit(), worker.note.submit("value"), worker.fail.submit()
@@ -122,10 +122,10 @@ def test_a_result_does_not_wait_for_the_call_behind_it(serve, connect, tmp_path)
         assert second.get() == "second"
 
 
-def test_who_gives_up_waiting_for_a_result_harms_nobody(serve, connect, tmp_path):
+def test_who_gives_up_waiting_for_a_result_harms_nobody(shared, connect, tmp_path):
     """A time-out of get is only its caller's: the call goes on, and the checkout can be used."""
     os.mkfifo(tmp_path / "gate")
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
         held = worker.hold.submit()
         with pytest.raises(gevent.Timeout):
             held.get(timeout=0.01)
@@ -135,27 +135,27 @@ def test_who_gives_up_waiting_for_a_result_harms_nobody(serve, connect, tmp_path
         assert worker.note("after") == "after"
 
 
-def test_many_small_ones_in_flight(serve, connect):
+def test_many_small_ones_in_flight(shared, connect):
     """5,000 at once: more than the socket's buffers take."""
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
         results = [worker.echo.submit([number, "x" * 100]) for number in range(5000)]
         assert [result.get()[0] for result in results] == list(range(5000))
 
 
-def test_large_ones_in_flight_both_ways(serve, connect):
+def test_large_ones_in_flight_both_ways(shared, connect):
     """30 of 1 MB each, and back: worker and client both have more to write than the other takes."""
     blocks = [bytes([number]) * 1_000_000 for number in range(30)]
-    with connect(serve(SOURCE), timeout=30).checkout() as worker:
+    with connect(shared(SOURCE), timeout=30).checkout() as worker:
         results = [worker.echo.submit(block) for block in blocks]
         small = worker.note.submit("behind them")
         assert small.get() == "behind them"
         assert all(result.get() == block for result, block in zip(results, blocks, strict=True))
 
 
-def test_a_full_queue_is_overload(serve, connect, tmp_path):
+def test_a_full_queue_is_overload(shared, connect, tmp_path):
     """The call that has no room is not sent, the checkout raises that from then on; those before it run."""
     os.mkfifo(tmp_path / "gate")
-    client = connect(serve(SOURCE), max_queue=3, max_workers=1)
+    client = connect(shared(SOURCE), max_queue=3, max_workers=1)
     with client.checkout() as worker:
         worker.pid()
         results = [worker.hold.submit(), worker.note.submit(1), worker.note.submit(2)]
@@ -171,9 +171,9 @@ def test_a_full_queue_is_overload(serve, connect, tmp_path):
     assert client.call("history") == [1, 2]
 
 
-def test_a_queue_that_is_full_before_there_is_a_worker_is_overload_too(serve, connect):
+def test_a_queue_that_is_full_before_there_is_a_worker_is_overload_too(shared, connect):
     """Those before it are sent when the worker comes, as if nothing had happened."""
-    client = connect(serve(SOURCE), max_queue=2, max_workers=1)
+    client = connect(shared(SOURCE), max_queue=2, max_workers=1)
     with client.checkout() as worker:
         results = [worker.note.submit(1), worker.note.submit(2)]
         with pytest.raises(gtask.Overloaded, match="note was not sent"):
@@ -184,8 +184,8 @@ def test_a_queue_that_is_full_before_there_is_a_worker_is_overload_too(serve, co
     assert client.call("history") == [1, 2]
 
 
-def test_a_drained_queue_has_room_again(serve, connect):
+def test_a_drained_queue_has_room_again(shared, connect):
     """The bound is of what is under way, not of what ever was."""
-    with connect(serve(SOURCE), max_queue=2).checkout() as worker:
+    with connect(shared(SOURCE), max_queue=2).checkout() as worker:
         for _ in range(3):
             assert [result.get() for result in [worker.note.submit(1), worker.note.submit(2)]] == [1, 2]

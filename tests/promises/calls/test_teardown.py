@@ -42,18 +42,18 @@ def ends(tmp_path, pid):
     return [line.split()[0] for line in lines if line.endswith(f" {pid}")]
 
 
-def test_it_runs_when_the_client_closes(serve, connect, tmp_path):
+def test_it_runs_when_the_client_closes(shared, connect, tmp_path):
     """Once, after the checkout_done of its last checkout."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     pid = client.call("note", "a")
     assert client.call("note", "b") == pid
     client.close()
     assert ends(tmp_path, pid) == ["a", "done", "b", "done", "teardown"]
 
 
-def test_it_runs_when_a_worker_is_replaced(serve, connect, tmp_path):
+def test_it_runs_when_a_worker_is_replaced(shared, connect, tmp_path):
     """After an error, after a SystemExit, and after max_checkouts."""
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     client = connect(server, max_workers=1)
     for method in ("fail", "leave"):
         with client.checkout() as worker:
@@ -65,18 +65,18 @@ def test_it_runs_when_a_worker_is_replaced(serve, connect, tmp_path):
     assert ends(tmp_path, pid) == ["a", "done", "teardown"]
 
 
-def test_it_runs_when_the_client_hangs_up_amid_a_checkout(serve, connect, tmp_path):
+def test_it_runs_when_the_client_hangs_up_amid_a_checkout(shared, connect, tmp_path):
     """After the checkout_done that is due."""
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
         pid = worker.note("a")
         worker.cancel()
     assert ends(tmp_path, pid) == ["a", "done", "teardown"]
 
 
-def test_one_that_raises_harms_nobody(serve, connect, tmp_path):
+def test_one_that_raises_harms_nobody(shared, connect, tmp_path):
     """The worker ends, and the server goes on."""
     (tmp_path / "broken").touch()
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     client = connect(server)
     pid = client.call("note", "a")
     client.close()

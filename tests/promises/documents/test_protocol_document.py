@@ -329,13 +329,13 @@ def test_conversation_in_json(serve):
     assert [line for line in DUMP if line[1].startswith(jsontext.OPENING)] == JSON_TEXTS[:2]
 
 
-def test_complete_client(serve, connect, tmp_path):
+def test_complete_client(shared, connect, tmp_path):
     """The client at the end of the document, of 40 lines at most, calls a real server without gtask's help."""
     source = textwrap.dedent(DOCUMENT.split(":name: minimal.py\n\n")[1])
     assert len(source.rstrip().split("\n")) <= 40
     assert set(re.findall(r"^import (\w+)", source, re.MULTILINE)) <= {"socket", "struct", "msgpack"}
     (tmp_path / "minimal.py").write_text(source, encoding="utf-8")
-    server = serve(SERVED)
+    server = shared(SERVED)
     with connect(server) as client:
         client.call("echo")  # waits for the server
     program = tmp_path / "program.py"

@@ -183,9 +183,9 @@ def test_the_container_runs_it_as_the_first_process():
     assert options.parse(words[1:], {}).target == "hasher"
 
 
-def test_the_web_application_calls(serve, connect, monkeypatch):
+def test_the_web_application_calls(shared, connect, monkeypatch):
     """The example beside gunicorn does what it says, whatever WSGI server runs it."""
-    server = serve("def hash(password):\n    return 'crypted ' + password\n")
+    server = shared("def hash(password):\n    return 'crypted ' + password\n")
     source = named_blocks(DEPLOY)["web.py"]
     assert source.count("unix:/run/hasher/hasher.sock") == 1
     namespace = {}

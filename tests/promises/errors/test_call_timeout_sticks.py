@@ -26,9 +26,9 @@ SOURCE = """
 """
 
 
-def test_the_checkout_keeps_raising_it(serve, connect, tmp_path):
+def test_the_checkout_keeps_raising_it(shared, connect, tmp_path):
     """Also to those queued behind and to later calls, none of which runs; the next checkout has another worker."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     pid = client.call("pid")
     with client.checkout(timeout=0.5) as worker:
         behind = gevent.spawn(lambda: worker.take(0))
@@ -45,9 +45,9 @@ def test_the_checkout_keeps_raising_it(serve, connect, tmp_path):
     assert (tmp_path / "ran").read_text().split() == ["60"]
 
 
-def test_others_do_not_notice(serve, connect):
+def test_others_do_not_notice(shared, connect):
     """A checkout that has its worker keeps it while another's call times out."""
-    client = connect(serve(SOURCE), max_workers=2)
+    client = connect(shared(SOURCE), max_workers=2)
     with client.checkout() as one, client.checkout() as other:  # so that there are two
         assert one.pid() != other.pid()
     with client.checkout() as steady, client.checkout(timeout=0.5) as hasty:
@@ -57,17 +57,17 @@ def test_others_do_not_notice(serve, connect):
         assert steady.pid() == pid
 
 
-def test_a_queued_call_has_its_own_time(serve, connect):
+def test_a_queued_call_has_its_own_time(shared, connect):
     """Three submitted calls take longer than the time-out together, and none of them does alone."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     client.call("pid")
     with client.checkout(timeout=2) as worker:
         assert [result.get() for result in [worker.take.submit(0.8) for _ in range(3)]] == [0.8] * 3
 
 
-def test_waiting_for_a_worker_counts(serve, connect):
+def test_waiting_for_a_worker_counts(shared, connect):
     """A call that waited for its worker for most of its time has only the rest of it left."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     holder = client.checkout()
     holder.pid()
     with client.checkout(timeout=2) as worker:
@@ -79,8 +79,8 @@ def test_waiting_for_a_worker_counts(serve, connect):
         release.get()
 
 
-def test_no_time_out_means_no_limit(serve, connect):
+def test_no_time_out_means_no_limit(shared, connect):
     """None outlasts what the client allows."""
-    client = connect(serve(SOURCE), timeout=0.2)
+    client = connect(shared(SOURCE), timeout=0.2)
     with client.checkout(timeout=None) as worker:
         assert worker.take(0.5) == 0.5

@@ -25,9 +25,9 @@ SOURCE = """
 """
 
 
-def test_a_running_call_ends_at_once(serve, connect, tmp_path):
+def test_a_running_call_ends_at_once(shared, connect, tmp_path):
     """Without any time-out, so that nothing else could end it; calls queued behind it and later ones end, too."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=1)
+    client = connect(shared(SOURCE), timeout=None, max_workers=1)
     checkout = client.checkout()
     pid = checkout.pid()
     running = gevent.spawn(checkout.hang)
@@ -47,18 +47,18 @@ def test_a_running_call_ends_at_once(serve, connect, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_second_reason_changes_nothing(serve, connect):
+def test_a_second_reason_changes_nothing(shared, connect):
     """The first one sticks."""
-    with connect(serve(SOURCE)).checkout() as worker:
+    with connect(shared(SOURCE)).checkout() as worker:
         worker.cancel("first")
         worker.cancel("second")
         with pytest.raises(gtask.Cancelled, match="first"):
             worker.pid()
 
 
-def test_one_that_waits_for_a_worker_ends_at_once(serve, connect, tmp_path):
+def test_one_that_waits_for_a_worker_ends_at_once(shared, connect, tmp_path):
     """Its calls are never sent, and the next in line gets the worker."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=1)
+    client = connect(shared(SOURCE), timeout=None, max_workers=1)
     holder = client.checkout()
     pid = holder.pid()
     waiting, following = client.checkout(), client.checkout()
@@ -76,9 +76,9 @@ def test_one_that_waits_for_a_worker_ends_at_once(serve, connect, tmp_path):
     assert (tmp_path / "ran").read_text().split() == ["following"]
 
 
-def test_calls_that_outlive_their_checkout_can_be_cancelled(serve, connect, tmp_path):
+def test_calls_that_outlive_their_checkout_can_be_cancelled(shared, connect, tmp_path):
     """Released with a call under way: the call goes on until it is cancelled."""
-    client = connect(serve(SOURCE), timeout=None)
+    client = connect(shared(SOURCE), timeout=None)
     with client.checkout() as worker:
         result = worker.hang.submit()
     wait_until((tmp_path / "inside").exists)
@@ -87,9 +87,9 @@ def test_calls_that_outlive_their_checkout_can_be_cancelled(serve, connect, tmp_
         result.get()
 
 
-def test_after_the_end_it_does_nothing(serve, connect):
+def test_after_the_end_it_does_nothing(shared, connect):
     """A checkout that is over cannot harm the worker's next one."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     with client.checkout() as over:
         pid = over.pid()
     with client.checkout() as worker:

@@ -21,9 +21,9 @@ SOURCE = """
 """
 
 
-def test_calls_behind_an_error_never_run(serve, connect, tmp_path):
+def test_calls_behind_an_error_never_run(shared, connect, tmp_path):
     """Of five submitted calls the second raises; only the first and one made afterwards leave a mark."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     with client.checkout() as worker:
         first = worker.note.submit("first")
         failing = worker.fail.submit()

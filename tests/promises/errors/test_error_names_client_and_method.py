@@ -106,9 +106,9 @@ def test_a_call_that_got_no_worker_names_both(connect, tmp_path):
     assert "misbehave" in text_of(caught.value)
 
 
-def test_a_failed_setup_names_the_client(serve, connect):
+def test_a_failed_setup_names_the_client(shared, connect):
     """What failed is named, too: it was no method."""
-    client = connect(serve("def setup(): raise KeyError('on purpose')\ndef f(): pass"), name="the-billing-client")
+    client = connect(shared("def setup(): raise KeyError('on purpose')\ndef f(): pass"), name="the-billing-client")
     with pytest.raises(gtask.SetupError) as caught:
         client.call("f")
     assert "the-billing-client" in text_of(caught.value)

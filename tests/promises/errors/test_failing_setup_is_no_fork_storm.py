@@ -43,9 +43,9 @@ def most_setups(seconds):
     return count
 
 
-def test_stubborn_callers_cause_few_forks(serve, connect, tmp_path):
+def test_stubborn_callers_cause_few_forks(shared, connect, tmp_path):
     """50 callers, of which each tries again as soon as it has failed, without any time-out; then setup works."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=50, max_connecting=MAX_CONNECTING)
+    client = connect(shared(SOURCE), timeout=None, max_workers=50, max_connecting=MAX_CONNECTING)
     told = 0
 
     def work():
@@ -67,9 +67,9 @@ def test_stubborn_callers_cause_few_forks(serve, connect, tmp_path):
     assert {str(pid) for pid in pids} <= set(setups(tmp_path))
 
 
-def test_each_waiter_has_an_error_of_its_own(serve, connect):
+def test_each_waiter_has_an_error_of_its_own(shared, connect):
     """At once, with the worker's traceback, although nobody's time is up."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=1)
+    client = connect(shared(SOURCE), timeout=None, max_workers=1)
     callers = [gevent.spawn(client.call, "pid") for _ in range(20)]
     errors = []
     for caller in callers:
@@ -81,9 +81,9 @@ def test_each_waiter_has_an_error_of_its_own(serve, connect):
     assert client.stats().acquire_timeouts == 0
 
 
-def test_min_workers_cause_few_forks_and_heal_by_themselves(serve, connect, tmp_path):
+def test_min_workers_cause_few_forks_and_heal_by_themselves(shared, connect, tmp_path):
     """Nobody asks; the pool tries now and then, and has its workers when setup works."""
-    client = connect(serve(SOURCE), min_workers=3)
+    client = connect(shared(SOURCE), min_workers=3)
     client.open()
     wait_until(lambda: setups(tmp_path), "the first setup")
     began = monotonic()
@@ -97,10 +97,10 @@ def test_min_workers_cause_few_forks_and_heal_by_themselves(serve, connect, tmp_
     assert str(client.call("pid")) in setups(tmp_path)
 
 
-def test_healthy_workers_go_on(serve, connect, tmp_path):
+def test_healthy_workers_go_on(shared, connect, tmp_path):
     """Setup begins to fail: who has a worker keeps it, and who waits for a new one is told."""
     (tmp_path / "repaired").touch()
-    client = connect(serve(SOURCE), max_workers=2)
+    client = connect(shared(SOURCE), max_workers=2)
     with client.checkout() as healthy:
         pid = healthy.pid()
         (tmp_path / "repaired").unlink()

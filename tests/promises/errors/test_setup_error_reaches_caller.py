@@ -25,9 +25,9 @@ SOURCE = """
 """
 
 
-def test_the_caller_gets_it_and_the_next_one_a_new_worker(serve, connect, tmp_path):
+def test_the_caller_gets_it_and_the_next_one_a_new_worker(shared, connect, tmp_path):
     """Without any time-out, so that only the setup's own error can end the call."""
-    client = connect(serve(SOURCE), timeout=None)
+    client = connect(shared(SOURCE), timeout=None)
     with client.checkout() as worker:
         with pytest.raises(LookupError, match="no database at königsberg") as caught:
             worker.pid()
@@ -42,9 +42,9 @@ def test_the_caller_gets_it_and_the_next_one_a_new_worker(serve, connect, tmp_pa
     assert len(set(setups)) == len(setups) >= 2
 
 
-def test_each_checkout_tries_again(serve, connect, tmp_path):
+def test_each_checkout_tries_again(shared, connect, tmp_path):
     """As long as setup raises, every checkout gets that error from a setup of its own."""
-    client = connect(serve(SOURCE), timeout=None)
+    client = connect(shared(SOURCE), timeout=None)
     for _ in range(3):
         with pytest.raises(gtask.SetupError):
             client.call("pid")
@@ -52,18 +52,18 @@ def test_each_checkout_tries_again(serve, connect, tmp_path):
     assert len(set(setups)) == len(setups) == 3
 
 
-def test_all_who_wait_are_told(serve, connect):
+def test_all_who_wait_are_told(shared, connect):
     """Nobody waits for a deadline behind a setup that cannot succeed."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=1)
+    client = connect(shared(SOURCE), timeout=None, max_workers=1)
     callers = [gevent.spawn(client.call, "pid") for _ in range(3)]
     for caller in callers:
         with pytest.raises(gtask.SetupError):
             caller.get()
 
 
-def test_submitted_calls_are_told(serve, connect):
+def test_submitted_calls_are_told(shared, connect):
     """All of them: the error sticks to the checkout."""
-    client = connect(serve(SOURCE), timeout=None)
+    client = connect(shared(SOURCE), timeout=None)
     with client.checkout() as worker:
         for result in [worker.pid.submit() for _ in range(3)]:
             with pytest.raises(gtask.SetupError):

@@ -39,9 +39,9 @@ def ran(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["killed", "exit"])
-def test_it_dies_in_the_method(serve, connect, tmp_path, how):
+def test_it_dies_in_the_method(shared, connect, tmp_path, how):
     """By kill -9 or os._exit(7), without any time-out; the method ran exactly once, those behind it never."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=1)
+    client = connect(shared(SOURCE), timeout=None, max_workers=1)
     with client.checkout() as worker:
         pid = worker.pid()
         first, behind = worker.die.submit(how), worker.note.submit("behind")
@@ -61,9 +61,9 @@ def test_it_dies_in_the_method(serve, connect, tmp_path, how):
     assert ran(tmp_path) == [how]
 
 
-def test_it_is_killed_from_outside(serve, connect, tmp_path):
+def test_it_is_killed_from_outside(shared, connect, tmp_path):
     """While one greenlet waits for it; the others' workers go on."""
-    client = connect(serve(SOURCE), timeout=None)
+    client = connect(shared(SOURCE), timeout=None)
     with client.checkout() as worker, client.checkout() as other:
         pid, other_pid = worker.pid(), other.pid()
         call = gevent.spawn(worker.hang)
@@ -75,9 +75,9 @@ def test_it_is_killed_from_outside(serve, connect, tmp_path):
     assert ran(tmp_path) == ["hang"]
 
 
-def test_it_dies_between_two_calls_of_a_checkout(serve, connect, tmp_path):
+def test_it_dies_between_two_calls_of_a_checkout(shared, connect, tmp_path):
     """A transaction may be lost with it, so the checkout does not go on with another worker."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     with client.checkout() as worker:
         pid = worker.pid()
         os.kill(pid, signal.SIGKILL)

@@ -85,9 +85,9 @@ def finished(exporter):
     return exporter.get_finished_spans
 
 
-def test_one_trace(serve, connect, finished):
+def test_one_trace(shared, connect, finished):
     """The program's span, the call at its caller, the call in the worker, its own span: each the next's parent."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     with trace.get_tracer("web").start_as_current_span("request") as request:
         headers = client.call("work", 1)
     trace_id = f"{request.get_span_context().trace_id:032x}"
@@ -114,9 +114,9 @@ def test_a_call_as_a_function(serve, connect, finished):
     assert [span.name for span in finished()] == ["gtask/()"] * 2
 
 
-def test_errors_are_recorded(serve, connect, finished):
+def test_errors_are_recorded(shared, connect, finished):
     """In both spans, as an event and as the status; time-outs in the caller's."""
-    client = connect(serve(SOURCE), max_workers=1, refork_after_error=False)
+    client = connect(shared(SOURCE), max_workers=1, refork_after_error=False)
     with pytest.raises(KeyError):
         client.call("fail")
     (call,) = finished()
@@ -128,9 +128,9 @@ def test_errors_are_recorded(serve, connect, finished):
     assert served["events"][0]["attributes"]["exception.type"] == "KeyError"
 
 
-def test_submit_and_interrupted_calls(serve, connect, finished):
+def test_submit_and_interrupted_calls(shared, connect, finished):
     """A submitted call's span ends with its result, that of an interrupted one with the interruption."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     with client.checkout() as checkout, trace.get_tracer("web").start_as_current_span("request") as request:
         results = [checkout.work.submit(number) for number in range(3)]
         gevent.wait(results)
@@ -150,7 +150,7 @@ def test_spans_leave_a_worker_that_ends(serve, connect, finished, tmp_path):
     assert "gtask/work" in (tmp_path / "spans").read_text()
 
 
-def test_an_exporter_that_fails_breaks_nothing(serve, connect, finished, exporter, monkeypatch):
+def test_an_exporter_that_fails_breaks_nothing(shared, connect, finished, exporter, monkeypatch):
     """The call goes on, and the log says what was wrong."""
 
     class Bad:
@@ -158,7 +158,7 @@ def test_an_exporter_that_fails_breaks_nothing(serve, connect, finished, exporte
             raise RuntimeError("no such span")
 
     monkeypatch.setattr(trace, "get_tracer", lambda *_: Bad())
-    assert connect(serve(SOURCE)).call("work", 1) == {}
+    assert connect(shared(SOURCE)).call("work", 1) == {}
 
 
 def test_where_it_is_not_in_use():

@@ -142,9 +142,9 @@ def messages(records):
     return [record.getMessage() for record in records]
 
 
-def test_a_record_is_as_it_was_made(serve, connect, seen):
+def test_a_record_is_as_it_was_made(shared, connect, seen):
     """Level, name, message, arguments, extra, exception, place, time, process: all is there."""
-    client = connect(serve(SOURCE), min_workers=1, max_workers=1)
+    client = connect(shared(SOURCE), min_workers=1, max_workers=1)
     before = logging.makeLogRecord({}).created
     pid = client.call("pid")
     after = client.call("rich")
@@ -171,9 +171,9 @@ def test_a_record_is_as_it_was_made(serve, connect, seen):
     assert (event.levelno, event.msg) == (35, {"event": "started", "n": 1})
 
 
-def test_they_stand_in_order_between_the_callers_own(serve, connect, seen):
+def test_they_stand_in_order_between_the_callers_own(shared, connect, seen):
     """The caller's record before the call, the worker's, then the caller's record after it."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     mine = logging.getLogger("app.web")
     with client.checkout() as checkout:
         for number in range(3):
@@ -189,9 +189,9 @@ def test_they_stand_in_order_between_the_callers_own(serve, connect, seen):
     assert messages(seen) == [*itertools.chain(*told), "after"]
 
 
-def test_the_levels_of_the_caller_decide(serve, connect, seen):
+def test_the_levels_of_the_caller_decide(shared, connect, seen):
     """Those that it has when the call is made, of each logger; what is below is not even formatted in the worker."""
-    client = connect(serve(SOURCE), min_workers=1, max_workers=1)
+    client = connect(shared(SOURCE), min_workers=1, max_workers=1)
     levels = logging.getLogger("app"), logging.getLogger("app.db")
     levels[0].setLevel(logging.WARNING)
     client.call("each", 1)
@@ -209,14 +209,14 @@ def test_the_levels_of_the_caller_decide(serve, connect, seen):
     assert client.call("secret") == 1
 
 
-def test_they_can_be_turned_off(serve, connect, seen):
+def test_they_can_be_turned_off(shared, connect, seen):
     """With ``logs=False`` nothing comes."""
-    client = connect(serve(SOURCE), logs=False)
+    client = connect(shared(SOURCE), logs=False)
     client.call("each", 1)
     assert seen == []
 
 
-def test_they_are_logged_in_the_callers_context(serve, connect):
+def test_they_are_logged_in_the_callers_context(shared, connect):
     """Its context variables have the values of the calling greenlet; for submit, those when it was called."""
     request = contextvars.ContextVar("request")
     heard = []
@@ -229,7 +229,7 @@ def test_they_are_logged_in_the_callers_context(serve, connect):
     handler = Handler()
     logger = logging.getLogger("app")
     logger.addHandler(handler)
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
 
     def call(number):
         request.set(number)
@@ -248,7 +248,7 @@ def test_they_are_logged_in_the_callers_context(serve, connect):
     )
 
 
-def test_a_thousand_greenlets_never_mix(serve, connect):
+def test_a_thousand_greenlets_never_mix(shared, connect):
     """Each hears its own call's records, in its own context, while all log at once."""
     request = contextvars.ContextVar("request")
     wrong, heard = [], [0]
@@ -264,7 +264,7 @@ def test_a_thousand_greenlets_never_mix(serve, connect):
     handler = Handler()
     logger = logging.getLogger("app")
     logger.addHandler(handler)
-    client = connect(serve(SOURCE), max_workers=4, timeout=120)
+    client = connect(shared(SOURCE), max_workers=4, timeout=120)
 
     def call(number):
         request.set(number)
@@ -286,9 +286,9 @@ def test_a_worker_that_is_killed_has_told_all(serve, connect, seen, number):
     assert messages(seen) == [f"number {n}" for n in range(5)]
 
 
-def test_a_worker_that_hangs_has_told_all(serve, connect, seen):
+def test_a_worker_that_hangs_has_told_all(shared, connect, seen):
     """Before CallTimeout is raised; what it logs while it is interrupted, too."""
-    client = connect(serve(SOURCE), min_workers=2, timeout=1)
+    client = connect(shared(SOURCE), min_workers=2, timeout=1)
     client.open(wait=True)
     with pytest.raises(gtask.CallTimeout):
         client.call("info_and_hang")
@@ -299,9 +299,9 @@ def test_a_worker_that_hangs_has_told_all(serve, connect, seen):
     assert messages(seen) == [f"number {n}" for n in range(5)]
 
 
-def test_a_warning_leaves_at_once(serve, connect, seen):
+def test_a_warning_leaves_at_once(shared, connect, seen):
     """It is there when the caller's greenlet is interrupted amid the call."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     with client.checkout() as checkout:
         checkout.pid()
         with gevent.Timeout(1, False):
@@ -309,10 +309,10 @@ def test_a_warning_leaves_at_once(serve, connect, seen):
     assert messages(seen) == ["urgent"]
 
 
-def test_interrupted_while_it_logs(serve, connect, seen, monkeypatch):
+def test_interrupted_while_it_logs(shared, connect, seen, monkeypatch):
     """SIGALRM may strike while a record is half written: the conversation stays whole, and says where it hung."""
     monkeypatch.setattr("gtask.client.connection.LAST_WORDS", 30)  # a busy machine may take longer over all it is told
-    client = connect(serve(SOURCE), min_workers=3, timeout=0.3)
+    client = connect(shared(SOURCE), min_workers=3, timeout=0.3)
     client.open(wait=True)
     for _ in range(3):
         with pytest.raises(gtask.CallTimeout) as caught:
@@ -322,9 +322,9 @@ def test_interrupted_while_it_logs(serve, connect, seen, monkeypatch):
     assert set(messages([r for r in seen if r.name == "app.db"])) == {"again"}
 
 
-def test_before_an_error(serve, connect, seen):
+def test_before_an_error(shared, connect, seen):
     """The records are there when the worker's exception is raised, in submit's result as well."""
-    client = connect(serve(SOURCE), refork_after_error=False)
+    client = connect(shared(SOURCE), refork_after_error=False)
     with client.checkout() as checkout:
         with pytest.raises(KeyError):
             checkout.fail()
@@ -359,7 +359,7 @@ def test_a_handler_that_raises_breaks_nothing(serve, connect, capsys):
     assert "the disk is full" in capsys.readouterr().err
 
 
-def test_a_greenlet_killed_in_a_handler(serve, connect):
+def test_a_greenlet_killed_in_a_handler(shared, connect):
     """The handler switches, and its greenlet is killed there: the worker is as good as before."""
     reached, go_on = Event(), Event()
 
@@ -373,7 +373,7 @@ def test_a_greenlet_killed_in_a_handler(serve, connect):
 
     handler = Handler()
     logger = logging.getLogger("app")
-    client = connect(serve(SOURCE), min_workers=1, max_workers=1)
+    client = connect(shared(SOURCE), min_workers=1, max_workers=1)
     pid = client.call("pid")
     logger.addHandler(handler)
     try:
@@ -389,9 +389,9 @@ def test_a_greenlet_killed_in_a_handler(serve, connect):
     assert client.call("pid") == pid
 
 
-def test_too_much_is_bounded(serve, connect, seen, caplog):
+def test_too_much_is_bounded(shared, connect, seen, caplog):
     """Of 100 MB the first are there, and how much is missing; errors have room of their own."""
-    client = connect(serve(SOURCE), timeout=120)
+    client = connect(shared(SOURCE), timeout=120)
     client.call("much", 10_000)
     told = [record for record in seen if record.levelno == logging.INFO]
     assert 50 < len(told) < 200
@@ -405,9 +405,9 @@ def test_too_much_is_bounded(serve, connect, seen, caplog):
     assert "more characters" in seen[0].getMessage()
 
 
-def test_threads_and_forks_of_the_worker(serve, connect, seen, tmp_path):
+def test_threads_and_forks_of_the_worker(shared, connect, seen, tmp_path):
     """A thread's records belong to the call that runs; a forked process says nothing on the worker's connection."""
-    client = connect(serve(SOURCE), min_workers=1, max_workers=1)
+    client = connect(shared(SOURCE), min_workers=1, max_workers=1)
     client.call("in_a_thread")
     assert [(record.getMessage(), record.threadName) for record in seen] == [("from a thread", "helper")]
     assert client.call("in_a_child") == "done"
@@ -420,14 +420,14 @@ def test_threads_and_forks_of_the_worker(serve, connect, seen, tmp_path):
     assert len(seen) == 1
 
 
-def test_more_levels_than_a_message_may_hold(serve, connect, seen):
+def test_more_levels_than_a_message_may_hold(shared, connect, seen):
     """With a small limit_message the lowest level of all stands for them; what is not wanted is not logged here."""
     loggers = [logging.getLogger(f"a.logger.with.a.long.name.{number}") for number in range(100)]
     for number, logger in enumerate(loggers):
         logger.setLevel(20 + number % 3)
     logging.getLogger("app").setLevel(logging.WARNING)
     try:
-        client = connect(serve(SOURCE), limit_message=1024)
+        client = connect(shared(SOURCE), limit_message=1024)
         client.call("each", 1)
     finally:
         for logger in loggers:

@@ -56,9 +56,9 @@ def test_no_server_at_a_tcp_port(connect):
             client.call("note", "never")
 
 
-def test_all_workers_are_busy(serve, connect, tmp_path):
+def test_all_workers_are_busy(shared, connect, tmp_path):
     """It says so, sticks, and nothing is sent when a worker becomes free; who waits behind is served."""
-    client = connect(serve(SOURCE), max_workers=2)
+    client = connect(shared(SOURCE), max_workers=2)
     holders = [client.checkout() for _ in range(2)]
     for holder in holders:
         holder.note("holder")
@@ -131,9 +131,9 @@ def test_an_outage_begins_anew(serve, connect, tmp_path):
     assert ran(tmp_path) == ["served"]
 
 
-def test_how_many_are_ahead_in_line(serve, connect):
+def test_how_many_are_ahead_in_line(shared, connect):
     """Of 32 that wait, the last knows of 31; and when the first of them have left, of fewer."""
-    client = connect(serve(SOURCE), max_workers=2, timeout=None)
+    client = connect(shared(SOURCE), max_workers=2, timeout=None)
     holders = [client.checkout() for _ in range(2)]
     for holder in holders:
         holder.note("holder")
@@ -184,10 +184,10 @@ def gate(tmp_path):
     leave()
 
 
-def test_a_worker_that_is_still_starting(serve, connect, tmp_path, gate):
+def test_a_worker_that_is_still_starting(shared, connect, tmp_path, gate):
     """The server is there, and its setup takes its time: it is not unreachable, and nobody is busy."""
     close, leave = gate
-    server = serve(SLOW)
+    server = shared(SLOW)
     connect(server).call("note", "the server is there")
     close()
     client = connect(server, max_workers=1)
@@ -201,10 +201,10 @@ def test_a_worker_that_is_still_starting(serve, connect, tmp_path, gate):
     assert first.get() == "served"
 
 
-def test_a_worker_died_in_stock_and_the_next_is_still_starting(serve, connect, tmp_path, gate):
+def test_a_worker_died_in_stock_and_the_next_is_still_starting(shared, connect, tmp_path, gate):
     """It says how the last one ended."""
     close, leave = gate
-    client = connect(serve(SLOW), min_workers=1, max_workers=1)
+    client = connect(shared(SLOW), min_workers=1, max_workers=1)
     client.open(wait=True, timeout=10)
     close()
     os.kill(int(ran(tmp_path)[0]), signal.SIGKILL)

@@ -38,10 +38,10 @@ def wait_for_end(*pids):
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what="the end of the workers")
 
 
-def test_lent_workers_finish(serve, connect, tmp_path):
+def test_lent_workers_finish(shared, connect, tmp_path):
     """The call under way, queued ones and later calls of the same checkout; at its release the worker ends."""
     os.mkfifo(tmp_path / "gate")
-    client = connect(serve(SOURCE), timeout=None)
+    client = connect(shared(SOURCE), timeout=None)
     with client.checkout() as worker:
         pid = worker.pid()
         held, queued = worker.hold.submit(), worker.pid.submit()
@@ -52,9 +52,9 @@ def test_lent_workers_finish(serve, connect, tmp_path):
     wait_for_end(pid)
 
 
-def test_idle_workers_end(serve, connect):
+def test_idle_workers_end(shared, connect):
     """At once."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     checkouts = [client.checkout() for _ in range(3)]
     pids = [worker.pid() for worker in checkouts]
     for worker in checkouts:
@@ -63,9 +63,9 @@ def test_idle_workers_end(serve, connect):
     wait_for_end(*pids)
 
 
-def test_who_waits_is_told(serve, connect):
+def test_who_waits_is_told(shared, connect):
     """Calls and submitted calls in line get ClientClosed, and so do later calls of the same checkouts."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=1)
+    client = connect(shared(SOURCE), timeout=None, max_workers=1)
     with client.checkout() as holder:
         holder.pid()
         in_line, other = client.checkout(), client.checkout()
@@ -80,9 +80,9 @@ def test_who_waits_is_told(serve, connect):
                 checkout.pid()
 
 
-def test_nothing_can_be_begun_afterwards(serve, connect):
+def test_nothing_can_be_begun_afterwards(shared, connect):
     """Whether the client had been used or not; closing again does nothing."""
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     used, unused = connect(server), connect(server)
     remote = used.remote
     used.call("pid")
@@ -96,27 +96,27 @@ def test_nothing_can_be_begun_afterwards(serve, connect):
         remote.pid()
 
 
-def test_a_client_is_a_context_manager(serve):
+def test_a_client_is_a_context_manager(shared):
     """Its block's end closes it."""
-    with gtask.Client(serve(SOURCE).address, min_workers=2) as client:
+    with gtask.Client(shared(SOURCE).address, min_workers=2) as client:
         pid = client.call("pid")
     with pytest.raises(gtask.ClientClosed):
         client.call("pid")
     wait_for_end(pid)
 
 
-def test_a_dropped_client_closes_its_workers(serve):
+def test_a_dropped_client_closes_its_workers(shared):
     """Those that nobody uses."""
-    client = gtask.Client(serve(SOURCE).address, min_workers=0)
+    client = gtask.Client(shared(SOURCE).address, min_workers=0)
     pid = client.call("pid")
     del client
     gc.collect()
     wait_for_end(pid)
 
 
-def test_a_checkout_outlives_its_dropped_client(serve):
+def test_a_checkout_outlives_its_dropped_client(shared):
     """It has its worker until it ends."""
-    client = gtask.Client(serve(SOURCE).address, min_workers=0)
+    client = gtask.Client(shared(SOURCE).address, min_workers=0)
     with client.checkout() as worker:
         pid = worker.pid()
         del client
@@ -127,9 +127,9 @@ def test_a_checkout_outlives_its_dropped_client(serve):
     wait_for_end(pid)
 
 
-def test_a_remote_keeps_its_client(serve):
+def test_a_remote_keeps_its_client(shared):
     """Who has only the remote object can go on calling; when it goes, the workers go."""
-    remote = gtask.Client(serve(SOURCE).address, min_workers=0).remote
+    remote = gtask.Client(shared(SOURCE).address, min_workers=0).remote
     pid = remote.pid()
     gc.collect()
     gevent.sleep(0)
@@ -175,9 +175,9 @@ def hold_one(client, tmp_path):
     return checkout, caller
 
 
-def test_close_with_a_time_out_waits_for_lent_workers(serve, connect, tmp_path):
+def test_close_with_a_time_out_waits_for_lent_workers(shared, connect, tmp_path):
     """It returns when the last of them is back, and its worker closed; nobody is cut off."""
-    client = connect(serve(SOURCE), timeout=None)
+    client = connect(shared(SOURCE), timeout=None)
     checkout, caller = hold_one(client, tmp_path)
     with client.checkout() as other:
         pid = other.pid()
@@ -196,9 +196,9 @@ def test_close_with_a_time_out_waits_for_lent_workers(serve, connect, tmp_path):
     wait_for_end(pid)
 
 
-def test_close_with_a_time_out_turns_away_who_waits_at_once(serve, connect, tmp_path):
+def test_close_with_a_time_out_turns_away_who_waits_at_once(shared, connect, tmp_path):
     """They do not wait for that time-out."""
-    client = connect(serve(SOURCE), timeout=None, max_workers=1)
+    client = connect(shared(SOURCE), timeout=None, max_workers=1)
     with client.checkout() as holder:
         holder.pid()
         waiting = gevent.spawn(client.call, "pid")
@@ -210,9 +210,9 @@ def test_close_with_a_time_out_turns_away_who_waits_at_once(serve, connect, tmp_
     closing.get()
 
 
-def test_after_the_time_out_whoever_still_has_a_worker_is_cut_off(serve, connect, tmp_path):
+def test_after_the_time_out_whoever_still_has_a_worker_is_cut_off(shared, connect, tmp_path):
     """Calls under way and queued ones get ClientClosed, which sticks; also who holds its worker without a call."""
-    client = connect(serve(SOURCE), timeout=None)
+    client = connect(shared(SOURCE), timeout=None)
     busy, caller = hold_one(client, tmp_path)
     queued = busy.pid.submit()
     released = client.checkout()
@@ -280,9 +280,9 @@ def test_close_with_a_time_out_waits_for_checkout_done(serve, connect, tmp_path)
     assert client.stats().settling == 0
 
 
-def test_where_nobody_has_a_worker_no_time_out_is_waited_for(serve, connect, tmp_path):
+def test_where_nobody_has_a_worker_no_time_out_is_waited_for(shared, connect, tmp_path):
     """Idle workers, attempts to connect, and a client that was never used."""
-    used, unused = connect(serve(SOURCE)), connect(f"unix:{tmp_path}/nobody.sock")
+    used, unused = connect(shared(SOURCE)), connect(f"unix:{tmp_path}/nobody.sock")
     failing = connect(f"unix:{tmp_path}/nobody.sock", min_workers=2)
     used.call("pid")
     failing.open()
@@ -290,9 +290,9 @@ def test_where_nobody_has_a_worker_no_time_out_is_waited_for(serve, connect, tmp
         client.close(timeout=1000)
 
 
-def test_close_again_with_a_time_out(serve, connect, tmp_path):
+def test_close_again_with_a_time_out(shared, connect, tmp_path):
     """A client that was closed without one can be told so later; several may wait, each for its own time."""
-    client = connect(serve(SOURCE), timeout=None)
+    client = connect(shared(SOURCE), timeout=None)
     _, caller = hold_one(client, tmp_path)
     client.close()
     patient = gevent.spawn(client.close, timeout=1000)
@@ -319,9 +319,9 @@ def test_a_private_server_ends_after_the_time_out(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon"])
-def test_bad_time_outs_do_not_close(serve, connect, timeout):
+def test_bad_time_outs_do_not_close(shared, connect, timeout):
     """The message says what is allowed, and the client serves on."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     pid = client.call("pid")
     with pytest.raises((ValueError, TypeError), match=r"timeout=.*: write a number of seconds over 0"):
         client.close(timeout=timeout)

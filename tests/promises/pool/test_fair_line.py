@@ -49,9 +49,9 @@ def switches(function):
     return len(seen)
 
 
-def test_the_place_is_taken_when_the_checkout_is_made(serve, connect):
+def test_the_place_is_taken_when_the_checkout_is_made(shared, connect):
     """Two stand in line before either has called; the second one's call does not help it past the first."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     holder = client.checkout()
     holder.pid()
     first, second = client.checkout(), client.checkout()
@@ -67,9 +67,9 @@ def test_the_place_is_taken_when_the_checkout_is_made(serve, connect):
     assert result.get() == pid
 
 
-def test_a_worker_is_handed_over_directly(serve, connect):
+def test_a_worker_is_handed_over_directly(shared, connect):
     """Without a turn of the hub, so that one who comes in the same moment finds it taken, and stands behind."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     holder = client.checkout()
     pid = holder.pid()
     first = client.checkout()
@@ -85,9 +85,9 @@ def test_a_worker_is_handed_over_directly(serve, connect):
     assert result.get() == pid
 
 
-def test_an_idle_worker_is_lent_without_a_turn_of_the_hub(serve, connect):
+def test_an_idle_worker_is_lent_without_a_turn_of_the_hub(shared, connect):
     """Making the checkout switches no greenlet either, whether there is a worker or not."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     client.call("pid")
     checkouts = []
     assert switches(lambda: checkouts.append(client.checkout())) == 0
@@ -96,9 +96,9 @@ def test_an_idle_worker_is_lent_without_a_turn_of_the_hub(serve, connect):
     assert client.stats().waiting == 1
 
 
-def test_who_timed_out_is_passed_over(serve, connect):
+def test_who_timed_out_is_passed_over(shared, connect):
     """The next in line gets the worker."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     holder = client.checkout()
     pid = holder.pid()
     hasty, patient = client.checkout(timeout=0.05), client.checkout()
@@ -110,9 +110,9 @@ def test_who_timed_out_is_passed_over(serve, connect):
     assert result.get() == pid
 
 
-def test_thousands_who_want_nothing_any_more_are_passed_over(serve, connect):
+def test_thousands_who_want_nothing_any_more_are_passed_over(shared, connect):
     """Each was killed in its call after somebody else had released its checkout; the one behind them is served."""
-    client = connect(serve(SOURCE), max_workers=1, timeout=None)
+    client = connect(shared(SOURCE), max_workers=1, timeout=None)
     holder = client.checkout()
     pid = holder.pid()
     checkouts = [client.checkout() for _ in range(3000)]
@@ -204,9 +204,9 @@ def test_release_never_switches(serve, connect, source, prepare):
         thing.get()
 
 
-def test_release_in_line_never_switches(serve, connect):
+def test_release_in_line_never_switches(shared, connect):
     """Nor does that of a checkout that has no worker yet."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     with client.checkout() as holder:
         holder.pid()
         waiting = client.checkout()
@@ -215,9 +215,9 @@ def test_release_in_line_never_switches(serve, connect):
         assert switches(lambda: gevent.sleep(0)) > 0  # so it does see them
 
 
-def test_10000_greenlets_over_20_workers(serve, connect):
+def test_10000_greenlets_over_20_workers(shared, connect):
     """While all of them want a worker all the time, nobody is passed over for long."""
-    client = connect(serve(SOURCE), min_workers=20, max_workers=20, timeout=None)
+    client = connect(shared(SOURCE), min_workers=20, max_workers=20, timeout=None)
     client.open(wait=True)
     numbers, served, most = itertools.count(), [], 0
 
@@ -239,9 +239,9 @@ def test_10000_greenlets_over_20_workers(serve, connect):
     assert max(abs(place - number) for place, number in enumerate(served)) <= 1_000
 
 
-def test_one_dead_worker_does_not_cost_the_place(serve, connect):
+def test_one_dead_worker_does_not_cost_the_place(shared, connect):
     """Who was given a worker that is found dead before anything was sent is the first in line again."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     holder = client.checkout()
     first, second = client.checkout(), client.checkout()
     pid = holder.pid()

@@ -62,9 +62,9 @@ def make_one(client):
     return client.checkout()
 
 
-def test_it_is_logged_with_the_line_where_it_was_made(serve, connect, leaks):
+def test_it_is_logged_with_the_line_where_it_was_made(shared, connect, leaks):
     """The last line of the stack is the caller's, and the lines of its callers stand before it."""
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     client = connect(server, name="shop", leak_after=LONG)
     line = this_line(1)
     checkout = make_one(client)
@@ -84,10 +84,10 @@ def test_it_is_logged_with_the_line_where_it_was_made(serve, connect, leaks):
 
 
 @pytest.mark.parametrize("way", ["call", "remote"])
-def test_calls_without_a_checkout_of_ones_own(serve, connect, leaks, tmp_path, way):
+def test_calls_without_a_checkout_of_ones_own(shared, connect, leaks, tmp_path, way):
     """Of client.call() and client.remote, too, the caller's line is the last."""
     os.mkfifo(tmp_path / "gate")
-    client = connect(serve(SOURCE), leak_after=LONG)
+    client = connect(shared(SOURCE), leak_after=LONG)
 
     def in_the_program():
         if way == "call":
@@ -104,9 +104,9 @@ def test_calls_without_a_checkout_of_ones_own(serve, connect, leaks, tmp_path, w
     assert "in in_the_program" in text.rstrip().splitlines()[-2]
 
 
-def test_the_log_is_a_warning(serve, connect, records):
+def test_the_log_is_a_warning(shared, connect, records):
     """It comes from the logger ``gtask.client`` with the level WARNING."""
-    client = connect(serve(SOURCE), leak_after=LONG)
+    client = connect(shared(SOURCE), leak_after=LONG)
     with client.checkout() as worker:
         worker.pid()
         wait_for_leaks(client, 1)
@@ -114,9 +114,9 @@ def test_the_log_is_a_warning(serve, connect, records):
     assert (record.name, record.levelno) == ("gtask.client", logging.WARNING)
 
 
-def test_each_is_logged_once(serve, connect, leaks):
+def test_each_is_logged_once(shared, connect, leaks):
     """Held for much longer it is not told again, nor are others that come to be leaks later."""
-    client = connect(serve(SOURCE), leak_after=LONG)
+    client = connect(shared(SOURCE), leak_after=LONG)
     first = client.checkout()
     first.pid()
     wait_for_leaks(client, 1)
@@ -130,9 +130,9 @@ def test_each_is_logged_once(serve, connect, leaks):
     assert len(set(leaks())) == 3
 
 
-def test_a_worker_that_leaked_once_may_leak_again(serve, connect, leaks):
+def test_a_worker_that_leaked_once_may_leak_again(shared, connect, leaks):
     """Each checkout of the same worker is looked at anew."""
-    client = connect(serve(SOURCE), max_workers=1, leak_after=LONG)
+    client = connect(shared(SOURCE), max_workers=1, leak_after=LONG)
     for count in (1, 2):
         with client.checkout() as worker:
             worker.pid()
@@ -140,9 +140,9 @@ def test_a_worker_that_leaked_once_may_leak_again(serve, connect, leaks):
     assert client.stats().leaks == len(leaks()) == 2
 
 
-def test_one_that_ended_before_is_no_leak(serve, connect, leaks):
+def test_one_that_ended_before_is_no_leak(shared, connect, leaks):
     """Many short checkouts of a worker are none, however long they are together."""
-    client = connect(serve(SOURCE), max_workers=2, leak_after=0.5)
+    client = connect(shared(SOURCE), max_workers=2, leak_after=0.5)
     held = client.checkout()  # for long enough that the others together would be a leak, too
     held.pid()
     while not client.stats().leaks:
@@ -153,9 +153,9 @@ def test_one_that_ended_before_is_no_leak(serve, connect, leaks):
     assert client.stats().leaks == len(leaks()) == 1
 
 
-def test_time_in_line_does_not_count(serve, connect, leaks):
+def test_time_in_line_does_not_count(shared, connect, leaks):
     """Who waits for a worker holds none: its time begins with the worker."""
-    client = connect(serve(SOURCE), max_workers=1, leak_after=LONG)
+    client = connect(shared(SOURCE), max_workers=1, leak_after=LONG)
     holder = client.checkout()
     holder.pid()
     waiting = client.checkout()
@@ -172,9 +172,9 @@ def test_time_in_line_does_not_count(serve, connect, leaks):
     assert min(client.stats().waits.longest, client.stats().uses.total / 2) >= LONG
 
 
-def test_without_leak_after_nothing_is_logged(serve, connect, leaks):
+def test_without_leak_after_nothing_is_logged(shared, connect, leaks):
     """The default is no limit."""
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     client, strict = connect(server), connect(server, leak_after=LONG)
     with client.checkout() as worker, strict.checkout() as other:
         worker.pid()
@@ -184,12 +184,12 @@ def test_without_leak_after_nothing_is_logged(serve, connect, leaks):
     assert len(leaks()) == 1
 
 
-def test_a_dropped_one_that_is_collected_in_the_hub(serve, connect, leaks):
+def test_a_dropped_one_that_is_collected_in_the_hub(shared, connect, leaks):
     """It is logged with its holder's stack while it is held; collected where nothing may block, its worker serves on.
 
     It is one of the faults that must do no harm: nothing more is logged, and the hub runs on.
     """
-    client = connect(serve(SOURCE), max_workers=1, timeout=None, leak_after=LONG)
+    client = connect(shared(SOURCE), max_workers=1, timeout=None, leak_after=LONG)
     held = [make_one(client)]
     pid = held[0].pid()
     wait_for_leaks(client, 1)
@@ -209,9 +209,9 @@ def test_a_dropped_one_that_is_collected_in_the_hub(serve, connect, leaks):
     assert "in make_one" in leaks()[0]
 
 
-def test_one_dropped_in_time_is_no_leak(serve, connect, leaks):
+def test_one_dropped_in_time_is_no_leak(shared, connect, leaks):
     """A list of checkouts that is cleared in a callback of the hub gives all of its workers back."""
-    client = connect(serve(SOURCE), max_workers=3, leak_after=60)
+    client = connect(shared(SOURCE), max_workers=3, leak_after=60)
     held = [client.checkout() for _ in range(3)]
     assert len({checkout.pid() for checkout in held}) == 3
     gevent.get_hub().loop.run_callback(held.clear)
@@ -220,7 +220,7 @@ def test_one_dropped_in_time_is_no_leak(serve, connect, leaks):
     assert leaks() == []
 
 
-def test_a_log_that_is_broken_does_no_harm(serve, connect):
+def test_a_log_that_is_broken_does_no_harm(shared, connect):
     """A handler that raises does not keep the pool from counting, nor others from their workers."""
 
     class Broken(logging.Handler):
@@ -234,7 +234,7 @@ def test_a_log_that_is_broken_does_no_harm(serve, connect):
     usual = hub.handle_error
     hub.handle_error = lambda *args: told.append(args[1])
     try:
-        client = connect(serve(SOURCE), max_workers=1, leak_after=LONG)
+        client = connect(shared(SOURCE), max_workers=1, leak_after=LONG)
         with client.checkout() as worker:
             worker.pid()
             wait_for_leaks(client, 1)

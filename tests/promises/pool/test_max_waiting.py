@@ -72,9 +72,9 @@ def test_nobody_may_wait(shared, connect):
             client.checkout()
 
 
-def test_the_message(serve, connect):
+def test_the_message(shared, connect):
     """It names client and address, tells how long the line is and how long one waits in it, and what to do."""
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     client = connect(server, name="shop", max_workers=1, max_waiting=2)
     holder = client.checkout()
     holder.echo("taken")

@@ -33,8 +33,8 @@ PATIENT = {"timeout": 8}
 
 
 @pytest.fixture
-def address(serve):
-    return serve(SOURCE).address
+def address(shared):
+    return shared(SOURCE).address
 
 
 def nested(client):

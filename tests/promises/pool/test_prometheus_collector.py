@@ -88,9 +88,9 @@ def as_samples(stats):
 
 
 @pytest.fixture
-def address(serve, connect):
+def address(shared, connect):
     """Where a server runs, which is up already."""
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     connect(server).call("pid")
     return str(server.address)
 

@@ -346,9 +346,9 @@ def test_a_call_that_should_have_ended_the_process(shared, connect, method, erro
     assert client.call("pid") != pid
 
 
-def test_a_call_that_raised(serve, connect):
+def test_a_call_that_raised(shared, connect):
     """The client's own reason is counted where the worker has given none, and only where workers are not kept."""
-    server = serve(PLAIN)
+    server = shared(PLAIN)
     for refork_after_error, expected in ((True, {"a call raised": 1}), (False, {})):
         client = connect(server, max_workers=1, refork_after_error=refork_after_error)
         with client.checkout() as worker, pytest.raises(LookupError):

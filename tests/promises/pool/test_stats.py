@@ -39,9 +39,9 @@ GAUGES = ("min_workers", "max_workers", "idle", "busy", "connecting", "settling"
 
 
 @pytest.fixture
-def address(serve, connect):
+def address(shared, connect):
     """Where a server runs, which is up already: no attempt to connect will fail."""
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     connect(server).call("pid")
     return server.address
 
@@ -192,9 +192,9 @@ def test_failed_connects(connect, tmp_path):
     assert client.stats().connects == 0
 
 
-def test_failed_setups(serve, connect):
+def test_failed_setups(shared, connect):
     """They are failed connects, too."""
-    client = connect(serve("def setup(): raise ValueError('no licence')\ndef pid(): pass"))
+    client = connect(shared("def setup(): raise ValueError('no licence')\ndef pid(): pass"))
     with pytest.raises(gtask.SetupError):
         client.call("pid")
     assert client.stats().failed_connects >= 1

@@ -118,23 +118,23 @@ def test_a_private_server_goes_with_it(run, tmp_path, source):
     wait_until(lambda: not list(tmp_path.glob("gtask-*")), "the end of the private socket")
 
 
-def test_the_status_is_the_programs(run, serve):
+def test_the_status_is_the_programs(run, shared):
     """``sys.exit(3)`` in the middle of a checkout is status 3, without a word on stderr."""
-    _, stderr = run(PENDING + "with checkout: sys.exit(3)\n", serve(APPLICATION).address, status=3)
+    _, stderr = run(PENDING + "with checkout: sys.exit(3)\n", shared(APPLICATION).address, status=3)
     assert stderr == ""
 
 
-def test_an_exception_of_the_program(run, serve):
+def test_an_exception_of_the_program(run, shared):
     """An exception that ends the program is shown, and nothing after it."""
-    facts, stderr = run(HELD + "with checkout: 1 / 0\n", serve(APPLICATION).address, status=1)
+    facts, stderr = run(HELD + "with checkout: 1 / 0\n", shared(APPLICATION).address, status=1)
     wait_until_gone(facts["workers"])
     assert stderr.count("Traceback") == 1
     assert stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
-def test_a_system_exit_in_a_greenlet(run, serve):
+def test_a_system_exit_in_a_greenlet(run, shared):
     """A greenlet that exits the program ends it while the main greenlet waits for a call."""
     source = HELD + "gevent.spawn(sys.exit, 5)\ncheckout.wait_for(os.path.abspath('never'))\n"
-    facts, stderr = run(source, serve(APPLICATION).address, status=5)
+    facts, stderr = run(source, shared(APPLICATION).address, status=5)
     assert "Error" not in stderr
     wait_until_gone(facts["workers"])

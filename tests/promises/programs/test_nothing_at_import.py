@@ -164,9 +164,9 @@ def wait_for(path):
 """
 
 
-def test_a_client_made_before_patching(run, serve, tmp_path):
+def test_a_client_made_before_patching(run, shared, tmp_path):
     """A Client made before ``monkey.patch_all()`` works after it, and blocks only the calling greenlet."""
-    server = serve(APPLICATION)
+    server = shared(APPLICATION)
     run(
         """
         import gtask
@@ -195,9 +195,9 @@ def test_a_client_made_before_patching(run, serve, tmp_path):
     )
 
 
-def test_a_client_made_before_a_fork(run, serve):
+def test_a_client_made_before_a_fork(run, shared):
     """A Client made before a fork and not used yet works in the child and in the parent, each with its own workers."""
-    server = serve(APPLICATION)
+    server = shared(APPLICATION)
     run(
         """
         import gtask

@@ -81,9 +81,9 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_any_use_is_refused(serve, connect, use):
+def test_any_use_is_refused(shared, connect, use):
     """The error names both threads and the remedy, and all is as it was before."""
-    client = connect(serve(SOURCE), name="shop", max_workers=2)
+    client = connect(shared(SOURCE), name="shop", max_workers=2)
     with client.checkout() as checkout:
         pid = checkout.pid()
         before, books = client.stats(), repr(client)
@@ -98,9 +98,9 @@ def test_any_use_is_refused(serve, connect, use):
     assert not told.value.sticky
 
 
-def test_a_with_block_in_another_thread(serve, connect):
+def test_a_with_block_in_another_thread(shared, connect):
     """Its calls are refused; its end gives the worker back."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     checkout = client.checkout()
     pid = checkout.pid()
     with pytest.raises(gtask.WrongThread):
@@ -109,9 +109,9 @@ def test_a_with_block_in_another_thread(serve, connect):
     assert client.call("pid") == pid
 
 
-def test_a_checkout_that_is_still_in_line(serve, connect):
+def test_a_checkout_that_is_still_in_line(shared, connect):
     """It keeps its place, and is served in its own thread."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     holder = client.checkout()
     holder.pid()
     waiting = client.checkout()
@@ -125,9 +125,9 @@ def test_a_checkout_that_is_still_in_line(serve, connect):
 
 
 @pytest.mark.parametrize("way", ["release", "end of the with block", "drop"])
-def test_a_release_is_carried_out_by_the_owner(serve, connect, way):
+def test_a_release_is_carried_out_by_the_owner(shared, connect, way):
     """Not in that thread, but in the next turn of the hub of the client's own."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     checkouts = [client.checkout()]
     pid = checkouts[0].pid()
     if way == "release":
@@ -142,9 +142,9 @@ def test_a_release_is_carried_out_by_the_owner(serve, connect, way):
     following.release()
 
 
-def test_a_release_wakes_the_owner(serve, connect):
+def test_a_release_wakes_the_owner(shared, connect):
     """A greenlet that waits for the worker gets it though nothing else happens in its thread."""
-    client = connect(serve(SOURCE), max_workers=1, timeout=None)
+    client = connect(shared(SOURCE), max_workers=1, timeout=None)
     checkout = client.checkout()
     pid = checkout.pid()
     waits = threading.Event()
@@ -162,10 +162,10 @@ def test_a_release_wakes_the_owner(serve, connect):
     following.release()
 
 
-def test_a_release_with_calls_under_way(serve, connect, tmp_path):
+def test_a_release_with_calls_under_way(shared, connect, tmp_path):
     """They finish first, as with any release."""
     os.mkfifo(tmp_path / "gate")
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     checkout = client.checkout()
     results = [checkout.hold.submit(), checkout.echo.submit("second")]
     wait_until((tmp_path / "inside").exists)
@@ -176,9 +176,9 @@ def test_a_release_with_calls_under_way(serve, connect, tmp_path):
     wait_until(lambda: client.stats().idle == 1, what="the release")
 
 
-def test_a_release_of_what_is_released(serve, connect):
+def test_a_release_of_what_is_released(shared, connect):
     """It does nothing, from wherever."""
-    client = connect(serve(SOURCE), max_workers=1)
+    client = connect(shared(SOURCE), max_workers=1)
     checkout = client.checkout()
     checkout.pid()
     checkout.release()
@@ -189,9 +189,9 @@ def test_a_release_of_what_is_released(serve, connect):
     following.release()
 
 
-def test_a_client_that_is_dropped_in_another_thread(serve):
+def test_a_client_that_is_dropped_in_another_thread(shared):
     """Its pool is closed by the hub of its own thread."""
-    clients = [gtask.Client(serve(SOURCE).address, min_workers=0)]
+    clients = [gtask.Client(shared(SOURCE).address, min_workers=0)]
     pid = clients[0].call("pid")
 
     def drop():
@@ -202,9 +202,9 @@ def test_a_client_that_is_dropped_in_another_thread(serve):
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the worker")
 
 
-def test_what_only_looks_is_allowed(serve, connect):
+def test_what_only_looks_is_allowed(shared, connect):
     """stats() and reprs are for those who watch, in whatever thread."""
-    client = connect(serve(SOURCE))
+    client = connect(shared(SOURCE))
     with client.checkout() as checkout:
         checkout.pid()
         assert in_thread(client.stats) == client.stats()
@@ -212,9 +212,9 @@ def test_what_only_looks_is_allowed(serve, connect):
         assert in_thread(repr, checkout) == repr(checkout)
 
 
-def test_the_first_user_is_the_owner(serve):
+def test_the_first_user_is_the_owner(shared):
     """Construction binds a client to no thread: it belongs to the one that uses it first."""
-    client = gtask.Client(serve(SOURCE).address, min_workers=0)
+    client = gtask.Client(shared(SOURCE).address, min_workers=0)
 
     def use():
         try:
@@ -226,9 +226,9 @@ def test_the_first_user_is_the_owner(serve):
     assert in_thread(use)[0] == 1
 
 
-def test_a_client_for_each_thread(serve):
+def test_a_client_for_each_thread(shared):
     """Several threads call at the same time, each with a hub and a client of its own."""
-    address = serve(SOURCE).address
+    address = shared(SOURCE).address
     values = {}
 
     def work(me):

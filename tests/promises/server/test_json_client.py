@@ -325,9 +325,9 @@ SOURCE = """
 """
 
 
-def test_a_gtask_server(serve, connect, tmp_path):
+def test_a_gtask_server(shared, connect, tmp_path):
     """Keyword arguments travel, too; errors are texts; a worker that dies, or hangs, has no last words."""
-    client = connect(serve(SOURCE), codec="json", max_workers=1, refork_after_error=False)
+    client = connect(shared(SOURCE), codec="json", max_workers=1, refork_after_error=False)
     (tmp_path / "broken").touch()
     with pytest.raises(gtask.SetupError, match=r"^OSError: no disk"):
         client.call("echo")

@@ -23,9 +23,9 @@ SOURCE = """
 """
 
 
-def test_the_file_stays_and_serves(serve, connect):
+def test_the_file_stays_and_serves(shared, connect):
     """After an orderly end, a SystemExit, an _exit and a kill -9 it is the same file, and a new client is served."""
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     pid = connect(server).call("pid")
     before = os.stat(server.address.path)
 

@@ -25,9 +25,9 @@ SOURCE = """
 """
 
 
-def test_a_forked_process_ends_and_the_worker_does_not(serve, connect):
+def test_a_forked_process_ends_and_the_worker_does_not(shared, connect):
     """The child is ended by the signal; the worker serves on, and is not asked to retire."""
-    client = connect(serve(SOURCE), min_workers=1, max_workers=1)
+    client = connect(shared(SOURCE), min_workers=1, max_workers=1)
     with client.checkout() as checkout:
         pid = checkout.pid()
         assert checkout.fork_and_end() == 15
@@ -35,10 +35,10 @@ def test_a_forked_process_ends_and_the_worker_does_not(serve, connect):
     assert client.call("pid") == pid
 
 
-def test_the_forked_process_has_no_handler_of_ours(serve, connect):
+def test_the_forked_process_has_no_handler_of_ours(shared, connect):
     """In it a signal acts at once, and not at the next line of Python that runs."""
     client = connect(
-        serve("""
+        shared("""
         import os, signal
 
         def handlers():

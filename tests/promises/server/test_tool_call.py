@@ -63,8 +63,8 @@ def tool(*arguments, env=None, **options):
 
 
 @pytest.fixture
-def server(serve, connect):
-    server = serve(SOURCE)
+def server(shared, connect):
+    server = shared(SOURCE)
     connect(server).call("echo")  # so it is there
     return server.address
 
@@ -153,9 +153,9 @@ def test_a_call_that_takes_too_long(server):
     assert "time.sleep(60)  # hangs here" in err
 
 
-def test_setup_that_fails(serve, connect):
+def test_setup_that_fails(shared, connect):
     """Is shown as what it is."""
-    address = serve("def echo(): pass\ndef setup(): raise OSError('no database')").address
+    address = shared("def echo(): pass\ndef setup(): raise OSError('no database')").address
     wait_until(lambda: os.path.exists(address.path))
     status, _, err = tool("call", address, "echo")
     assert status == 1

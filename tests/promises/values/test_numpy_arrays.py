@@ -181,9 +181,9 @@ print("all is well")
 """
 
 
-def test_a_client_without_numpy(serve):
+def test_a_client_without_numpy(shared):
     """The worker says so, in the error of that call."""
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     wait_until(lambda: os.path.exists(server.address.path), "the server")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(server.address)], capture_output=True, text=True, timeout=50,
@@ -214,9 +214,9 @@ def test_it_is_imported_when_the_first_array_comes(shared, connect):
 COMMAND = "import sys; from gtask.tool.cli import main; sys.exit(main())"
 
 
-def test_the_command_shows_arrays(serve):
+def test_the_command_shows_arrays(shared):
     """``gtask call`` prints them as lists."""
-    server = serve(SOURCE)
+    server = shared(SOURCE)
     wait_until(lambda: os.path.exists(server.address.path), "the server")
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, "call", str(server.address), "zeros", "3"],

@@ -28,9 +28,9 @@ SOURCE = """
 
 
 @pytest.fixture
-def application(serve):
+def application(shared):
     """``application(**configuration)``: a Bottle with the address of a server in its configuration."""
-    address = str(serve(SOURCE).address)
+    address = str(shared(SOURCE).address)
     made = []
 
     def make(**configuration):

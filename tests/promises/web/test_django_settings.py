@@ -24,9 +24,9 @@ def configured():
         settings.configure()
 
 
-def test_clients_by_alias(serve):
+def test_clients_by_alias(shared):
     """Each alias is a client with its options, made once; ``client`` stands for the one called default."""
-    address = str(serve(SOURCE).address)
+    address = str(shared(SOURCE).address)
     described = {
         "default": {"ADDRESS": address, "MIN_WORKERS": 0, "MAX_WORKERS": 3, "NAME": "site"},
         "slow": {"ADDRESS": address, "MIN_WORKERS": 0, "TIMEOUT": None},

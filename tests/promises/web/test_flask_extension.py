@@ -33,8 +33,8 @@ def application(**configuration):
 
 
 @pytest.fixture
-def address(serve):
-    return str(serve(SOURCE).address)
+def address(shared):
+    return str(shared(SOURCE).address)
 
 
 def test_client_of_the_application(address):
