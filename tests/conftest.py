@@ -14,33 +14,18 @@ import pytest
 import gtask
 from gtask import testing
 from gtask.spawn import SpawnedServer
+from tests.support.process import children
+from tests.support.waiting import wait_until
 
 collect_ignore = ["compliance/sqlalchemy"]
 """The suite of another project, which is run by a command of its own."""
 
 _numbers = itertools.count(1)
 
-OF_THE_CLIENT = {
-    "test_acquire_timeout", "test_bottle_plugin", "test_call_timeout_sticks", "test_cancel_sticks",
-    "test_client_before_server", "test_client_close", "test_connecting_is_capped", "test_disconnect_cancels",
-    "test_django_settings", "test_drain", "test_dropped_reference_releases", "test_error_clears_queue",
-    "test_error_names_client_and_method", "test_executor", "test_executor_compliance", "test_executor_document",
-    "test_failing_setup_is_no_fork_storm", "test_fair_line", "test_flask_extension", "test_fork", "test_full_backlog",
-    "test_howto_databases", "test_howto_django", "test_howto_flask", "test_howto_gunicorn", "test_howto_legacy",
-    "test_howto_moving", "test_idle_order", "test_idle_shrink", "test_idle_worker_death_is_not_noticed",
-    "test_interpreter_exit", "test_interrupted_call_destroys_connection", "test_kill_safety",
-    "test_late_connection_joins", "test_leaks", "test_legacy_forks", "test_legacy_orders", "test_legacy_threads",
-    "test_logging_document", "test_map_unordered", "test_max_checkouts", "test_max_lifetime", "test_max_waiting",
-    "test_nested_checkout", "test_open_and_wait", "test_patched_programs", "test_plain_scripts", "test_pool_history",
-    "test_prometheus_collector", "test_quick_page_stays_quick", "test_readme", "test_reconnect_failed",
-    "test_released_checkout", "test_reprs", "test_resize", "test_server_down_costs_nothing", "test_settling",
-    "test_several_greenlets_share_a_checkout", "test_shedding", "test_sqlalchemy", "test_sqlalchemy_postgresql",
-    "test_stats", "test_strict_order_with_one_worker", "test_structlog", "test_submit", "test_surge", "test_threads",
-    "test_tool_top", "test_tuning_document",
-    "test_web_applications", "test_web_process_changes", "test_worker_count", "test_worker_death_sticks",
-}  # fmt: skip
-"""Promises of the client, whose servers and programs show nothing that others do not show."""
+MEASURED = {"faults", "daemon", "databases", "logs", "server"}
+"""The folders of tests whose processes coverage measures, which makes the start of each three times as long.
 
+The processes of the other tests show nothing that these do not show. A single file says ``pytest.mark.measured``."""
 
 # A shell has what it runs in the background ignore these, and whatever that starts would ignore them, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -68,49 +53,103 @@ def tracing_goes_on():
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(request):
-    """Every test ends with a check of children, descriptors and greenlets."""
-    with testing.no_leftovers():
-        yield
+def nothing_is_left_behind():
+    """Every test ends with a check of children, descriptors and greenlets; gives what was there at its beginning."""
+    gevent.get_hub()  # its own descriptors are not the test's
+    before = testing.Leftovers()
+    yield before
+    gc.collect()
+    left = []
+
+    def is_clean():
+        left[:] = before.since()
+        return not left
+
+    try:
+        wait_until(is_clean)
+    except AssertionError:
+        raise AssertionError("left behind: " + ", ".join(left)) from None
+    gc.freeze()  # so the next test need not look through the objects of this one
 
 
 @pytest.fixture
 def unmeasured(monkeypatch):
-    """Processes that this test starts are not measured by coverage, which would import greenlet into them."""
+    """Coverage does not measure the processes that this test starts: it would import greenlet into them."""
     for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)
-def measured_where_it_shows(request, monkeypatch):
-    """To be measured makes the start of each process three times as long: those that are only there to be called by
-    the client under test are not."""
-    name = request.node.nodeid.rpartition("/")[2].partition(".py")[0]
-    if "/promises/" in f"/{request.node.nodeid}" and name in OF_THE_CLIENT:
-        for variable in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
-            monkeypatch.delenv(variable, raising=False)
+def measured_where_it_shows(request):
+    """Coverage measures the processes of the tests in :data:`MEASURED`, and of those that ask for it."""
+    if request.path.parent.name not in MEASURED and not request.node.get_closest_marker("measured"):
+        request.getfixturevalue("unmeasured")
+
+
+def start_server(directory, source, *arguments, attribute="", address=None, marks=None):
+    """Run gtask-server on a new module with this source, in this directory; it is to be stopped."""
+    name = f"served_{next(_numbers)}"
+    (directory / f"{name}.py").write_text(f"DIR = {str(marks or directory)!r}\n" + textwrap.dedent(source))
+    target = f"{name}:{attribute}" if attribute else name
+    where = gtask.address.parse(address or f"unix:{directory}/{name}.sock")
+    sys.path.insert(0, str(directory))
+    try:
+        return SpawnedServer(target, where, list(arguments))
+    finally:
+        sys.path.remove(str(directory))
 
 
 @pytest.fixture
-def serve(tmp_path, monkeypatch, nothing_is_left_behind):
+def serve(tmp_path, nothing_is_left_behind):
     """``serve(source, *arguments, attribute="")`` runs gtask-server on a module with this source; gives the server.
 
     The module finds its test's directory as ``DIR`` (a str), to leave marks in.
     """
-    monkeypatch.syspath_prepend(str(tmp_path))
     servers = []
 
-    def start(source, *arguments, attribute="", address=None):
-        name = f"served_{next(_numbers)}"
-        (tmp_path / f"{name}.py").write_text(f"DIR = {str(tmp_path)!r}\n" + textwrap.dedent(source))
-        target = f"{name}:{attribute}" if attribute else name
-        server = SpawnedServer(target, gtask.address.parse(address or f"unix:{tmp_path}/{name}.sock"), list(arguments))
-        servers.append(server)
-        return server
+    def start(source, *arguments, **options):
+        servers.append(start_server(tmp_path, source, *arguments, **options))
+        return servers[-1]
 
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_servers():
+    """The servers of this module's tests that share them: source and arguments to the server and its ``DIR``."""
+    servers = {}
+    yield servers
+    for server, _ in servers.values():
+        server.stop()
+
+
+@pytest.fixture
+def shared(shared_servers, tmp_path, tmp_path_factory, nothing_is_left_behind):
+    """``shared(source, *arguments)`` is as ``serve``, but gives the tests of a module that ask for the same the same
+    server: for those that do it no harm. Each test finds it without workers, and its ``DIR`` is the test's directory.
+    """
+    used = []
+
+    def get(*what):
+        if what not in shared_servers:
+            before, directory = testing.Leftovers(), tmp_path_factory.mktemp("shared")
+            shared_servers[what] = start_server(directory, *what, marks=directory / "here"), directory / "here"
+            after = testing.Leftovers()
+            nothing_is_left_behind.children |= after.children - before.children
+            nothing_is_left_behind.descriptors |= {
+                number: path for number, path in after.descriptors.items() if number not in before.descriptors
+            }
+        server, here = shared_servers[what]
+        here.unlink(missing_ok=True)
+        here.symlink_to(tmp_path)
+        used.append(server)
+        return server
+
+    yield get
+    for server in used:
+        wait_until(lambda pid=server.pid: not children(pid), "a server without workers")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.compliance.django.run import CANNOT_BE_HAD
-from tests.needs import fail_or_skip
+from tests.support.needs import fail_or_skip
 
 RUN = Path(__file__).with_name("django") / "run.py"
 

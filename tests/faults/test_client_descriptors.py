@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask import testing
+from tests.support.waiting import wait_until
 
 from .conftest import steady_hub
 
@@ -66,7 +66,7 @@ def test_who_waits_is_served_when_there_are_descriptors_again(address, connect):
     client = connect(address, timeout=30, max_workers=3)
     with no_descriptors():
         callers = [gevent.spawn(client.call, "echo", number) for number in range(5)]
-        testing.wait_until(lambda: client.stats().failed_connects >= 3, what="attempts")
+        wait_until(lambda: client.stats().failed_connects >= 3, what="attempts")
         assert not any(caller.ready() for caller in callers)
     assert [caller.get() for caller in callers] == list(range(5))
 
@@ -78,6 +78,6 @@ def test_the_workers_that_are_there_serve_on(address, connect):
     with no_descriptors():
         with client.checkout() as worker:
             caller = gevent.spawn(client.call, "echo", "behind")
-            testing.wait_until(lambda: client.stats().failed_connects, what="an attempt")
+            wait_until(lambda: client.stats().failed_connects, what="an attempt")
             assert worker.echo("amid") == "amid"
         assert caller.get() == "behind"

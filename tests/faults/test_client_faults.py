@@ -1,6 +1,6 @@
 """Rows 30, 31, 36, 37, 40 and 41 of the table of faults: what befalls the client's side.
 
-Rows 28 and 29, an interruption at every switch and at every line, are in tests/promises/test_kill_safety.py.
+Rows 28 and 29, an interruption at every switch and at every line, are in tests/promises/calls/test_kill_safety.py.
 """
 
 import os
@@ -10,9 +10,10 @@ from time import monotonic
 import gevent
 import pytest
 
-from gtask import testing
+from tests.support.process import children, is_reaped
+from tests.support.waiting import SOON, wait_until
 
-from .conftest import children, is_reaped, raised_by, ran, steady_hub
+from .conftest import raised_by, ran, steady_hub
 
 
 @pytest.mark.parametrize("order", ["killed first", "released first"])
@@ -23,7 +24,7 @@ def test_a_waiter_is_killed_in_the_tick_of_its_hand_off(faulty, connect, tmp_pat
     holder.pid()
     waiter = gevent.spawn(raised_by, client.call, "echo", "the waiter's")
     following = gevent.spawn(client.call, "echo", "the next one's")
-    testing.wait_until(lambda: "2 waiting" in repr(client))
+    wait_until(lambda: "2 waiting" in repr(client))
     if order == "killed first":
         waiter.kill(block=False)
         holder.release()
@@ -48,12 +49,12 @@ def test_a_caller_is_killed_while_its_worker_connects(faulty, connect, tmp_path)
     os.mkfifo(tmp_path / "gate")
     client = connect(server, max_workers=1)
     caller = gevent.spawn(raised_by, client.call, "pid")
-    testing.wait_until(lambda: ran(tmp_path) == ["setup"], 10)
+    wait_until(lambda: ran(tmp_path) == ["setup"])
     caller.kill(block=False)
     assert type(caller.get()) is gevent.GreenletExit
     (pid,) = children(server.pid)
     (tmp_path / "gate").write_text("")
-    testing.wait_until(lambda: "0 of 1 workers busy" in repr(client))
+    wait_until(lambda: "0 of 1 workers busy" in repr(client))
     assert client.call("pid") == pid
     assert ran(tmp_path) == ["setup"]
 
@@ -75,22 +76,22 @@ def test_the_client_is_killed_in_a_call(faulty, program, tmp_path):
             note("teardown")
     """
     process, pid = program("checkout.hold()", faulty(more=source))
-    testing.wait_until(lambda: ran(tmp_path) == ["call"])
+    wait_until(lambda: ran(tmp_path) == ["call"])
     killed = monotonic()
     process.kill()
-    testing.wait_until(lambda: is_reaped(pid), what="the end of the worker")
-    assert monotonic() - killed < 1.5
+    wait_until(lambda: is_reaped(pid), what="the end of the worker")
+    assert monotonic() - killed < SOON
     assert ran(tmp_path) == ["call", "finally", "checkout_done", "teardown"]
 
 
 def test_the_client_is_killed_in_an_uninterruptible_call(faulty, program, tmp_path):
     """Row 36: the ladder goes on to SIGABRT."""
     process, pid = program("checkout.c_loop()", faulty())
-    testing.wait_until((tmp_path / "grandchild").exists)
+    wait_until((tmp_path / "grandchild").exists)
     killed = monotonic()
     process.kill()
-    testing.wait_until(lambda: is_reaped(pid), what="the end of the worker")
-    assert monotonic() - killed < 1.5
+    wait_until(lambda: is_reaped(pid), what="the end of the worker")
+    assert monotonic() - killed < SOON
 
 
 def test_the_client_is_killed_between_the_calls_of_a_transaction(faulty, program, tmp_path):
@@ -104,9 +105,9 @@ def test_the_client_is_killed_between_the_calls_of_a_transaction(faulty, program
             note("teardown")
     """
     process, pid = program("checkout.note('begin'); time.sleep(60)", faulty(more=source))
-    testing.wait_until(lambda: ran(tmp_path) == ["begin"])
+    wait_until(lambda: ran(tmp_path) == ["begin"])
     process.kill()
-    testing.wait_until(lambda: is_reaped(pid), what="the end of the worker")
+    wait_until(lambda: is_reaped(pid), what="the end of the worker")
     assert ran(tmp_path) == ["begin", "checkout_done", "teardown"]
 
 
@@ -138,10 +139,10 @@ def test_the_interpreter_exits_without_close(faulty, program, tmp_path, call):
     """
     process, pid = program(source, faulty())
     with steady_hub():
-        testing.wait_until(lambda: process.poll() is not None, what="the end of the program")
+        wait_until(lambda: process.poll() is not None, what="the end of the program")
         exited = monotonic()
-        testing.wait_until(lambda: is_reaped(pid), what="the end of the worker")
-    assert monotonic() - exited < 1.5
+        wait_until(lambda: is_reaped(pid), what="the end of the worker")
+    assert monotonic() - exited < SOON
     assert process.returncode == 0
     assert (tmp_path / "stderr").read_text() == ""
 
@@ -153,8 +154,8 @@ def test_a_killed_client_takes_no_slot_of_another(faulty, connect, program, tmp_
     with other.checkout() as worker:
         mine = worker.pid()
         process, pid = program("checkout.sleep()", server)
-        testing.wait_until((tmp_path / "grandchild").exists)
+        wait_until((tmp_path / "grandchild").exists)
         process.send_signal(signal.SIGKILL)
-        testing.wait_until(lambda: is_reaped(pid), what="the end of the worker")
+        wait_until(lambda: is_reaped(pid), what="the end of the worker")
         assert worker.pid() == mine
     assert children(server.pid) == [mine]

@@ -15,18 +15,16 @@ import tempfile
 import traceback
 from pathlib import Path
 from posix import fork
-from time import monotonic
 
 import gevent
 import gevent.socket
 import pytest
 
-from gtask import testing
 from gtask.wire.frames import Encoder
 from gtask.wire.messages import Greeting
-from tests.gtask_server import SOURCE, children, cpu_time, daemon, state_of
-
-from .conftest import stop
+from tests.support.daemon import SOURCE, daemon
+from tests.support.process import check_that_it_rests, children, state_of, stop
+from tests.support.waiting import wait_until
 
 IS_ROOT = os.geteuid() == 0
 NOBODY = 65534
@@ -70,13 +68,6 @@ def in_child(uid, gid, function):
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def check_that_it_rests(pid, seconds=1.0):
-    """A process uses less than 5 % of a processor for a while."""
-    began, used = monotonic(), cpu_time(pid)
-    gevent.sleep(seconds)
-    assert cpu_time(pid) - used <= 0.05 * (monotonic() - began)
 
 
 def descriptors(pid):
@@ -169,7 +160,7 @@ def test_max_workers_with_several_addresses(tmp_path):
             peer.connect(path)
         os.kill(master, signal.SIGCONT)
         server.wait_for("there are 1 workers (max_workers)")
-        testing.wait_until(lambda: state_of(master) == "S", what="the master's rest")
+        wait_until(lambda: state_of(master) == "S", what="the master's rest")
         assert len(children(master)) == 1
 
 
@@ -306,7 +297,7 @@ def test_a_workers_descriptors(connect, tmp_path):
                     assert mine[:-1] == ["/memfd:gtask-stacks (deleted)", *[str(tmp_path / "app.py")] * 2]
                 with socket.socket(socket.AF_UNIX) as peer:  # no worker holds the connection of another
                     peer.connect(f"{tmp_path}/sock")
-                    testing.wait_until(lambda: len(server.workers) == 3, what="its worker")
+                    wait_until(lambda: len(server.workers) == 3, what="its worker")
                 assert two.pid() == pids[1]
 
 
@@ -322,8 +313,8 @@ def test_a_masters_descriptors_are_flat(connect, tmp_path):
             for worker in checkouts:
                 worker.release()
             client.close()
-            testing.wait_until(lambda: not server.workers, what="the end of the workers")
-            testing.wait_until(lambda: state_of(server.master) == "S", what="the master's rest")
+            wait_until(lambda: not server.workers, what="the end of the workers")
+            wait_until(lambda: state_of(server.master) == "S", what="the master's rest")
             counts.add((len(descriptors(server.master)), len(descriptors(server.pid))))
         assert len(counts) == 1
 

@@ -13,6 +13,7 @@ import gevent
 import gtask
 from gtask import testing
 from tests.soak.daemon import Daemon
+from tests.support.process import descriptors
 
 __all__ = ["Footprint", "differences", "memory"]
 
@@ -50,7 +51,7 @@ class Footprint:
             slots=sum(result.successful() for result in results),
             pool=repr(client),
             workers=len(server.workers),
-            server_descriptors=server.descriptors,
+            server_descriptors=sum(map(descriptors, [server.pid, *server.masters])),
             client_descriptors=len(left.descriptors),
             greenlets=len(left.greenlets),
         )

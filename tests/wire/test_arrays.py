@@ -19,7 +19,7 @@ from gtask.wire.messages import Failure, Request, Value
 from gtask.wire.values import arrays
 from gtask.wire.values import kinds as extensions
 from gtask.wire.values.agreement import Agreement, ConditionalFrame
-from tests.needs import fail_or_skip
+from tests.support.needs import fail_or_skip
 
 try:
     import numpy

@@ -28,8 +28,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 sys.path.insert(0, str(ROOT))
 
-from gtask import testing  # noqa: E402
 from tests.compliance.django.sdist import CannotBeHad, tests_of_django  # noqa: E402
+from tests.support.waiting import wait_until  # noqa: E402
 
 APPS = [
     "basic", "queries", "transactions", "aggregation", "backends", "annotations", "bulk_create", "delete",
@@ -175,9 +175,7 @@ def running_server(directory: Path) -> Iterator[str]:
     with open(directory / "server", "wb") as log:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        testing.wait_until(
-            lambda: (directory / "db.sock").exists() or process.poll() is not None, 30, "the server's start"
-        )
+        wait_until(lambda: (directory / "db.sock").exists() or process.poll() is not None, "the server's start")
         yield f"unix:{directory}/db.sock"
     finally:
         process.send_signal(signal.SIGTERM)

@@ -1,0 +1,563 @@
+"""The point of this test is to ensure that the walls between the parts of gtask stand.
+
+Who may import whom is the table :data:`ARROWS`; what is dangerous has one home (:data:`HOMES`); what is pure does not
+even load what could act. A part that is not in the tables yet fails here: its place is to be decided, and written down.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import msgpack
+import pytest
+
+import gtask
+
+PACKAGE = pathlib.Path(gtask.__file__).parent
+
+ARROWS = {
+    # module: what else of gtask it imports
+    "address": "",
+    "errors": "",
+    "function_names": "",
+    "gtask": "errors",
+    "logdefer": "wire.exceptions.failure wire.plain",
+    "prometheus": "stats",
+    "running_call": "",
+    "spawn": "address",
+    "stats": "",
+    "tasks": "function_names running_call",
+    "testing": "address spawn",
+    #
+    "wire": "",
+    "wire.conversation": "errors wire.messages",
+    "wire.dbapi": "",
+    "wire.exceptions": "",
+    "wire.exceptions.failure": "errors wire.exceptions.tracebacks wire.plain",
+    "wire.exceptions.tracebacks": "",
+    "wire.frames": "errors wire.messages wire.values.agreement wire.values.kinds wire.values.pickles",
+    "wire.json": "",
+    "wire.json.conversation": "wire.conversation wire.messages",
+    "wire.json.text": "errors wire.messages",
+    "wire.lastwords": "errors wire.frames wire.messages",
+    "wire.messages": "errors",
+    "wire.plain": "",
+    "wire.values": "",
+    "wire.values.agreement": "wire.messages",
+    "wire.values.arrays": "wire.values.agreement",
+    "wire.values.kinds": "errors wire.messages wire.values.agreement wire.values.arrays wire.values.pickles",
+    "wire.values.pickles": "errors wire.values.agreement",
+    #
+    "client": "",
+    "client.calls": "aspects.caller errors wire.messages wire.values.agreement",
+    "client.checkout": "client.calls client.lease",
+    "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
+    "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
+    "client.config": "aspects.context wire.messages",
+    "client.connection": "address aspects.caller aspects.logs.levels client.calls client.loop client.outcomes errors "
+    "wire.conversation wire.frames wire.lastwords wire.messages wire.values.agreement wire.values.arrays",
+    "client.counters": "stats",
+    "client.dialects": "",
+    "client.dialects.json": "aspects.caller aspects.logs.replay client.calls client.connection errors "
+    "wire.exceptions.failure wire.json.conversation wire.json.text wire.messages",
+    "client.lease": "aspects.caller aspects.context aspects.tracing client.calls client.connection client.counters "
+    "client.loop client.submitted errors wire.exceptions.failure wire.messages wire.values.agreement "
+    "wire.values.pickles",
+    "client.loop": "",
+    "client.many": "",
+    "client.many.executor": "client.calls client.checkout client.lease client.loop function_names",
+    "client.many.unordered": "client.calls client.checkout client.lease client.loop",
+    "client.outcomes": "errors wire.exceptions.failure wire.messages",
+    "client.pool": "",
+    "client.pool.backoff": "",
+    "client.pool.connector": "address aspects.logs.levels client.config client.connection client.dialects.json "
+    "client.pool.slots errors spawn wire.frames wire.json.text wire.messages wire.values.agreement",
+    "client.pool.ledger": "client.config client.counters client.pool.backoff client.pool.slots",
+    "client.pool.nesting": "client.lease client.pool.ledger",
+    "client.pool.no_worker": "client.pool.slots errors",
+    "client.pool.pool": "address aspects.caller client.calls client.checkout client.config client.connection "
+    "client.counters client.lease client.loop client.pool.ledger client.pool.nesting client.pool.no_worker "
+    "client.pool.slots errors stats wire.exceptions.failure wire.messages wire.values.agreement",
+    "client.pool.slots": "",
+    "client.submitted": "client.calls errors wire.messages wire.values.agreement",
+    #
+    "server": "",
+    "server.config": "address wire.messages",
+    "server.daemon": "",
+    "server.daemon.application": "address server.config server.daemon.logs server.daemon.options server.daemon.watch "
+    "server.functions server.listener server.master.master server.process server.worker.interface",
+    "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "
+    "server.daemon.pidfile server.daemon.systemd server.listener server.process",
+    "server.daemon.completion": "server.daemon.options",
+    "server.daemon.keeper": "server.config server.daemon.succession server.daemon.systemd server.listener "
+    "server.process",
+    "server.daemon.logs": "",
+    "server.daemon.options": "address gtask server.config",
+    "server.daemon.pidfile": "",
+    "server.daemon.succession": "",
+    "server.daemon.systemd": "",
+    "server.daemon.watch": "",
+    "server.databases": "",
+    "server.databases.database": "server.databases.drivers wire.dbapi",
+    "server.databases.drivers": "server.databases.drivers.generic server.databases.drivers.postgresql "
+    "server.databases.drivers.sqlite",
+    "server.databases.drivers.generic": "",
+    "server.databases.drivers.postgresql": "server.databases.drivers.generic wire.dbapi",
+    "server.databases.drivers.sqlite": "server.databases.drivers.generic",
+    "server.dbapi": "server.databases.database server.databases.drivers server.worker.interface",
+    "server.embed": "address server.config server.listener server.master.master server.process "
+    "server.worker.interface spawn",
+    "server.functions": "function_names",
+    "server.listener": "address server.config",
+    "server.master": "",
+    "server.master.children": "server.scoreboard",
+    "server.master.master": "server.config server.daemon.watch server.listener server.master.children "
+    "server.metrics.scrapes server.metrics.status server.process server.scoreboard server.worker.interface "
+    "server.worker.worker wire.lastwords wire.messages wire.values.arrays",
+    "server.metrics": "",
+    "server.metrics.scrapes": "server.listener server.metrics.status server.metrics.text server.process",
+    "server.metrics.status": "server.master.children server.scoreboard server.worker.interface",
+    "server.metrics.text": "gtask server.metrics.status",
+    "server.process": "",
+    "server.scoreboard": "",
+    "server.worker": "",
+    "server.worker.interface": "",
+    "server.worker.json": "server.worker.interface wire.json.conversation wire.json.text",
+    "server.worker.replies": "server.scoreboard",
+    "server.worker.worker": "aspects.context aspects.tracing aspects.worker errors logdefer running_call "
+    "server.config server.process server.scoreboard server.worker.interface server.worker.json server.worker.replies "
+    "wire.conversation wire.exceptions.failure wire.frames wire.json.conversation wire.json.text wire.messages "
+    "wire.values.agreement wire.values.arrays wire.values.pickles",
+    #
+    "aspects": "",
+    "aspects.caller": "aspects.logs.replay wire.messages",
+    "aspects.context": "",
+    "aspects.logs": "",
+    "aspects.logs.capture": "aspects.logs.levels",
+    "aspects.logs.levels": "",
+    "aspects.logs.record": "wire.exceptions.failure wire.plain",
+    "aspects.logs.replay": "aspects.logs.record wire.exceptions.failure",
+    "aspects.tracing": "",
+    "aspects.worker": "aspects.logs.capture aspects.logs.record errors logdefer wire.messages",
+    #
+    "dbapi": "client.client dbapi.connection dbapi.cursor dbapi.drivers_known dbapi.errors dbapi.module_stand_in "
+    "dbapi.shared_clients",
+    "dbapi.connection": "client.client dbapi.cursor dbapi.driver dbapi.drivers_known errors wire.dbapi",
+    "dbapi.cursor": "dbapi.driver wire.dbapi",
+    "dbapi.driver": "dbapi.errors errors wire.dbapi",
+    "dbapi.drivers_known": "dbapi.driver dbapi.psycopg2 dbapi.sqlite",
+    "dbapi.errors": "errors wire.dbapi wire.exceptions.failure",
+    "dbapi.module_stand_in": "client.client dbapi.connection dbapi.cursor dbapi.driver",
+    "dbapi.psycopg2": "dbapi.cursor dbapi.driver dbapi.psycopg2types wire.dbapi",
+    "dbapi.psycopg2types": "dbapi.cursor",
+    "dbapi.shared_clients": "client.client",
+    "dbapi.sqlite": "dbapi.driver wire.dbapi",
+    #
+    "integrations": "",
+    "integrations.bottle": "gtask integrations.configured integrations.wsgi",
+    "integrations.configured": "gtask",
+    "integrations.django": "integrations.django.settings",
+    "integrations.django.settings": "gtask integrations.configured",
+    "integrations.django.sqlite3": "",
+    "integrations.django.sqlite3.base": "dbapi integrations.django.sqlite3.creation "
+    "integrations.django.sqlite3.greenlets",
+    "integrations.django.sqlite3.creation": "",
+    "integrations.django.sqlite3.greenlets": "",
+    "integrations.django.sqlite3.server": "server.dbapi",
+    "integrations.flask": "gtask integrations.configured integrations.wsgi logdefer",
+    "integrations.sqlalchemy": "client.client dbapi dbapi.drivers_known errors",
+    "integrations.wsgi": "gtask",
+    #
+    "tool": "",
+    "tool.cli": "address errors gtask tool.conversation tool.tables tool.top",
+    "tool.conversation": "address errors wire.conversation wire.exceptions.failure wire.frames wire.lastwords "
+    "wire.messages wire.values.agreement wire.values.arrays",
+    "tool.tables": "",
+    "tool.top": "address errors tool.conversation tool.tables",
+}
+"""The arrows. ``client`` never reaches ``server`` nor the other way round, ``tool`` neither of them, and nothing
+imports ``testing``. The keeper (``server.cli``) reaches neither the master nor what the application needs."""
+
+RINGS = [
+    # What a call is told by, and what is neutral.
+    "errors address stats spawn function_names running_call logdefer gtask wire. client.loop client.counters "
+    "server.scoreboard server.process server.config",
+    # The call.
+    "client.checkout client.lease client.calls client.submitted client.connection client.stream client.outcomes "
+    "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies",
+    # Pools and masters, and who makes and serves them.
+    "client. server.",
+    # What a call may have beside its value.
+    "aspects.",
+    # What is built on all that.
+    "dbapi. integrations. tool. tasks testing prometheus",
+]
+"""The rings of the house, from within: a module is of the first that names it or a folder that it is in ("wire.").
+
+Rings 0 and 1 import nothing of the rings around them; of 2 and 3 nothing imports the last."""
+
+OPTIONAL = (
+    "aspects. wire.values.pickles wire.values.arrays wire.json. wire.dbapi client.dialects. server.worker.json "
+    "server.metrics. server.databases. server.dbapi"
+)
+"""What the call does not know, though some of it is of ring 0. (The protocol, aspects.aspect, for its types only.)"""
+
+HOMES = {
+    "msgpack": "wire.frames wire.values.kinds",
+    "gevent": "client.calls client.connection client.loop client.pool.connector dbapi.shared_clients "
+    "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
+    "socket": "address server.daemon.systemd server.listener server.master.master server.metrics.scrapes "
+    "server.worker.json server.worker.replies server.worker.worker tool.conversation",
+    "select": "integrations.wsgi server.daemon.keeper server.databases.drivers.generic "
+    "server.databases.drivers.postgresql server.listener server.master.master server.metrics.scrapes server.process "
+    "tool.conversation tool.top",
+    "fork": "server.embed server.process",
+    "subprocess": "",
+    "ctypes": "server.process",
+    "threading": "aspects.worker server.embed",
+    "random": "client.pool.pool",
+    "concurrent": "client.many.executor",
+    "importlib": "dbapi.drivers_known gtask server.daemon.application server.functions wire.values.arrays",
+    "pickle": "wire.values.pickles",
+    "runpy": "server.daemon.options",
+    "setproctitle": "server.process",
+    "shtab": "server.daemon.completion",
+    "rich": "tool.top",
+    "opentelemetry": "aspects.tracing",
+    "prometheus_client": "prometheus",
+    "flask": "integrations.flask",
+    "django": "integrations.django.settings integrations.django.sqlite3.base integrations.django.sqlite3.creation "
+    "integrations.django.sqlite3.server",
+    "bottle": "integrations.bottle",
+}
+"""The one home, or the few, of what is dangerous: libraries, forking, chance, and importing by name."""
+
+BANISHED = {
+    "marshal", "shelve", "multiprocessing", "asyncio", "eval", "exec", "compile", "__import__",
+}  # fmt: skip
+"""What has no home in gtask at all."""
+
+PURE = {
+    # module: what of ACTORS it may load
+    "aspects.context": "",
+    "errors": "",
+    "function_names": "",
+    "tasks": "",
+    "address": "socket select",  # for the constants
+    "stats": "",
+    "wire.messages": "",
+    "wire.values.agreement": "",
+    "wire.values.arrays": "",
+    "wire.values.pickles": "",
+    "wire.frames": "msgpack",
+    "wire.values.kinds": "msgpack",
+    "wire.conversation": "",
+    "wire.plain": "",
+    "wire.json.text": "",
+    "wire.json.conversation": "",
+    "wire.exceptions.tracebacks": "",
+    "wire.exceptions.failure": "",
+    "wire.lastwords": "msgpack",
+    "client.pool.backoff": "",
+    "client.counters": "",
+    "client.pool.ledger": "",
+    "client.pool.slots": "",
+    "client.pool.no_worker": "",
+    "client.outcomes": "",
+    "client.config": "",
+    "server.master.children": "signal",  # for the numbers
+    "server.functions": "",
+    "server.worker.interface": "",
+    "server.metrics.text": "signal",  # children's
+    "server.daemon.succession": "",
+    "tool.tables": "",
+}
+"""What decides and does not act, and can be tested without a socket, a process or a clock."""
+
+ACTORS = {
+    "gevent", "greenlet", "msgpack", "socket", "_socket", "select", "selectors", "ssl", "signal", "subprocess", "fcntl",
+    "threading", "multiprocessing", "asyncio", "concurrent", "random", "tempfile", "logging",
+}  # fmt: skip
+
+
+# --- looking at the source -------------------------------------------------------------------------------
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__") or "gtask"
+
+
+SOURCES = {name_of(path): ast.parse(path.read_text(), str(path)) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def without_type_checking(tree):
+    """All nodes but those under ``if TYPE_CHECKING:``, which never run."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for other in node.orelse:
+                yield other
+                yield from without_type_checking(other)
+            continue
+        yield node
+        yield from without_type_checking(node)
+
+
+def imports(tree, nodes=without_type_checking):
+    """The dotted names that a module imports: ``from a import b`` is a.b if that is a module of gtask, else a."""
+    for node in nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "write imports in full"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full.removeprefix("gtask.") in SOURCES else node.module
+
+
+def inner(names):
+    """Those of gtask, without the package's name."""
+    return {name.removeprefix("gtask.") for name in names if name.split(".")[0] == "gtask"}
+
+
+def words_of(tree):
+    """Every name that a module uses, as a variable, an attribute or an import."""
+    for node in without_type_checking(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from (alias.name for alias in node.names)
+
+
+def test_every_module_has_its_place():
+    """The table names each module, and no other."""
+    assert set(SOURCES) == set(ARROWS)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_are_those_of_the_table(name):
+    """A module of gtask imports exactly what the table says of it."""
+    assert inner(imports(SOURCES[name])) == set(ARROWS.get(name, "").split())
+
+
+def test_imports_run_one_way():
+    """There is no circle in the table, and so none in the code."""
+    graphlib.TopologicalSorter({name: set(arrows.split()) for name, arrows in ARROWS.items()}).prepare()
+
+
+def is_of_the_server(name):
+    """Whether a server may load it: also what an integration has its workers run."""
+    return name.startswith("server") or name.endswith(".server")
+
+
+def test_the_two_sides_never_meet():
+    """Nothing that a client imports leads to the server's side, nor the other way round; nothing leads to testing."""
+
+    def reach(name):
+        found = {name}
+        for arrow in ARROWS[name].split():
+            found |= reach(arrow)
+        return found
+
+    for name in ARROWS:
+        rooms = {reached.split(".")[0] for reached in reach(name) - {name}}
+        if name.startswith(("client", "dbapi", "integrations")) and not is_of_the_server(name):
+            assert "server" not in rooms
+        else:
+            assert "client" not in rooms
+        if not is_of_the_server(name):
+            assert "server" not in rooms
+        if name.startswith("wire"):
+            assert rooms <= {"wire", "errors"}
+        assert "testing" not in rooms
+
+
+def is_of(name, listed):
+    """Whether a list of names has this one, or a folder that it is in."""
+    folders = [f"{name[:at]}." for at, letter in enumerate(f"{name}.") if letter == "."]
+    return not {name, *folders}.isdisjoint(listed.split())
+
+
+def ring_of(name):
+    """The number of a module's ring."""
+    return next(number for number, listed in enumerate(RINGS) if is_of(name, listed))
+
+
+@pytest.mark.parametrize("ring", range(len(RINGS)))
+def test_rings_know_no_outer_ones(ring):
+    """What a ring may import of the others."""
+    outermost = {0: 0, 1: 1, 2: 3, 3: 3}.get(ring, len(RINGS))
+    names = [name for name in SOURCES if name not in EMPTY and ring_of(name) == ring]
+    outer = {name: {other for other in inner(imports(SOURCES[name])) if ring_of(other) > outermost} for name in names}
+    assert {name: others for name, others in outer.items() if others} == {}
+
+
+def test_the_call_knows_nothing_optional():
+    """Not even for its types, but for the protocol of aspects."""
+    known = {}
+    for name in SOURCES:
+        if name not in EMPTY and ring_of(name) == 1:
+            types = inner(imports(SOURCES[name], ast.walk)) - {"aspects.aspect"}
+            known[name] = {other for other in types | inner(imports(SOURCES[name])) if is_of(other, OPTIONAL)}
+    assert {name: others for name, others in known.items() if others} == {}
+
+
+def nodes(*kinds):
+    """Each node of these kinds in all of gtask, with where it stands."""
+    for name, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, kinds):
+                yield node, f"{name}, line {node.lineno}"
+
+
+def test_imports_stand_at_the_top():
+    """None hides in a function or class; only the front door loads names later, by importlib."""
+    for node, place in nodes(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef):
+        assert not [inside for inside in ast.walk(node) if isinstance(inside, (ast.Import, ast.ImportFrom))], place
+
+
+@pytest.mark.parametrize("thing", HOMES)
+def test_what_is_dangerous_has_its_home(thing):
+    """Only the modules of the table import it (``fork``: use it under any name)."""
+    if thing == "fork":
+        users = {name for name, tree in SOURCES.items() if not {"fork", "forkpty"}.isdisjoint(words_of(tree))}
+    else:
+        users = {name for name, tree in SOURCES.items() if thing in {full.split(".")[0] for full in imports(tree)}}
+    assert users == set(HOMES[thing].split())
+
+
+def test_what_is_banished_is_nowhere():
+    """No eval, no second kind of concurrency."""
+    for node, place in nodes(ast.Name):
+        assert node.id not in BANISHED, place
+    for name, tree in SOURCES.items():
+        assert BANISHED.isdisjoint(full.split(".")[0] for full in imports(tree)), name
+
+
+DATED = {"logdefer"}
+"""What tells people and tools when something was: it may ask for the time of day, for nothing else."""
+
+
+def test_clocks_are_monotonic():
+    """Nobody asks for the time of day, which may jump."""
+    for node, place in nodes(ast.Attribute):
+        if node.attr in {"time", "time_ns", "now", "utcnow", "today"}:
+            assert ast.unparse(node) == "datetime.time", place  # that one is a type
+    for node, place in nodes(ast.ImportFrom):
+        allowed = {"monotonic", "time"} if place.split(",")[0] in DATED else {"monotonic"}
+        assert node.module != "time" or {alias.name for alias in node.names} <= allowed, place
+
+
+# --- looking at what is loaded ---------------------------------------------------------------------------
+
+LIBRARIES = str(pathlib.Path(msgpack.__file__).parent.parent)
+
+
+def loads(statement):
+    """The modules that a bare interpreter, without site's own imports, loads for this statement.
+
+    What ``uuid`` loads is left out: in Python 3.10 that is half of the standard library.
+    """
+    code = f"import sys, uuid; before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
+    path = os.pathsep.join([str(PACKAGE.parent), LIBRARIES])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], env={"PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_is_pure_loads_nothing_that_acts(name):
+    """Imported alone, it brings neither gevent nor sockets, signals, processes, threads nor chance with it."""
+    modules = loads(f"import gtask.{name}")
+    assert f"gtask.{name}" in modules
+    loaded = {module.split(".")[0] for module in modules}
+    allowed = set(PURE[name].split())
+    if "socket" in allowed:
+        allowed |= {"_socket", "selectors"}
+    assert loaded & ACTORS <= allowed
+
+
+def test_what_is_pure_reads_no_clock():
+    """It is told the time. (That ``time`` is loaded says nothing: every interpreter has it.)"""
+    assert {name for name in PURE if "time" in set(imports(SOURCES[name]))} == set()
+
+
+def test_the_front_door_loads_neither_side():
+    """``import gtask`` alone costs the errors, and nothing else of gtask."""
+    assert inner(loads("import gtask")) == {"gtask", "errors"}
+
+
+def test_each_name_loads_its_own_side():
+    """A client does not load the server's side, nor a server the client's and with it gevent."""
+    client = loads("from gtask import Client, Checkout")
+    assert not {name for name in client if name.startswith("gtask.server")}
+    for names in ("Server", "fork_server", "Interface", "spawn_server"):
+        loaded = loads(f"from gtask import {names}")
+        assert not {name for name in loaded if name.startswith("gtask.client")}
+        assert not {"gevent", "greenlet", "gtask.testing"} & loaded
+    assert "gtask.testing" not in client
+
+
+def test_the_servers_side_never_loads_gevent():
+    """All its modules together do not."""
+    names = ", ".join(f"gtask.{name}" for name in SOURCES if is_of_the_server(name))
+    assert not {"gevent", "greenlet"} & loads(f"import {names}")
+
+
+SERVED = """
+    import sys
+
+    def loaded(name):
+        return sorted(module for module in sys.modules if module.split(".")[0] == name)
+"""
+
+
+def test_a_worker_of_a_running_server_has_no_gevent(unmeasured, serve, connect):
+    """Asked inside a worker of a real gtask-server, which has loaded and run all that it needs."""
+    client = connect(serve(SERVED))
+    assert client.call("loaded", "gevent") == []
+    assert client.call("loaded", "greenlet") == []
+    assert not [name for name in client.call("loaded", "gtask") if name.startswith(("gtask.client", "gtask.testing"))]
+
+
+def test_every_public_name_can_be_had():
+    """Each of ``gtask.__all__`` loads, is listed by dir(), and stays the same; others are an AttributeError."""
+    assert sorted(gtask.__all__) == gtask.__all__
+    for name in gtask.__all__:
+        value = getattr(gtask, name)
+        assert value is getattr(gtask, name)
+        assert value.__name__ == name
+        assert name in dir(gtask)
+    assert set(gtask.errors.__all__) <= set(gtask.__all__)
+    with pytest.raises(AttributeError, match="module 'gtask' has no attribute 'no_such_name'"):
+        gtask.no_such_name  # noqa: B018
+
+
+EMPTY = {
+    "aspects", "aspects.logs", "client", "client.dialects", "client.many", "client.pool", "integrations",
+    "integrations.django.sqlite3", "server", "server.daemon", "server.databases", "server.master", "server.metrics",
+    "server.worker", "tool", "wire", "wire.exceptions", "wire.json", "wire.values",
+}  # fmt: skip
+"""Packages that are no more than their modules."""
+
+
+def test_every_module_says_what_is_public():
+    """In its ``__all__``; and no module imports the private names of another."""
+    for name, tree in SOURCES.items():
+        listed = [node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "__all__"]
+        assert listed or name in EMPTY, name
+        for node in listed:
+            public = ast.literal_eval(node.value)
+            assert not [each for each in public if each.startswith("_")], name
+            assert len(public) == len(set(public)), name
+        for node in without_type_checking(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "gtask":
+                assert not [alias.name for alias in node.names if alias.name.startswith("_")], name

@@ -1,0 +1,22 @@
+"""How long tests wait: for an event, with a deadline that a slow or loaded machine keeps."""
+
+from __future__ import annotations
+
+from gtask import testing
+
+PATIENCE = 45.0
+"""Seconds that any event gets: the start of a process, a line of a log, an end. (What hangs hangs for 60.)"""
+
+SOON = 30.0
+"""Seconds, an upper bound for what comes at once or at its time. What tests tell it from takes longer, or never comes;
+how quick it really is, is for bench/ to say."""
+
+
+def wait_until(condition, what="the condition"):
+    """Let the hub run until a condition holds that no event tells of; fail after :data:`PATIENCE`.
+
+    Args:
+        condition: called again and again.
+        what: for the error's text.
+    """
+    testing.wait_until(condition, PATIENCE, what)
