@@ -42,7 +42,7 @@ from gtask.wire.messages import (
     Skipped,
     Value,
 )
-from gtask.wire.values import agreement, arrays
+from gtask.wire.values import offers
 from gtask.wire.values.agreement import ConditionalFrame
 
 __all__ = ["Connection", "Owner"]
@@ -131,10 +131,10 @@ class Connection:
         "_in_hand",
         "_levels",
         "_loop",
+        "_offers",
         "_overdue",
         "_owes_done",
         "_owner",
-        "_pickle",
         "_reader",
         "_settle_alarm",
         "_socket",
@@ -172,8 +172,8 @@ class Connection:
         pickle: bool = False,
     ) -> None:
         self.address = address
-        self.agreement = agreement.NOTHING
-        self._pickle = pickle
+        self.agreement = offers.NOTHING
+        self._offers = offers.consented(pickle)
         self._client = client
         self._timeout = timeout
         self._levels = levels
@@ -226,7 +226,7 @@ class Connection:
         Raises:
             Error: the worker did not greet.
         """
-        hi = Greeting(name=self._client, timeout=self._timeout, pickle=self._pickle, numpy=arrays.is_installed())
+        hi = Greeting(name=self._client, timeout=self._timeout, offers=offers.offered(self._offers))
         self._exchange.client_says(hi)
         waiter: Waiter[Greeting | Error] = Waiter()
         self._greeting = waiter
@@ -497,7 +497,7 @@ class Connection:
             self._owner.asked(self, message.why or "asked to be retired")
         elif isinstance(message, Greeting) and self._greeting is not None:
             assert isinstance(self._decoder, ReplyDecoder)  # nobody else hears a greeting
-            self.agreement = agreement.at_client(self._pickle, arrays.is_installed(), message)
+            self.agreement = offers.at_client(offers.offered(self._offers), message)
             self._decoder.agree(self.agreement)
             self._greeting.switch(message)
 

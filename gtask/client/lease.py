@@ -188,7 +188,7 @@ class Lease:
                 story.end(None, interruption, call.sent_at, monotonic())
                 story.replay(method, self.raises)
             raise
-        if type(outcome) is Value and call.story is None and not outcome.pickled:
+        if type(outcome) is Value and call.story is None and not outcome.used:
             return outcome.value
         error = self.conclude(call, outcome)
         if call.story is not None and call.story.has_records:
@@ -486,13 +486,13 @@ class Lease:
         Returns:
             the error, if that is what it came to.
         """
-        if ok.pickled:
+        if ok.used:
             holder = [ok.value]
             try:
                 unseal(holder, lambda _: f"{method} was executed, but its result")
             except EncodeError as error:
                 return error
-            ok.value, ok.pickled = holder[0], False
+            ok.value, ok.used = holder[0], frozenset()
         return None
 
     def _twin(self, error: Error) -> Error:

@@ -51,7 +51,7 @@ class SubmittedCall(Call):
     def deliver(self, outcome: Outcome) -> None:
         if self._is_delivered or self.result.ready():
             return  # an interruption came just after it had been delivered
-        if type(outcome) is Value and self.story is None and self._lease.replays is None and not outcome.pickled:
+        if type(outcome) is Value and self.story is None and self._lease.replays is None and not outcome.used:
             self.result.set(outcome.value)
         else:
             self._conclude(outcome)
@@ -59,14 +59,14 @@ class SubmittedCall(Call):
     def _conclude(self, outcome: Outcome) -> None:
         story, lease = self.story, self._lease
         error = lease.conclude(self, outcome)
-        is_pickled = isinstance(outcome, Value) and outcome.pickled
+        is_pickled = isinstance(outcome, Value) and bool(outcome.used)
 
         def finish() -> None:
             if error is not None:
                 self.result.fail(error)
                 return
             assert isinstance(outcome, Value)
-            if outcome.pickled:
+            if outcome.used:
                 self.result.fail(EncodeError(f"{self.method} was executed, but loading its result was interrupted"))
             else:
                 self.result.set(outcome.value)

@@ -27,7 +27,8 @@ from gtask.spawn import SpawnedServer
 from gtask.wire.frames import Encoder
 from gtask.wire.json.text import Encoder as JsonEncoder
 from gtask.wire.messages import Greeting, RequestMeta
-from gtask.wire.values.agreement import ConditionalFrame, hoped_for
+from gtask.wire.values.agreement import ConditionalFrame
+from gtask.wire.values.offers import consented, hoped_for
 
 __all__ = ["Connector", "Encode"]
 
@@ -86,7 +87,7 @@ class Connector:
         is_json = config.codec == "json"
         self._connection = JsonConnection if is_json else Connection
         limit = config.limit_message
-        self._encoder = JsonEncoder(limit) if is_json else Encoder(limit, hoped_for(config.pickle))
+        self._encoder = JsonEncoder(limit) if is_json else Encoder(limit, hoped_for(consented(config.pickle)))
         self.encode: Encode = self._encoder.encode_request
         self._levels = Levels() if config.logs else None
         self._attempts: dict[PoolSlot, Any] = {}
