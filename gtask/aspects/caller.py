@@ -190,7 +190,7 @@ class Unpickling(CallerAspect):
     """A value that has come pickled is loaded in the caller's greenlet, for that runs the classes' own code."""
 
     def hear(self, call: Call, message: Message) -> Companion | None:
-        return SealedValue(message) if isinstance(message, Value) and message.pickled else None
+        return SealedValue(message) if isinstance(message, Value) and message.used else None
 
 
 class SealedValue(Companion):
@@ -203,11 +203,11 @@ class SealedValue(Companion):
 
     @property
     def needs_replay(self) -> bool:  # type: ignore[override]
-        return self._value.pickled
+        return bool(self._value.used)
 
     @property
     def withholds_value(self) -> bool:  # type: ignore[override]
-        return self._value.pickled
+        return bool(self._value.used)
 
     def replay(self, call: Call) -> Error | None:
         holder = [self._value.value]
@@ -215,7 +215,7 @@ class SealedValue(Companion):
             unseal(holder, lambda _: f"{call.method} was executed, but its result")
         except EncodeError as error:
             return error
-        self._value.value, self._value.pickled = holder[0], False
+        self._value.value, self._value.used = holder[0], frozenset()
         return None
 
 

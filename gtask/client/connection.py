@@ -23,7 +23,7 @@ from gtask.client.stream import Stream
 from gtask.errors import Cancelled, EncodeError, Error, ProtocolError, SetupError, reason_of
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Preamble, Request, Retire, Skipped, Value
-from gtask.wire.values.agreement import NOTHING, ConditionalFrame
+from gtask.wire.values.agreement import PLAIN, ConditionalFrame
 
 if TYPE_CHECKING:
     from gtask.address import Address
@@ -128,7 +128,7 @@ class Connection:
         self._aspects = aspects
         self._orders = orders
         self._orders_told: Any = None
-        self._agreement = NOTHING
+        self._agreement = PLAIN
         self._at_once = dialect.at_once
         self._conversation = dialect.make_conversation()
         self._reader = dialect.make_reader()
@@ -438,7 +438,7 @@ class Connection:
             self.hang_up(self._overdue_error(reply if kind is Failure else None))
             return
         self._in_hand = call = pending[0]
-        if kind is Value and reply.pickled:
+        if kind is Value and reply.used:
             call.hear(self._aspects, reply, self.pid)
         pending.popleft()
         unsent = len(pending) - self._conversation.owed  # calls that wait in the client, with some dialects

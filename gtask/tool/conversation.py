@@ -15,8 +15,7 @@ from gtask.wire.exceptions import failure
 from gtask.wire.frames import Encoder
 from gtask.wire.lastwords import ReplyDecoder
 from gtask.wire.messages import DEFAULT_LIMIT, Failure, Greeting, LastWords, Message, Request, Retire, Value
-from gtask.wire.values import arrays
-from gtask.wire.values.agreement import at_client
+from gtask.wire.values import offers
 
 __all__ = ["Session"]
 
@@ -109,8 +108,8 @@ class Session:
                 raise AcquireTimeout(f"server unreachable: {reason} at {self.address}") from None
 
     def _greet(self, about: bool) -> None:
-        has_numpy = arrays.is_installed()
-        self._say(Greeting(name="gtask", about=about, numpy=has_numpy))
+        mine = offers.offered(())
+        self._say(Greeting(name="gtask", about=about, offers=mine))
         try:
             hi = self._hear()
         except WorkerDied:
@@ -128,7 +127,7 @@ class Session:
         if hi.exc is not None or hi.text:
             note = f"setup raised this in worker {hi.pid} of {hi.name} at {self.address}"
             raise failure.rebuild(hi.exc, hi.text, mixin=SetupError, note=note)
-        agreed = at_client(False, has_numpy, hi)
+        agreed = offers.at_client(mine, hi)
         self._encoder.agree(agreed)
         self._decoder.agree(agreed)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from gtask.errors import ProtocolError
 from gtask.wire.frames import LENGTH, VALUE, VALUE_WORD, Decoder, Encoder, decode_body
 from gtask.wire.messages import DEFAULT_LIMIT, LastWords, Message
+from gtask.wire.values.agreement import PLAIN
+from gtask.wire.values.kinds import Unpacking
 
 __all__ = ["ReplyDecoder", "last_words"]
 
@@ -49,7 +51,7 @@ class ReplyDecoder(Decoder):
         if length == count - 4 <= self._limit and chunk[count - 1] != END and not self._partial:
             if word == VALUE_WORD:
                 return [self._value(chunk[VALUE.size : count])]
-            return [decode_body(chunk[4:count], self._terms, self._hook)]
+            return [decode_body(chunk[4:count], self._unpacking)]
         self._partial += self.space[:count]
         return self._take(settled=False)
 
@@ -115,7 +117,7 @@ class ReplyDecoder(Decoder):
         with memoryview(self._partial) as data:
             for stop in stops:
                 with data[start + 4 : stop] as body:
-                    messages.append(decode_body(body, self._terms, self._hook))
+                    messages.append(decode_body(body, self._unpacking))
                 start = stop
         del self._partial[:start]
 
@@ -144,7 +146,7 @@ class ReplyDecoder(Decoder):
             return None, end
         try:
             with memoryview(data) as view, view[start + 4 : end - 8] as body:
-                rip = decode_body(body)
+                rip = decode_body(body, Unpacking(PLAIN))
         except ProtocolError:
             return None, end
         return (rip, start) if isinstance(rip, LastWords) else (None, end)

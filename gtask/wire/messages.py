@@ -15,6 +15,7 @@ from gtask.errors import ProtocolError
 
 __all__ = [
     "DEFAULT_LIMIT",
+    "OFFERS",
     "VERSION",
     "WORDS",
     "Done",
@@ -41,6 +42,10 @@ DEFAULT_LIMIT = 64 * 1024 * 1024
 VERSION = 1
 """The version of the protocol, told in both greetings."""
 
+OFFERS = ("pickle", "numpy")
+"""The keys in a greeting by which a side offers kinds of values that both must want: it consents to pickles, both ways;
+it has numpy."""
+
 Plain = list[Any]
 Fields = dict[str, Any]
 
@@ -62,10 +67,8 @@ class Greeting:
     """Client: it asks about the server, and does not want the application."""
     timeout: float | None = None
     """Client: seconds that its calls may take, unless they say otherwise; None for no limit."""
-    pickle: bool = False
-    """It consents to values that are pickled, both ways."""
-    numpy: bool = False
-    """It has numpy."""
+    offers: frozenset[str] = frozenset()
+    """The offers of :data:`OFFERS` that it makes."""
 
 
 @dataclass(slots=True)
@@ -94,8 +97,6 @@ class RequestMeta:
     """The values of context variables, by ``module:name``."""
     others: dict[str, Any] = field(default_factory=dict)
     """The values of further aspects, by their keys."""
-    pickled: bool = False
-    """Whether parts of the call have come pickled, and are to be loaded before it runs."""
 
     def put(self, key: str, value: Any) -> None:
         """Set the value of an aspect."""
@@ -114,6 +115,8 @@ class Request:
     epoch: int = 0
     """Which of the client's queues it belongs to (see :mod:`gtask.wire.conversation`); 0 for none."""
     meta: RequestMeta | None = None
+    used: frozenset[str] = frozenset()
+    """The offers under which parts of the call have come that are to be opened before it runs."""
 
 
 @dataclass(slots=True)
@@ -123,8 +126,8 @@ class Value:
     value: Any
     ld: Fields | None = None
     """What the worker has written into its deferred log, for a peer that knows no :class:`LogRecords`."""
-    pickled: bool = False
-    """Whether parts of it have come pickled, and are to be loaded before its caller gets it."""
+    used: frozenset[str] = frozenset()
+    """The offers under which parts of it have come that are to be opened before its caller gets it."""
 
 
 @dataclass(slots=True)
@@ -247,10 +250,9 @@ def _write_hi(hi: Greeting) -> Plain:
     for key, value in (("name", hi.name), ("pid", hi.pid), ("done", hi.done), ("text", hi.text), ("about", hi.about)):
         if value:
             fields[key] = value
-    if hi.pickle:
-        fields["pickle"] = True
-    if hi.numpy:
-        fields["numpy"] = True
+    for offer in OFFERS:
+        if offer in hi.offers:
+            fields[offer] = True
     if hi.exc is not None:
         fields["exc"] = hi.exc
     if hi.timeout is not None:
@@ -271,8 +273,7 @@ def _read_hi(plain: Plain, fields: Fields) -> Greeting:
         _typed(fields, "text", str, ""),
         _typed(fields, "about", bool, False),
         _seconds(fields, "t"),
-        _typed(fields, "pickle", bool, False),
-        _typed(fields, "numpy", bool, False),
+        frozenset(offer for offer in OFFERS if _typed(fields, offer, bool, False)),
     )
 
 

@@ -18,7 +18,8 @@ from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Failure, Request, Value
 from gtask.wire.values import arrays
 from gtask.wire.values import kinds as extensions
-from gtask.wire.values.agreement import Agreement, ConditionalFrame
+from gtask.wire.values.agreement import ConditionalFrame
+from gtask.wire.values.offers import NOTHING, agree
 from tests.support.needs import fail_or_skip
 
 try:
@@ -33,7 +34,7 @@ def needs_numpy():
         fail_or_skip("numpy: pip install numpy")
 
 
-BOTH = Agreement(arrays=True)
+BOTH = agree({"numpy"})
 
 
 def frame_of(value, limit=codec.DEFAULT_LIMIT):
@@ -244,7 +245,7 @@ def test_a_memmap_arrives_as_an_array(tmp_path):
         {"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [4, 0]},
         [(("a title", "a"), "i4")],
         [(f"field {number}", "u1") for number in range(arrays.FIELDS + 1)],
-        [("x" * extensions.HEAD, "u1")],
+        [("x" * arrays.HEAD, "u1")],
         [],
     ],
     ids=["overlapping", "out of order", "titles", "too many fields", "too long a name", "no fields"],
@@ -274,10 +275,10 @@ def test_too_many_dimensions_are_refused():
 def test_an_array_that_nobody_agreed_upon_is_refused():
     """In both directions, with the reason."""
     for value in (numpy.zeros(2), numpy.int64(1), {numpy.int64(1)}):
-        assert "is of type" in refusal(value, Agreement(why_no_arrays="the client has no numpy"))
-        assert "the client has no numpy" in refusal(value, Agreement(why_no_arrays="the client has no numpy"))
+        assert "is of type" in refusal(value, agree((), {"numpy": "the client has no numpy"}))
+        assert "the client has no numpy" in refusal(value, agree((), {"numpy": "the client has no numpy"}))
         with pytest.raises(ProtocolError, match="upon which both sides have not agreed"):
-            read(frame_of(value), Agreement())
+            read(frame_of(value), NOTHING)
 
 
 def test_the_bytes_count_against_the_limit():
@@ -303,7 +304,7 @@ def test_a_call_says_that_it_needs_numpy():
     frame = encoder.encode_request(["f", numpy.zeros(2)], {}, 0)
     assert isinstance(frame, ConditionalFrame)
     assert frame.refusal(BOTH) == ""
-    assert frame.refusal(Agreement(why_no_arrays="the server has none")) == (
+    assert frame.refusal(agree((), {"numpy": "the server has none"})) == (
         "cannot travel: a value of type numpy.ndarray. The server has none"
     )
     assert type(encoder.encode_request(["f", 1], {}, 0)) is bytes
@@ -318,9 +319,9 @@ def test_numpy_is_not_imported_for_the_question():
 import sys
 from gtask.errors import EncodeError
 from gtask.wire.values import arrays
-from gtask.wire.values.agreement import Agreement
+from gtask.wire.values.offers import agree
 from gtask.wire.frames import Encoder
-encoder = Encoder(agreement=Agreement(arrays=True))
+encoder = Encoder(agreement=agree({"numpy"}))
 try:
     encoder.encode_request(["f", len], {}, 0)
 except EncodeError:

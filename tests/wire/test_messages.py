@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gtask.errors import ProtocolError
 from gtask.wire import messages
 from gtask.wire.messages import (
+    OFFERS,
     VERSION,
     Done,
     Extend,
@@ -34,6 +35,7 @@ PLAIN = [
     (Greeting(name="hasher", pid=7, done=True), ["hi", {"v": VERSION, "name": "hasher", "pid": 7, "done": True}]),
     (Greeting(exc=EXC, text="KeyError: 'x'"), ["hi", {"v": VERSION, "text": "KeyError: 'x'", "exc": EXC}]),
     (Greeting(timeout=2.5), ["hi", {"v": VERSION, "t": 2.5}]),
+    (Greeting(offers=frozenset(OFFERS)), ["hi", {"v": VERSION, "pickle": True, "numpy": True}]),
     (Preamble(), ["be", {}]),
     (Preamble(levels={}), ["be", {"levels": {}}]),
     (Preamble(levels={"": 30, "app": 10}, left=0.25), ["be", {"levels": {"": 30, "app": 10}, "left": 0.25}]),

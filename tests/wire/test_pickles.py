@@ -21,7 +21,9 @@ from gtask.wire import frames as codec
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Failure, Greeting, LogRecords, Request, RequestMeta, Value
 from gtask.wire.values import kinds as extensions
-from gtask.wire.values.agreement import NOTHING, Agreement, ConditionalFrame, at_client, at_worker, hoped_for
+from gtask.wire.values.agreement import PLAIN, ConditionalFrame
+from gtask.wire.values.kinds import Unpacking
+from gtask.wire.values.offers import NOTHING, agree, at_client, at_worker, hoped_for
 from gtask.wire.values.pickles import Sealed, unseal
 from tests.support.needs import fail_or_skip
 
@@ -30,7 +32,7 @@ try:
 except ImportError:
     numpy = None
 
-BOTH = Agreement(pickle=True, arrays=True)
+BOTH = agree({"pickle", "numpy"})
 
 
 @dataclasses.dataclass
@@ -92,7 +94,7 @@ def sealed(message, agreement=BOTH):
 def travel(value):
     """Where a value gets to as a result."""
     read = sealed(Value(value))
-    if read.pickled:
+    if read.used:
         holder = [read.value]
         unseal(holder, lambda _: "the result")
         return holder[0]
@@ -178,15 +180,15 @@ def test_every_part_of_a_call():
     kwargs, context = {"k": Point(2), "l": [(Point(3),)]}, {"app:who": Point(4)}
     read = sealed(Request(["f", Point(1)], kwargs, 5, RequestMeta(context=context)))
     assert (kwargs, context) == ({"k": Point(2), "l": [(Point(3),)]}, {"app:who": Point(4)})
-    assert read.meta.pickled
+    assert read.used == {"pickle"}
     unseal(read.args, str)
     unseal(read.kwargs, str)
     unseal(read.meta.context, str)
     assert read == Request(
-        ["f", Point(1)], {"k": Point(2), "l": [[Point(3)]]}, 5, RequestMeta(context=context, pickled=True)
+        ["f", Point(1)], {"k": Point(2), "l": [[Point(3)]]}, 5, RequestMeta(context=context), frozenset({"pickle"})
     )
-    assert not (sealed(Request(["f", 1], {"k": 2}, 5)).meta or RequestMeta()).pickled
-    assert not sealed(Value([1])).pickled
+    assert not sealed(Request(["f", 1], {"k": 2}, 5)).used
+    assert not sealed(Value([1])).used
 
 
 VALUES = st.recursive(
@@ -273,9 +275,7 @@ def test_arrays_of_objects_are_refused_all_the_same():
     masked = numpy.ma.masked_array([1, 2], [True, False])
     assert travel([masked])[0].mask.tolist() == [True, False]
     assert "its items are Python objects" in refusal(numpy.ma.masked_array([None]))
-    text = refusal(
-        [Point(1), numpy.zeros(2)], agreement=Agreement(pickle=True, why_no_arrays="the client has no numpy")
-    )
+    text = refusal([Point(1), numpy.zeros(2)], agreement=agree({"pickle"}, {"numpy": "the client has no numpy"}))
     assert "argument 1[1] is of type numpy.ndarray: the client has no numpy" in text
 
 
@@ -294,18 +294,20 @@ def test_arrays_travel_beside_pickles():
 @pytest.mark.parametrize("theirs", [False, True])
 def test_it_takes_both(mine, theirs):
     """Each side comes to the same agreement; where there is none the text says who has not consented."""
-    at_one = at_client(mine, True, Greeting(pickle=theirs, numpy=True))
-    at_other = at_worker(theirs, True, Greeting(pickle=mine, numpy=True))
-    assert at_one.pickle == at_other.pickle == (mine and theirs)
-    assert (at_one.arrays, at_other.arrays) == (True, True)
+    here, there = ({"numpy", "pickle"} if wants else {"numpy"} for wants in (mine, theirs))
+    at_one = at_client(here, Greeting(offers=frozenset(there)))
+    at_other = at_worker(there, Greeting(offers=frozenset(here)))
+    assert at_one.agreed == at_other.agreed == here & there
     if mine and not theirs:
-        assert "the server does not: start gtask-server with --pickle" in at_one.why_no_pickle
+        assert "the server does not: start gtask-server with --pickle" in at_one.reasons["pickle"]
         assert "this server does not: start gtask-server with --pickle" in refusal(Point(1), agreement=at_other)
     if theirs and not mine:
         assert "the client does not: write Client(..., pickle=True)" in refusal(Point(1), agreement=at_other)
     if not mine:
-        assert "this client does not: write Client(..., pickle=True)" in refusal(Point(1), agreement=hoped_for(mine))
-        assert "this client does not" in refusal({(1,): 2}, agreement=hoped_for(mine))
+        assert "this client does not: write Client(..., pickle=True)" in refusal(
+            Point(1), agreement=hoped_for(here & {"pickle"})
+        )
+        assert "this client does not" in refusal({(1,): 2}, agreement=hoped_for(here & {"pickle"}))
     if not mine and not theirs:
         assert "may be pickled" not in refusal(Point(1), agreement=at_other)
 
@@ -314,10 +316,11 @@ def test_it_takes_both(mine, theirs):
 @pytest.mark.parametrize("theirs", [False, True])
 def test_numpy_takes_both(mine, theirs):
     """It must be there on both sides."""
-    at_one = at_client(False, mine, Greeting(numpy=theirs))
-    at_other = at_worker(False, theirs, Greeting(numpy=mine))
-    assert at_one.arrays == at_other.arrays == (mine and theirs)
-    assert (at_one.why_no_arrays, at_other.why_no_arrays) == (
+    here, there = (frozenset({"numpy"} if has else ()) for has in (mine, theirs))
+    at_one = at_client(here, Greeting(offers=there))
+    at_other = at_worker(there, Greeting(offers=here))
+    assert at_one.agreed == at_other.agreed == here & there
+    assert (at_one.reasons["numpy"], at_worker({"numpy"}, Greeting()).reasons["numpy"]) == (
         "the server has no numpy: install it there",
         "the client has no numpy: install it there",
     )
@@ -325,11 +328,11 @@ def test_numpy_takes_both(mine, theirs):
 
 def test_a_call_says_that_it_needs_consent():
     """A client writes calls before it knows who reads them. Others do not say so, not even the next one."""
-    encoder = Encoder(agreement=hoped_for(True))
+    encoder = Encoder(agreement=hoped_for({"pickle"}))
     frame = encoder.encode_request(["f", 1, [Point(1)]], {}, 0)
     assert isinstance(frame, ConditionalFrame)
     assert frame.refusal(BOTH) == ""
-    assert frame.refusal(at_client(True, True, Greeting())).startswith(
+    assert frame.refusal(at_client({"pickle", "numpy"}, Greeting())).startswith(
         f"cannot travel: argument 2[0] is of type {__name__}.Point. It may be pickled if both sides consent"
     )
     assert type(encoder.encode_request(["f", 1], {}, 0)) is bytes
@@ -340,7 +343,7 @@ def test_a_call_says_that_it_needs_consent():
 
 def test_another_message_may_be_written_while_one_is_pickled():
     """What is pickled runs code of the application, and that may call: each frame says what it needs itself."""
-    encoder = Encoder(agreement=hoped_for(True))
+    encoder = Encoder(agreement=hoped_for({"pickle"}))
     frames = []
 
     class Calls:
@@ -352,8 +355,8 @@ def test_another_message_may_be_written_while_one_is_pickled():
     frames.append(encoder.encode_request(["f", Point(3), Calls()], {}, 0))
     plain, inner, outer = frames
     assert type(plain) is bytes
-    assert "argument 1 is of type" in inner.needs["pickle"]
-    assert "argument 1 is of type" in outer.needs["pickle"]
+    assert "argument 1 is of type" in inner.used["pickle"]
+    assert "argument 1 is of type" in outer.used["pickle"]
     assert type(encoder.encode_request(["f", 1], {}, 0)) is bytes
 
 
@@ -371,7 +374,7 @@ def read(frame, agreement):
 
 @pytest.mark.parametrize(
     "agreement",
-    [NOTHING, at_client(True, True, Greeting()), at_worker(False, True, Greeting(pickle=True))],
+    [NOTHING, at_client({"pickle", "numpy"}, Greeting()), at_worker({"numpy"}, Greeting(offers=frozenset({"pickle"})))],
     ids=["none", "one", "other"],
 )
 def test_without_consent_it_is_a_protocol_error(agreement):
@@ -381,14 +384,14 @@ def test_without_consent_it_is_a_protocol_error(agreement):
         with pytest.raises(ProtocolError, match="upon which both sides have not agreed"):
             read(framed(plain), agreement)
     with pytest.raises(ProtocolError):
-        codec.decode_body(memoryview(framed(["ok", None, bomb]))[4:])
+        codec.decode_body(memoryview(framed(["ok", None, bomb]))[4:], Unpacking(PLAIN))
     assert Spy.loaded == 0
 
 
 def test_nothing_is_loaded_before_it_is_asked_for():
     """Reading a frame with consent runs nothing either."""
     (message,) = read(framed(["ok", None, [msgpack.ExtType(extensions.PICKLE, pickle.dumps(Spy()))]]), BOTH)
-    assert (message.pickled, Spy.loaded) == (True, 0)
+    assert (message.used, Spy.loaded) == ({"pickle"}, 0)
     unseal(message.value, str)
     assert Spy.loaded == 1
     Spy.loaded = 0

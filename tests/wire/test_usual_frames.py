@@ -17,6 +17,8 @@ from gtask.errors import EncodeError, ProtocolError
 from gtask.wire.frames import CHUNK, KEEP, REQUEST_WORD, VALUE_WORD, Decoder, Encoder, decode_body
 from gtask.wire.lastwords import ReplyDecoder
 from gtask.wire.messages import Request, RequestMeta, Value, plain_request
+from gtask.wire.values.agreement import PLAIN
+from gtask.wire.values.kinds import Unpacking
 
 EPOCHS = st.sampled_from([0, 1, 127, 128, 65535, 65536, 2**32 - 1, 2**32]) | st.integers(0, 2**33)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
@@ -51,7 +53,7 @@ def read(decoder, data):
 
 def read_generally(body):
     try:
-        return [decode_body(memoryview(body))]
+        return [decode_body(memoryview(body), Unpacking(PLAIN))]
     except ProtocolError:
         return "refused"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gtask.wire.conversation import Conversation
-from gtask.wire.values.agreement import NOTHING, Agreement
+from gtask.wire.values.agreement import PLAIN, Agreement
 
 if TYPE_CHECKING:
     from gtask.wire.messages import Greeting, LastWords, Message, RequestMeta
@@ -48,7 +48,7 @@ class Reader(Protocol):
 
 
 def _nothing(reader: Any, greeting: Greeting) -> Agreement:
-    return NOTHING
+    return PLAIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,29 +9,31 @@ from gtask.client.dialects.dialect import Dialect
 from gtask.wire.frames import Encoder
 from gtask.wire.lastwords import ReplyDecoder
 from gtask.wire.messages import Greeting
-from gtask.wire.values import agreement, arrays
+from gtask.wire.values import offers
 
 if TYPE_CHECKING:
     from gtask.client.config import ClientConfig
+    from gtask.wire.values.agreement import Agreement
 
 __all__ = ["gtask_dialect"]
 
 
 def gtask_dialect(config: ClientConfig) -> Dialect:
     """The dialect of a client with these options."""
-    encoder = Encoder(config.limit_message, agreement.hoped_for(config.pickle))
-    numpy = arrays.is_installed()
+    consent = offers.consented(config.pickle)
+    offered = offers.offered(consent)
+    encoder = Encoder(config.limit_message, offers.hoped_for(consent))
     return Dialect(
         encode_request=encoder.encode_request,
         encode=encoder.encode,
         make_reader=partial(ReplyDecoder, config.limit_message),
-        greeting=Greeting(name=config.name, timeout=config.timeout, pickle=config.pickle, numpy=numpy),
-        agree=partial(_agree, config.pickle, numpy),
+        greeting=Greeting(name=config.name, timeout=config.timeout, offers=offered),
+        agree=partial(_agree, offered),
         has_last_words=True,
     )
 
 
-def _agree(pickle: bool, numpy: bool, reader: ReplyDecoder, greeting: Greeting) -> agreement.Agreement:
-    agreed = agreement.at_client(pickle, numpy, greeting)
+def _agree(offered: frozenset[str], reader: ReplyDecoder, greeting: Greeting) -> Agreement:
+    agreed = offers.at_client(offered, greeting)
     reader.agree(agreed)
     return agreed

@@ -36,7 +36,7 @@ from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.json import text as jsontext
 from gtask.wire.json.conversation import SETUP_EXCEPTION
 from gtask.wire.messages import Done, Failure, Greeting, Message, Preamble, Request, RequestMeta, Retire, Skipped, Value
-from gtask.wire.values import agreement, arrays
+from gtask.wire.values import offers
 from gtask.wire.values.pickles import unseal
 
 __all__ = ["serve"]
@@ -185,8 +185,7 @@ class _Worker:
             name=self._config.name,
             pid=os.getpid(),
             done=self._interface.has_checkout_done,
-            pickle=self._config.pickle,
-            numpy=arrays.is_installed(),
+            offers=self._offers(),
         )
         try:
             self._run(SETUP, self._interface.setup)
@@ -202,9 +201,12 @@ class _Worker:
             self._ask()
         return not hi.text
 
+    def _offers(self) -> frozenset[str]:
+        return offers.offered(offers.consented(self._config.pickle))
+
     def _agree(self, hello: Greeting) -> None:
         """What may travel from here on is what both sides have said."""
-        agreed = agreement.at_worker(self._config.pickle, arrays.is_installed(), hello)
+        agreed = offers.at_worker(self._offers(), hello)
         self._encoder.agree(agreed)
         assert isinstance(self._decoder, Decoder)  # a JSON peer does not greet
         self._decoder.agree(agreed)
@@ -294,7 +296,7 @@ class _Worker:
         extras = do.meta
         tokens = span = None
         if extras is not None:
-            tokens = self._variables.set(extras.context) if extras.context and not extras.pickled else None
+            tokens = self._variables.set(extras.context) if extras.context and not do.used else None
             if extras.headers:
                 known = "()" if self._interface.is_function else method
                 span = tracing.serve_call(known, extras.headers, self._config.name)
@@ -305,9 +307,9 @@ class _Worker:
         story.capture.is_open = True
         try:
             self._interruptible = started
-            if extras is not None and extras.pickled:
-                _unseal(do, extras)
-                tokens = self._variables.set(extras.context)
+            if do.used:
+                _unseal(do)
+                tokens = self._variables.set(do.meta.context) if do.meta is not None else None
             frame = self._encode(ok := Value(self._interface.call(args, do.kwargs)))
             self._interruptible = 0.0
         except BaseException as raised:
@@ -319,11 +321,10 @@ class _Worker:
         self._call = self._left = None
         self._replies.after(method, started)
         error = self._interruption or error  # also if the application has swallowed it
-        if extras is not None:
-            if tokens is not None:
-                contextbridge.reset(tokens)
-            if span is not None:
-                span.end(error)
+        if tokens is not None:
+            contextbridge.reset(tokens)
+        if span is not None:
+            span.end(error)
         if ld is not None:
             ld = jsontext.writable(ld)
             if error is None:
@@ -433,11 +434,12 @@ class _Worker:
 _NO_EXTRAS = RequestMeta()
 
 
-def _unseal(do: Request, extras: RequestMeta) -> None:
+def _unseal(do: Request) -> None:
     """Load what has come pickled in a call. It is part of the call: it is interrupted with it, and may raise."""
     unseal(do.args, lambda index: f"argument {index}")
     unseal(do.kwargs, lambda name: f"argument {name}")
-    unseal(extras.context, lambda name: f"the context variable {name}")
+    if do.meta is not None:
+        unseal(do.meta.context, lambda name: f"the context variable {name}")
 
 
 def _without_our_frames(error: BaseException) -> BaseException:

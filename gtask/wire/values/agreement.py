@@ -1,25 +1,20 @@
-"""What the two sides of a connection have agreed upon beyond what any msgpack peer can read: pickles, and numpy arrays.
+"""The agreement of a connection's two sides: which kinds of values may travel, and why others may not.
 
-Each says in its greeting what it consents to and what it has. Only what both have said goes over the connection; where
-one has not, the text says which, and what to do about it.
+:mod:`gtask.wire.values.offers` makes agreements, from what both greetings say.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
 
-from gtask.wire.messages import Greeting
+from gtask.wire.values.kinds import NATIVE, Kinds, Packing
 
-__all__ = ["NOTHING", "Agreement", "ConditionalFrame", "NotTransferable", "at_client", "at_worker", "hoped_for"]
-
-_BOTH = "It may be pickled if both sides consent"
-_SERVER = "start gtask-server with --pickle, or gtask.Server with pickle=True"
-_CLIENT = "write Client(..., pickle=True)"
+__all__ = ["PLAIN", "Agreement", "ConditionalFrame"]
 
 
-class NotTransferable(TypeError):
-    """A value is refused, also where pickles are agreed upon."""
+_NATIVE = Kinds(NATIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,71 +22,23 @@ class Agreement:
     """Of one connection.
 
     Attributes:
-        pickle: whether what cannot travel otherwise may be pickled.
-        arrays: whether numpy's arrays and scalars may travel.
-        why_no_pickle: for the error of a value that would have to be pickled, if nothing may be; "" if nobody wants to.
-        why_no_arrays: for the error of an array, if none may travel.
+        kinds: the table of kinds, also of those whose offer is not agreed upon.
+        agreed: the names of the offers that both sides want.
+        reasons: why an offer is not agreed upon, by its name, for an error.
+        fallback: makes a copy of a plain message that can travel although a value in it is of no kind; None if both
+            sides have not agreed upon one.
+        no_fallback: why there is none, for an error; "" if neither side wants one.
     """
 
-    pickle: bool = False
-    arrays: bool = False
-    why_no_pickle: str = ""
-    why_no_arrays: str = "the other side did not say that it has numpy"
+    kinds: Kinds = _NATIVE
+    agreed: frozenset[str] = frozenset()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    fallback: Callable[[list[Any], Packing], list[Any]] | None = None
+    no_fallback: str = ""
 
 
-NOTHING = Agreement()
-"""Between peers of which nothing is known."""
-
-
-def hoped_for(pickle: bool) -> Agreement:
-    """What a client writes before it knows by whom it will be read.
-
-    Args:
-        pickle: whether it consents to pickles.
-    """
-    if pickle:
-        return Agreement(pickle=True, arrays=True)
-    return Agreement(
-        arrays=True,
-        why_no_pickle=f"{_BOTH}, and this client does not: {_CLIENT}; the server needs --pickle",
-    )
-
-
-def at_client(pickle: bool, numpy: bool, hi: Greeting) -> Agreement:
-    """What a client and a worker have agreed upon, as the client knows it.
-
-    Args:
-        pickle: whether the client consents to pickles.
-        numpy: whether it has numpy.
-        hi: the worker's greeting.
-    """
-    return Agreement(
-        pickle=pickle and hi.pickle,
-        arrays=numpy and hi.numpy,
-        why_no_pickle=f"{_BOTH}, and the server does not: {_SERVER}",
-        why_no_arrays="the server has no numpy: install it there",
-    )
-
-
-def at_worker(pickle: bool, numpy: bool, hi: Greeting) -> Agreement:
-    """The same, as the worker knows it.
-
-    Args:
-        pickle: whether the server consents to pickles.
-        numpy: whether it has numpy.
-        hi: the client's greeting.
-    """
-    why = ""
-    if pickle:
-        why = f"{_BOTH}, and the client does not: {_CLIENT}"
-    elif hi.pickle:
-        why = f"{_BOTH}, and this server does not: {_SERVER}"
-    return Agreement(
-        pickle=pickle and hi.pickle,
-        arrays=numpy and hi.numpy,
-        why_no_pickle=why,
-        why_no_arrays="the client has no numpy: install it there",
-    )
+PLAIN = Agreement()
+"""What every peer reads."""
 
 
 @final
@@ -100,21 +47,19 @@ class ConditionalFrame:
 
     Attributes:
         data: the frame.
-        needs: what it has that needs an agreement, ``pickle`` or ``arrays``, and a phrase for that.
+        used: the offers that it uses, by name, and a phrase for the value that uses each.
     """
 
-    __slots__ = ("data", "needs")
+    __slots__ = ("data", "used")
 
-    def __init__(self, data: bytes, needs: dict[str, str]) -> None:
+    def __init__(self, data: bytes, used: dict[str, str]) -> None:
         self.data = data
-        self.needs = needs
+        self.used = used
 
     def refusal(self, agreement: Agreement) -> str:
         """Why it must not be sent where this was agreed upon, for an EncodeError; "" if it may be."""
-        for allowed, what, why in (
-            (agreement.arrays, "arrays", agreement.why_no_arrays),
-            (agreement.pickle, "pickle", agreement.why_no_pickle),
-        ):
-            if what in self.needs and not allowed:
-                return f"cannot travel: {self.needs[what]}. {why[:1].upper()}{why[1:]}"
+        for name, phrase in self.used.items():
+            if name not in agreement.agreed:
+                why = agreement.reasons.get(name, "")
+                return f"cannot travel: {phrase}. {why[:1].upper()}{why[1:]}"
         return ""

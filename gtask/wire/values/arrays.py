@@ -15,9 +15,24 @@ import sys
 from functools import cache, lru_cache
 from typing import Any
 
-from gtask.wire.values.agreement import NotTransferable
+from gtask.wire.values.kinds import NotTransferable, Packing, Unpacking, too_large
 
-__all__ = ["FIELDS", "array", "is_installed", "is_numpy", "scalar", "tell"]
+__all__ = [
+    "DIMENSIONS",
+    "FIELDS",
+    "HEAD",
+    "NESTED",
+    "array_types",
+    "is_installed",
+    "pack_array",
+    "pack_scalar",
+    "scalar_types",
+    "unpack_array",
+    "unpack_scalar",
+]
+
+HEAD = 64 * 1024
+"""Bytes in which an array has to say what it is."""
 
 DIMENSIONS = 32
 """How many an array may have; some versions of numpy know no more."""
@@ -46,33 +61,33 @@ def _is_found() -> bool:
     return importlib.util.find_spec("numpy") is not None
 
 
-def is_numpy(value: Any) -> bool:
-    """Whether this is an array or a scalar of numpy's, which is not imported for the question."""
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, (getattr(numpy, "ndarray", ()), getattr(numpy, "generic", ())))
+def array_types() -> tuple[type, ...]:
+    """The class of arrays, if numpy is loaded; it is not imported for the question."""
+    return _types("ndarray")
 
 
-def tell(value: Any) -> tuple[bool, Any, Any]:
-    """The parts of an array or scalar.
+def scalar_types() -> tuple[type, ...]:
+    """The class of scalars, if numpy is loaded."""
+    return _types("generic")
 
-    Returns:
-        whether it is a scalar; then what :func:`array` or :func:`scalar` takes: of an array ``[item, shape, order]``,
-        of a scalar ``item``; and the bytes. An item is a text, or, of a structure, a list of ``[name, item]`` and
-        ``[name, item, shape]``.
+
+def _types(name: str) -> tuple[type, ...]:
+    cls = getattr(sys.modules.get("numpy"), name, None)
+    return () if cls is None else (cls,)
+
+
+def pack_array(value: Any, packing: Packing) -> bytes:
+    """An array's bytes: ``[item, shape, order]``, then those of all items.
+
+    An item is a text, or, of a structure, a list of ``[name, item]`` and ``[name, item, shape]``.
 
     Raises:
-        Never: it holds Python objects.
-        TypeError: it is of a subclass, or is something else that cannot be told in this way.
+        NotTransferable: it holds Python objects.
+        TypeError: it is of a subclass, or cannot be described in this way.
+        EncodeError: it is over the limit.
     """
+    item = _item(value)
     numpy = sys.modules["numpy"]
-    dtype = value.dtype
-    if dtype.hasobject:
-        raise NotTransferable(
-            f"its items are Python objects (dtype {dtype!s:.60}): send a list, or an array of another dtype"
-        )
-    item = _tell_item(dtype)
-    if isinstance(value, numpy.generic):
-        return True, item, value.tobytes()
     if type(value) not in (numpy.ndarray, numpy.memmap):
         raise TypeError("only plain arrays travel; if its data alone will do, send numpy.array(it)")
     if value.ndim > DIMENSIONS:
@@ -81,17 +96,42 @@ def tell(value: Any) -> tuple[bool, Any, Any]:
     is_fortran = value.flags.f_contiguous and not value.flags.c_contiguous
     head = [item, list(value.shape), "F" if is_fortran else "C"]
     if not value.size:
-        return False, head, b""
+        return _joined(head, b"", packing)
     flat = numpy.ascontiguousarray((value.T if is_fortran else value).reshape(-1))
-    return False, head, flat.view(numpy.uint8).data
+    return _joined(head, flat.view(numpy.uint8).data, packing)
 
 
-def array(head: Any, data: memoryview) -> Any:
-    """An array of what :func:`tell` has told: writable, with memory of its own.
+def pack_scalar(value: Any, packing: Packing) -> bytes:
+    """A scalar's bytes: its item, then those of its value; raises as :func:`pack_array`."""
+    return _joined(_item(value), value.tobytes(), packing)
+
+
+def _item(value: Any) -> Any:
+    dtype = value.dtype
+    if dtype.hasobject:
+        raise NotTransferable(
+            f"its items are Python objects (dtype {dtype!s:.60}): send a list, or an array of another dtype"
+        )
+    return _tell_item(dtype)
+
+
+def _joined(told: Any, data: bytes | memoryview, packing: Packing) -> bytes:
+    if len(data) > packing.limit:
+        raise too_large(f"an array in it has {len(data)} bytes", packing.limit)
+    head = packing.body(told)
+    if len(head) > HEAD:
+        raise TypeError(f"its dtype takes {len(head)} bytes to tell, and there are {HEAD}")
+    return b"".join((head, data))
+
+
+def unpack_array(packed: bytes, unpacking: Unpacking) -> Any:
+    """The array of these bytes: writable, with memory of its own.
 
     Raises:
         Exception: it is none; whatever numpy raises.
     """
+    head, start = unpacking.head(packed, HEAD, FIELDS)
+    data = memoryview(packed)[start:]
     if type(head) is not list or len(head) != 3:
         raise ValueError("an array is told by its dtype, shape and order")
     dtype, shape, order = _dtype(head[0]), _shape(head[1]), head[2]
@@ -106,8 +146,10 @@ def array(head: Any, data: memoryview) -> Any:
     return numpy.ndarray(shape, dtype, data, order=order).copy(order)
 
 
-def scalar(item: Any, data: memoryview) -> Any:
+def unpack_scalar(packed: bytes, unpacking: Unpacking) -> Any:
     """The same for a scalar."""
+    item, start = unpacking.head(packed, HEAD, FIELDS)
+    data = memoryview(packed)[start:]
     dtype = _dtype(item)
     if not dtype.itemsize or dtype.itemsize != len(data):
         raise ValueError(f"a scalar of {dtype.itemsize} bytes has come with {len(data)} bytes")

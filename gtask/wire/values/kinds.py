@@ -1,5 +1,7 @@
-"""Values beyond msgpack's own, as its extension types: numbers of any size, dates, sets, and what both sides have
-agreed upon, arrays (:mod:`gtask.wire.values.arrays`) and pickles (:mod:`gtask.wire.values.pickles`).
+"""The kinds of values beyond msgpack's own: a table with a row for each, its extension type's code and its functions.
+
+:data:`NATIVE` has the kinds that every peer reads. Kinds that both sides must want stand with their offer, in
+:mod:`gtask.wire.values.offers`. To add a kind is to add a row.
 """
 
 from __future__ import annotations
@@ -8,104 +10,222 @@ import datetime
 import decimal
 import struct
 import uuid
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from gtask.errors import EncodeError
-from gtask.wire.messages import DEFAULT_LIMIT
-from gtask.wire.values import arrays
-from gtask.wire.values.agreement import NOTHING, Agreement, NotTransferable
-from gtask.wire.values.pickles import Sealed
+
+if TYPE_CHECKING:
+    from gtask.wire.values.agreement import Agreement
 
 __all__ = [
+    "ARRAY",
+    "NATIVE",
     "NESTED_EXT",
-    "NO_HOOK",
-    "NO_TERMS",
     "PICKLE",
-    "ExtensionState",
-    "pack",
+    "SCALAR",
+    "Ext",
+    "Kind",
+    "Kinds",
+    "NotTransferable",
+    "Packing",
+    "Unpacking",
     "too_large",
     "type_name",
-    "unpack",
-    "unpack_body",
 ]
 
 NESTED_EXT = 16
 """How deep sets may lie in sets. Each level is a C call with 40 KiB of stack, so it needs a bound."""
 
-HEAD = 64 * 1024
-"""Bytes in which an array has to say what it is."""
-
 BIGINT, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, SET, FROZENSET, COMPLEX, PICKLE, ARRAY, SCALAR = range(1, 14)
 
+Ext = msgpack.ExtType
+Types = tuple[type, ...]
 
-class ExtensionState:
-    """What the ext types of one encoder or decoder have to know.
+
+class NotTransferable(TypeError):
+    """A value is refused, also where pickles are agreed upon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A row of the table.
 
     Attributes:
-        agreement: with the peer.
-        limit: bytes that a frame may have.
-        needs: what the frame at hand has that only an agreement allows: ``pickle``, ``arrays``; with a phrase for it.
+        code: of the extension type, 1 to 127.
+        types: classes whose instances are of this kind; or a function that returns them, for classes that may not be
+            loaded.
+        pack: a value's bytes; it raises an exception for a value that cannot travel.
+        unpack: the value of these bytes; they may be hostile, and it may raise any exception.
+        offer: the offer under which it travels; "" for a kind that every peer reads.
+        noun: the kind in an error text, for one under an offer.
     """
 
-    __slots__ = ("agreement", "limit", "needs")
+    code: int
+    types: Types | Callable[[], Types]
+    pack: Callable[[Any, Packing], bytes]
+    unpack: Callable[[bytes, Unpacking], Any]
+    offer: str = ""
+    noun: str = ""
+
+
+class Kinds:
+    """A table of kinds. A value is of the first kind whose types it is an instance of.
+
+    Args:
+        rows: the kinds.
+    """
+
+    __slots__ = ("_by_type", "by_code", "rows")
+
+    def __init__(self, rows: tuple[Kind, ...]) -> None:
+        self.rows = rows
+        self.by_code = {row.code: row for row in rows}
+        self._by_type: dict[type, Kind] = {}
+        for row in rows:
+            for cls in () if callable(row.types) else row.types:
+                self._by_type.setdefault(cls, row)
+
+    def of(self, value: Any) -> Kind | None:
+        """The kind of a value; None if it has none."""
+        row = self._by_type.get(type(value))
+        if row is not None:
+            return row
+        for row in self.rows:
+            if isinstance(value, row.types() if callable(row.types) else row.types):
+                return row
+        return None
+
+
+class Packing:
+    """Writes the extension types of one encoder's messages.
+
+    Args:
+        agreement: what the two sides have agreed upon.
+        limit: bytes that a frame may have.
+
+    Attributes:
+        used: the offers under which values of the message at hand travel, each with a phrase for the first such value.
+    """
+
+    __slots__ = ("agreement", "depth", "limit", "used")
 
     def __init__(self, agreement: Agreement, limit: int) -> None:
         self.agreement = agreement
         self.limit = limit
-        self.needs: dict[str, str] = {}
+        self.depth = 0
+        self.used: dict[str, str] = {}
+
+    def default(self, value: Any) -> msgpack.ExtType:
+        """What the packer asks for each value that it does not know; a TypeError where there is no answer."""
+        kind = self.agreement.kinds.of(value)
+        if kind is None:
+            raise TypeError(f"a {type(value).__name__}")
+        if kind.offer:
+            if kind.offer not in self.agreement.agreed:
+                raise NotTransferable(self.agreement.reasons.get(kind.offer, "both sides have not agreed upon it"))
+            packed = kind.pack(value, self)
+            self.used.setdefault(kind.offer, f"a value of type {type_name(value)}")
+            return Ext(kind.code, packed)
+        return Ext(kind.code, kind.pack(value, self))
+
+    def deeper(self) -> Packing:
+        """The same within a value that is itself an extension type."""
+        inner = Packing(self.agreement, self.limit)
+        inner.depth, inner.used = self.depth + 1, self.used
+        return inner
+
+    def body(self, value: Any) -> bytes:
+        """A value's bytes, also of text for which UTF-8 has none."""
+        packed: bytes = msgpack.packb(value, default=self.default, unicode_errors="surrogatepass")
+        return packed
 
 
-def pack(terms: ExtensionState, value: Any, depth: int = 0) -> msgpack.ExtType:
-    """What the packer asks for each value that it does not know; a TypeError where there is no answer."""
-    if isinstance(value, int):
-        size = value.bit_length() // 8 + 1
-        return msgpack.ExtType(BIGINT, value.to_bytes(size, "big", signed=True))
-    if isinstance(value, datetime.datetime):
-        return msgpack.ExtType(DATETIME, _pack_time(value))
-    if isinstance(value, datetime.date):
-        return msgpack.ExtType(DATE, value.isoformat().encode("ascii"))
-    if isinstance(value, datetime.time):
-        return msgpack.ExtType(TIME, _pack_time(value))
-    if isinstance(value, datetime.timedelta):
-        return msgpack.ExtType(TIMEDELTA, struct.pack("!iii", value.days, value.seconds, value.microseconds))
-    if isinstance(value, decimal.Decimal):
-        return msgpack.ExtType(DECIMAL, decimal.Decimal.__str__(value).encode("ascii"))
-    if isinstance(value, uuid.UUID):
-        return msgpack.ExtType(UUID, value.bytes)
-    if isinstance(value, (set, frozenset)):
-        if depth >= NESTED_EXT:
-            raise ValueError(f"sets nested more than {NESTED_EXT} deep")
-        code = SET if isinstance(value, set) else FROZENSET
-        _check_members(value)
+class Unpacking:
+    """Reads the extension types of one decoder's messages.
 
-        def deeper(inner: Any) -> msgpack.ExtType:
-            return pack(terms, inner, depth + 1)
+    Args:
+        agreement: what the two sides have agreed upon.
+        errors: how text that is no UTF-8 is read, as :meth:`bytes.decode` takes it.
 
-        return msgpack.ExtType(code, msgpack.packb(list(value), default=deeper, unicode_errors="surrogatepass"))
-    if isinstance(value, complex):
-        return msgpack.ExtType(COMPLEX, struct.pack("!dd", value.real, value.imag))
-    if arrays.is_numpy(value):
-        return _pack_array(terms, value)
-    raise TypeError(f"a {type(value).__name__}")
+    Attributes:
+        used: the offers under which values of the message at hand have come that are yet to be opened.
+    """
+
+    __slots__ = ("agreement", "depth", "errors", "used")
+
+    def __init__(self, agreement: Agreement, errors: str = "strict") -> None:
+        self.agreement = agreement
+        self.errors = errors
+        self.depth = 0
+        self.used: set[str] = set()
+
+    def hook(self, code: int, data: bytes) -> Any:
+        """What the unpacker asks for each extension type."""
+        kind = self.agreement.kinds.by_code.get(code)
+        if kind is None:
+            raise ValueError(f"unknown extension type {code}")
+        if kind.offer and kind.offer not in self.agreement.agreed:
+            raise ValueError(f"{kind.noun}, upon which both sides have not agreed")
+        return kind.unpack(data, self)
+
+    def deeper(self) -> Unpacking:
+        """The same within a value that is itself an extension type."""
+        inner = Unpacking(self.agreement, self.errors)
+        inner.depth, inner.used = self.depth + 1, self.used
+        return inner
+
+    def lenient(self) -> Unpacking:
+        """The same for text that UTF-8 has no bytes for."""
+        other = Unpacking(self.agreement, "surrogatepass")
+        other.used = self.used
+        return other
+
+    def value(self, packed: bytes | bytearray | memoryview, *, use_list: bool = True) -> Any:
+        """The value of a message's bytes."""
+        return msgpack.unpackb(
+            packed,
+            use_list=use_list,
+            ext_hook=self.hook,
+            strict_map_key=False,
+            unicode_errors=self.errors,
+            timestamp=3,
+        )
+
+    def head(self, data: bytes, size: int, items: int) -> tuple[Any, int]:
+        """A value without maps at the beginning of data, and where it ends.
+
+        Args:
+            size: bytes that it may have.
+            items: items that an array in it may have.
+        """
+        unpacker = msgpack.Unpacker(
+            max_buffer_size=size, max_array_len=items, max_map_len=0, unicode_errors=self.errors
+        )
+        unpacker.feed(data[:size])
+        value = unpacker.unpack()
+        return value, unpacker.tell()
 
 
-def _pack_array(terms: ExtensionState, value: Any) -> msgpack.ExtType:
-    if not terms.agreement.arrays:
-        raise NotTransferable(terms.agreement.why_no_arrays)
-    is_scalar, told, data = arrays.tell(value)
-    if len(data) > terms.limit:
-        raise too_large(f"an array in it has {len(data)} bytes", terms.limit)
-    head = msgpack.packb(told, unicode_errors="surrogatepass")
-    if len(head) > HEAD:
-        raise TypeError(f"its dtype takes {len(head)} bytes to tell, and there are {HEAD}")
-    terms.needs["arrays"] = f"a value of type {type_name(value)}"
-    return msgpack.ExtType(SCALAR if is_scalar else ARRAY, b"".join((head, data)))
+def type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 
-def _pack_time(value: datetime.datetime | datetime.time) -> bytes:
+def too_large(what: str, limit: int) -> EncodeError:
+    return EncodeError(f"too large: {what} and the limit is {limit}; send it in parts, or through a file")
+
+
+# --- how the native kinds are written and read -----------------------------------------------------------
+
+
+def _pack_int(value: int, _: Packing) -> bytes:
+    return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+
+
+def _pack_time(value: datetime.datetime | datetime.time, _: Packing) -> bytes:
     # A fold byte in front: isoformat() leaves it out.
     text = value.isoformat() if value.tzinfo is None else value.replace(tzinfo=_offset(value)).isoformat()
     return bytes([value.fold]) + text.encode("ascii")
@@ -118,78 +238,76 @@ def _offset(value: datetime.datetime | datetime.time) -> datetime.timezone | Non
     return None if offset is None else datetime.timezone(offset)
 
 
-def unpack(terms: ExtensionState, code: int, data: bytes, depth: int = 0, errors: str = "strict") -> Any:
-    if code == BIGINT:
-        return int.from_bytes(data, "big", signed=True)
-    if code == DATETIME:
-        return datetime.datetime.fromisoformat(data[1:].decode("ascii")).replace(fold=data[0])
-    if code == DATE:
-        return datetime.date.fromisoformat(data.decode("ascii"))
-    if code == TIME:
-        return datetime.time.fromisoformat(data[1:].decode("ascii")).replace(fold=data[0])
-    if code == TIMEDELTA:
-        days, seconds, microseconds = struct.unpack("!iii", data)
-        return datetime.timedelta(days, seconds, microseconds)
-    if code == DECIMAL:
-        return decimal.Decimal(data.decode("ascii"))
-    if code == UUID:
-        return uuid.UUID(bytes=data)
-    if code in (SET, FROZENSET):
-        if depth >= NESTED_EXT:
-            raise ValueError(f"sets nested more than {NESTED_EXT} deep")
-        # An array that claims items which are not there would take their memory, in each set anew.
-        whole = msgpack.Unpacker(max_buffer_size=len(data))
-        whole.feed(data)
-        whole.skip()
-        # What lies in a set is hashable, so an array in it was a tuple.
-        items = unpack_body(terms, data, False, depth + 1, errors)
-        if type(items) is not tuple:
-            raise ValueError("a set is written as an array")
-        return set(items) if code == SET else frozenset(items)
-    if code == COMPLEX:
-        return complex(*struct.unpack("!dd", data))
-    if code in (ARRAY, SCALAR) and terms.agreement.arrays:
-        head = msgpack.Unpacker(max_buffer_size=HEAD, max_array_len=arrays.FIELDS, max_map_len=0, unicode_errors=errors)
-        head.feed(data[:HEAD])
-        told = head.unpack()
-        return (arrays.array if code == ARRAY else arrays.scalar)(told, memoryview(data)[head.tell() :])
-    if code == PICKLE and terms.agreement.pickle:
-        terms.needs["pickle"] = "a pickle"
-        return Sealed(data)
-    if code in (PICKLE, ARRAY, SCALAR):
-        raise ValueError(f"{'a pickle' if code == PICKLE else 'an array'}, upon which both sides have not agreed")
-    raise ValueError(f"unknown extension type {code}")
+def _unpack_datetime(data: bytes, _: Unpacking) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(data[1:].decode("ascii")).replace(fold=data[0])
 
 
-NO_TERMS = ExtensionState(NOTHING, DEFAULT_LIMIT)
-NO_HOOK = partial(unpack, NO_TERMS)
+def _unpack_time(data: bytes, _: Unpacking) -> datetime.time:
+    return datetime.time.fromisoformat(data[1:].decode("ascii")).replace(fold=data[0])
 
 
-def unpack_body(
-    terms: ExtensionState, data: bytes | bytearray | memoryview, use_list: bool, depth: int, errors: str
-) -> Any:
-    return msgpack.unpackb(
-        data,
-        use_list=use_list,
-        ext_hook=lambda code, inner: unpack(terms, code, inner, depth, errors),
-        strict_map_key=False,
-        unicode_errors=errors,
-        timestamp=3,
-    )
+def _pack_timedelta(value: datetime.timedelta, _: Packing) -> bytes:
+    return struct.pack("!iii", value.days, value.seconds, value.microseconds)
+
+
+def _pack_decimal(value: decimal.Decimal, _: Packing) -> bytes:
+    return decimal.Decimal.__str__(value).encode("ascii")
+
+
+def _pack_set(value: set[Any] | frozenset[Any], packing: Packing) -> bytes:
+    if packing.depth >= NESTED_EXT:
+        raise ValueError(f"sets nested more than {NESTED_EXT} deep")
+    _check_members(value)
+    return packing.deeper().body(list(value))
 
 
 def _check_members(items: Any) -> None:
-    """Refuse what lies in a set here, because its class is hashable, and could not where it arrives."""
+    """Refuse a member that is hashable here, because its class says so, and would not be where it arrives."""
     for item in items:
-        if isinstance(item, (dict, set)) or type(item) is msgpack.ExtType:
+        if isinstance(item, (dict, set)) or type(item) is Ext:
             raise TypeError(f"a {type(item).__name__} in a set")
         if isinstance(item, (list, tuple)):
             _check_members(item)
 
 
-def type_name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+def _unpack_set(data: bytes, unpacking: Unpacking) -> tuple[Any, ...]:
+    if unpacking.depth >= NESTED_EXT:
+        raise ValueError(f"sets nested more than {NESTED_EXT} deep")
+    # An array that claims items which are not there would take their memory, in each set anew.
+    whole = msgpack.Unpacker(max_buffer_size=len(data))
+    whole.feed(data)
+    whole.skip()
+    # What lies in a set is hashable, so an array in it was a tuple.
+    items = unpacking.deeper().value(data, use_list=False)
+    if type(items) is not tuple:
+        raise ValueError("a set is written as an array")
+    return items
 
 
-def too_large(what: str, limit: int) -> EncodeError:
-    return EncodeError(f"too large: {what} and the limit is {limit}; send it in parts, or through a file")
+def _pack_complex(value: complex, _: Packing) -> bytes:
+    return struct.pack("!dd", value.real, value.imag)
+
+
+NATIVE = (
+    Kind(BIGINT, (int,), _pack_int, lambda data, _: int.from_bytes(data, "big", signed=True)),
+    Kind(DATETIME, (datetime.datetime,), _pack_time, _unpack_datetime),
+    Kind(
+        DATE,
+        (datetime.date,),
+        lambda value, _: value.isoformat().encode("ascii"),
+        lambda data, _: datetime.date.fromisoformat(data.decode("ascii")),
+    ),
+    Kind(TIME, (datetime.time,), _pack_time, _unpack_time),
+    Kind(
+        TIMEDELTA,
+        (datetime.timedelta,),
+        _pack_timedelta,
+        lambda data, _: datetime.timedelta(*struct.unpack("!iii", data)),
+    ),
+    Kind(DECIMAL, (decimal.Decimal,), _pack_decimal, lambda data, _: decimal.Decimal(data.decode("ascii"))),
+    Kind(UUID, (uuid.UUID,), lambda value, _: value.bytes, lambda data, _: uuid.UUID(bytes=data)),
+    Kind(SET, (set,), _pack_set, lambda data, unpacking: set(_unpack_set(data, unpacking))),
+    Kind(FROZENSET, (frozenset,), _pack_set, lambda data, unpacking: frozenset(_unpack_set(data, unpacking))),
+    Kind(COMPLEX, (complex,), _pack_complex, lambda data, _: complex(*struct.unpack("!dd", data))),
+)
+"""The kinds that every peer reads."""

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from gtask.errors import EncodeError
-from gtask.wire.values.agreement import NotTransferable
+from gtask.wire.values.culprit import places
+from gtask.wire.values.kinds import PICKLE, Ext, NotTransferable, Packing, Unpacking
 
-__all__ = ["Pickling", "Sealed", "unseal"]
+__all__ = ["PROTOCOL", "Sealed", "seal", "stand_in", "unseal"]
 
 PROTOCOL = 5
 
@@ -24,24 +25,30 @@ Place = tuple[Any, Any]
 """Where in a message: the place of the whole, as a text or again a tuple, and the key or index in it."""
 
 
-class Pickling:
-    """Puts pickles into copies of values, in place of what cannot travel otherwise.
+def stand_in(plain: list[Any], packing: Packing) -> list[Any]:
+    """A copy of a message in which pickles stand for values that cannot travel otherwise.
 
     Args:
-        carry: what a value that is no container travels as; raises an exception if it cannot.
-        seal: what stands in the message for a pickle.
-        foreign: a class of tuples that are no values by themselves.
+        packing: notes that pickles are used.
 
-    Attributes:
-        first: the first part that was pickled, as a phrase for a message; "" if none was.
+    Raises:
+        EncodeError: a value cannot be pickled either.
     """
+    pickling = _Pickling(packing)
+    copy = list(plain)
+    if copy[1] is not None:
+        copy[1] = {key: dict(part) if type(part) is dict else part for key, part in copy[1].items()}
+    for place, whole, key in places(copy):
+        whole[key] = pickling.copy(whole[key], place)
+    return copy
 
-    def __init__(self, carry: Callable[[Any], Any], seal: Callable[[bytes], Any], foreign: type) -> None:
-        self._carry = carry
-        self._seal = seal
-        self._foreign = foreign
+
+class _Pickling:
+    """Puts pickles into copies of values."""
+
+    def __init__(self, packing: Packing) -> None:
+        self._packing = packing
         self._above: set[int] = set()
-        self.first = ""
 
     def copy(self, value: Any, place: str | Place) -> Any:
         """The value as it can travel.
@@ -58,7 +65,7 @@ class Pickling:
         is_map = issubclass(kind, dict)
         if is_map and not all(issubclass(type(key), _KEYS) for key in value):
             return self._pickle(value, place)
-        if not is_map and (not issubclass(kind, (list, tuple)) or kind is self._foreign):
+        if not is_map and (not issubclass(kind, (list, tuple)) or kind is Ext):
             return self._atom(value, place)
         if id(value) in self._above:
             raise _CircleError(value)
@@ -76,7 +83,7 @@ class Pickling:
 
     def _atom(self, value: Any, place: str | Place) -> Any:
         try:
-            return self._carry(value)
+            return self._packing.default(value)
         except NotTransferable as error:
             raise EncodeError(f"cannot travel: {_phrase(value, place)}: {error}") from None
         except EncodeError:
@@ -91,8 +98,8 @@ class Pickling:
             raise EncodeError(
                 f"cannot travel: {_phrase(value, place)}, which cannot be pickled either: {_show(error)}"
             ) from None
-        self.first = self.first or _phrase(value, place)
-        return self._seal(data)
+        self._packing.used.setdefault("pickle", _phrase(value, place))
+        return Ext(PICKLE, data)
 
 
 class _CircleError(Exception):
@@ -110,6 +117,12 @@ class Sealed:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+
+
+def seal(data: bytes, unpacking: Unpacking) -> Sealed:
+    """A pickle that has come; the decoder notes that it is yet to be opened."""
+    unpacking.used.add("pickle")
+    return Sealed(data)
 
 
 def unseal(whole: Any, name: Callable[[Any], str]) -> None:

@@ -36,7 +36,7 @@ from gtask.wire.lastwords import ReplyDecoder, last_words
 from gtask.wire.values import arrays
 from gtask.wire.values import kinds as extensions
 from gtask.wire.values import pickles as pickled
-from gtask.wire.values.agreement import Agreement
+from gtask.wire.values.offers import agree
 from gtask.wire.values.pickles import unseal
 from tests.support.waiting import wait_until
 
@@ -133,7 +133,7 @@ def test_values(value, packed):
     type."""
     body = VALUE_HEAD + packed
     frame = len(body).to_bytes(4, "big") + body
-    agreement = Agreement(pickle=True, arrays=True)
+    agreement = agree({"pickle", "numpy"})
     assert bytes(Encoder(agreement=agreement).encode(messages.Value(value))) == frame
     decoder = Decoder()
     decoder.agree(agreement)
@@ -249,7 +249,7 @@ def test_numbers():
     assert f"Sets may lie in sets {extensions.NESTED_EXT} deep" in text
     assert f"at most {arrays.FIELDS:,} fields, and structures lie in structures {arrays.NESTED} deep" in text
     assert f"an array of at most {arrays.DIMENSIONS} whole numbers" in text
-    assert f"What stands before them has at most {extensions.HEAD:,} bytes" in text
+    assert f"What stands before them has at most {arrays.HEAD:,} bytes" in text
     assert f"of Python's protocol {pickled.PROTOCOL}" in text
     assert f"{children.GRACE:g} seconds later by SIGABRT, another second later by SIGKILL" in text
     assert children.LAST_GRACE == 1
@@ -318,7 +318,7 @@ def test_conversation(serve):
     hi, *answers = talk(serve(SERVED, "--name", "hasher"), frames, size_of)
     assert answers == told[1:]
     (greeting,) = decode(hi, len(hi))
-    greeting.pid, greeting.numpy = 4711, False
+    greeting.pid, greeting.offers = 4711, frozenset()
     assert Encoder().encode(greeting) == told[0]
 
 

@@ -40,18 +40,21 @@ ARROWS = {
     "wire.exceptions": "",
     "wire.exceptions.failure": "errors wire.exceptions.tracebacks wire.plain",
     "wire.exceptions.tracebacks": "",
-    "wire.frames": "errors wire.messages wire.values.agreement wire.values.kinds wire.values.pickles",
+    "wire.frames": "errors wire.messages wire.values.agreement wire.values.culprit wire.values.kinds",
     "wire.json": "",
     "wire.json.conversation": "wire.conversation wire.messages",
     "wire.json.text": "errors wire.messages",
-    "wire.lastwords": "errors wire.frames wire.messages",
+    "wire.lastwords": "errors wire.frames wire.messages wire.values.agreement wire.values.kinds",
     "wire.messages": "errors",
     "wire.plain": "",
     "wire.values": "",
-    "wire.values.agreement": "wire.messages",
-    "wire.values.arrays": "wire.values.agreement",
-    "wire.values.kinds": "errors wire.messages wire.values.agreement wire.values.arrays wire.values.pickles",
-    "wire.values.pickles": "errors wire.values.agreement",
+    "wire.values.agreement": "wire.values.kinds",
+    "wire.values.arrays": "wire.values.kinds",
+    "wire.values.culprit": "errors wire.values.kinds",
+    "wire.values.kinds": "errors",
+    "wire.values.offers": "wire.messages wire.values.agreement wire.values.arrays wire.values.kinds "
+    "wire.values.pickles",
+    "wire.values.pickles": "errors wire.values.culprit wire.values.kinds",
     #
     "client": "",
     "client.calls": "aspects.caller errors wire.messages wire.values.agreement",
@@ -60,7 +63,7 @@ ARROWS = {
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
     "client.config": "aspects.context wire.messages",
     "client.connection": "address aspects.caller aspects.logs.levels client.calls client.loop client.outcomes errors "
-    "wire.conversation wire.frames wire.lastwords wire.messages wire.values.agreement wire.values.arrays",
+    "wire.conversation wire.frames wire.lastwords wire.messages wire.values.agreement wire.values.offers",
     "client.counters": "stats",
     "client.dialects": "",
     "client.dialects.json": "aspects.caller aspects.logs.replay client.calls client.connection errors "
@@ -76,7 +79,7 @@ ARROWS = {
     "client.pool": "",
     "client.pool.backoff": "",
     "client.pool.connector": "address aspects.logs.levels client.config client.connection client.dialects.json "
-    "client.pool.slots errors spawn wire.frames wire.json.text wire.messages wire.values.agreement",
+    "client.pool.slots errors spawn wire.frames wire.json.text wire.messages wire.values.agreement wire.values.offers",
     "client.pool.ledger": "client.config client.counters client.pool.backoff client.pool.slots",
     "client.pool.nesting": "client.lease client.pool.ledger",
     "client.pool.no_worker": "client.pool.slots errors",
@@ -132,7 +135,7 @@ ARROWS = {
     "server.worker.worker": "aspects.context aspects.tracing aspects.worker errors logdefer running_call "
     "server.config server.process server.scoreboard server.worker.interface server.worker.json server.worker.replies "
     "wire.conversation wire.exceptions.failure wire.frames wire.json.conversation wire.json.text wire.messages "
-    "wire.values.agreement wire.values.arrays wire.values.pickles",
+    "wire.values.offers wire.values.pickles",
     #
     "aspects": "",
     "aspects.caller": "aspects.logs.replay wire.messages",
@@ -176,7 +179,7 @@ ARROWS = {
     "tool": "",
     "tool.cli": "address errors gtask tool.conversation tool.tables tool.top",
     "tool.conversation": "address errors wire.conversation wire.exceptions.failure wire.frames wire.lastwords "
-    "wire.messages wire.values.agreement wire.values.arrays",
+    "wire.messages wire.values.offers",
     "tool.tables": "",
     "tool.top": "address errors tool.conversation tool.tables",
 }
@@ -251,9 +254,11 @@ PURE = {
     "address": "socket select",  # for the constants
     "stats": "",
     "wire.messages": "",
-    "wire.values.agreement": "",
-    "wire.values.arrays": "",
-    "wire.values.pickles": "",
+    "wire.values.agreement": "msgpack",
+    "wire.values.arrays": "msgpack",
+    "wire.values.culprit": "msgpack",
+    "wire.values.offers": "msgpack",
+    "wire.values.pickles": "msgpack",
     "wire.frames": "msgpack",
     "wire.values.kinds": "msgpack",
     "wire.conversation": "",

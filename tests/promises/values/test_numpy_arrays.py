@@ -22,7 +22,7 @@ import gtask
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Failure, Greeting, Value
 from gtask.wire.values import kinds as extensions
-from gtask.wire.values.agreement import Agreement
+from gtask.wire.values.offers import agree
 from tests.support.needs import fail_or_skip
 from tests.support.waiting import wait_until
 
@@ -241,7 +241,7 @@ def array(head, data=b""):
 def conversation(server, hi, *frames):
     """What a worker answers to these frames, each sent when the one before is answered."""
     decoder, answers = Decoder(), []
-    decoder.agree(Agreement(arrays=True))
+    decoder.agree(agree({"numpy"}))
     with contextlib.closing(gevent.socket.socket(socket.AF_UNIX)) as sock:
         sock.settimeout(20)
         wait_until(lambda: sock.connect_ex(server.address.path) == 0, "a connection")
@@ -274,9 +274,11 @@ def test_what_is_no_array_closes_the_connection(serve):
     server = serve(SOURCE)
     good = frame("do", None, "echo", array(["<i4", [2], "C"], b"12345678"))
     for name, value in BAD.items():
-        answers = conversation(server, Greeting(numpy=True), good, frame("do", None, "echo", [value]), good)
+        answers = conversation(
+            server, Greeting(offers=frozenset({"numpy"})), good, frame("do", None, "echo", [value]), good
+        )
         assert [type(answer) for answer in answers] == [Greeting, Value], name
-        assert answers[0].numpy
+        assert "numpy" in answers[0].offers
         assert answers[1].value.tolist() == [0x34333231, 0x38373635]
 
 
@@ -295,7 +297,7 @@ def test_a_server_that_sends_what_is_no_array(connect, tmp_path):
 
     def serve_badly(sock, address):
         sock.recv(65536)
-        sock.sendall(Encoder().encode(Greeting(pid=1, name="bad", numpy=True)))
+        sock.sendall(Encoder().encode(Greeting(pid=1, name="bad", offers=frozenset({"numpy"}))))
         if sock.recv(65536):
             sock.sendall(frame("ok", None, BAD["objects"]))
             sock.recv(65536)

@@ -459,6 +459,11 @@ def call_with(value):
     return len(body).to_bytes(4, "big") + body
 
 
+def offers(consents):
+    """What a side's greeting offers."""
+    return frozenset({"pickle"} if consents else ())
+
+
 @pytest.mark.parametrize(
     ("serves", "asks"),
     [(False, False), (True, False), (False, True)],
@@ -469,10 +474,10 @@ def test_a_pickle_without_consent_closes_the_connection(serve, points, tmp_path,
     server = serve(SERVED, *(["--pickle"] if serves else []))
     mark = tmp_path / "mark"
     bomb = msgpack.ExtType(extensions.PICKLE, pickle.dumps(points.Marks(str(mark))))
-    answers = speak(server, Greeting(pickle=asks), call_with(1), call_with([bomb]), call_with(2))
+    answers = speak(server, Greeting(offers=offers(asks)), call_with(1), call_with([bomb]), call_with(2))
     assert [type(answer) for answer in answers] == [Greeting, Value]
     assert not mark.exists()
-    assert answers[0].pickle == serves
+    assert ("pickle" in answers[0].offers) == serves
 
 
 def test_a_pickle_with_consent_by_hand(server, points, tmp_path):
@@ -480,7 +485,7 @@ def test_a_pickle_with_consent_by_hand(server, points, tmp_path):
     mark = tmp_path / "mark"
     bomb = msgpack.ExtType(extensions.PICKLE, pickle.dumps(points.Marks(str(mark))))
     garbage = msgpack.ExtType(extensions.PICKLE, b"garbage")
-    answers = speak(server, Greeting(pickle=True), call_with(garbage), call_with({"a": bomb}))
+    answers = speak(server, Greeting(offers=frozenset({"pickle"})), call_with(garbage), call_with({"a": bomb}))
     assert [type(answer) for answer in answers] == [Greeting, Failure, Value]
     assert "argument 1 could not be unpickled" in answers[1].text
     assert mark.exists()
@@ -495,7 +500,7 @@ def test_a_server_that_sends_a_pickle_without_consent(connect, points, tmp_path,
 
     def serve_badly(sock, address):
         sock.recv(65536)
-        sock.sendall(Encoder().encode(Greeting(pid=1, name="bad", pickle=says)))
+        sock.sendall(Encoder().encode(Greeting(pid=1, name="bad", offers=offers(says))))
         if sock.recv(65536):
             sock.sendall(frame)
             sock.recv(65536)
@@ -517,7 +522,7 @@ def test_a_server_that_sends_a_pickle_without_consent(connect, points, tmp_path,
 def test_the_greeting_tells_it(serve, points):
     """Each side says whether it consents, whatever the other says; who has never heard of it leaves it out."""
     server = serve(SERVED, "--pickle")
-    for hi in (Greeting(), Greeting(pickle=True), Greeting(name="old")):
+    for hi in (Greeting(), Greeting(offers=frozenset({"pickle"})), Greeting(name="old")):
         (answer,) = speak(server, hi)
-        assert answer.pickle
+        assert "pickle" in answer.offers
     assert re.fullmatch(rb"....\x92\xa2hi\x81\xa1v\x01", Encoder().encode(Greeting()), re.DOTALL)

@@ -1,0 +1,147 @@
+"""The offers: kinds of values that both sides of a connection must want before one travels.
+
+Each side says in its greeting what it offers. Only offers of both sides are agreed upon; for each other one the
+agreement says which side lacks it, and what to do about it. To add an offer is to add a row to :data:`OFFERS`, and its
+key to those of a greeting (:data:`gtask.wire.messages.OFFERS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gtask.wire.messages import Greeting
+from gtask.wire.values import arrays, pickles
+from gtask.wire.values.agreement import Agreement
+from gtask.wire.values.kinds import ARRAY, NATIVE, PICKLE, SCALAR, Kind, Kinds, Packing
+
+__all__ = ["NOTHING", "OFFERS", "Offer", "agree", "at_client", "at_worker", "consented", "hoped_for", "offered"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What both sides must want.
+
+    Attributes:
+        name: its key in a greeting.
+        rows: the kinds that travel under it.
+        is_here: whether this process could take part; None if that is a matter of consent.
+        no_server: the client's words for an error when the server does not offer it.
+        no_client: the server's words when the client does not.
+        not_here: the words when this client does not, before a worker has greeted.
+        not_at_server: the server's words when the client offers it, and the server does not.
+        fallback: see :class:`~gtask.wire.values.agreement.Agreement`.
+    """
+
+    name: str
+    rows: tuple[Kind, ...]
+    is_here: Callable[[], bool] | None
+    no_server: str
+    no_client: str
+    not_here: str = ""
+    not_at_server: str = ""
+    fallback: Callable[[list[Any], Packing], list[Any]] | None = None
+
+
+_CONSENT = "It may be pickled if both sides consent"
+_SERVER = "start gtask-server with --pickle, or gtask.Server with pickle=True"
+_CLIENT = "write Client(..., pickle=True)"
+
+OFFERS = (
+    Offer(
+        "pickle",
+        (Kind(PICKLE, (), lambda value, _: value, pickles.seal, "pickle", "a pickle"),),
+        is_here=None,
+        no_server=f"{_CONSENT}, and the server does not: {_SERVER}",
+        no_client=f"{_CONSENT}, and the client does not: {_CLIENT}",
+        not_here=f"{_CONSENT}, and this client does not: {_CLIENT}; the server needs --pickle",
+        not_at_server=f"{_CONSENT}, and this server does not: {_SERVER}",
+        fallback=pickles.stand_in,
+    ),
+    Offer(
+        "numpy",
+        (
+            Kind(ARRAY, arrays.array_types, arrays.pack_array, arrays.unpack_array, "numpy", "an array"),
+            Kind(SCALAR, arrays.scalar_types, arrays.pack_scalar, arrays.unpack_scalar, "numpy", "an array"),
+        ),
+        is_here=arrays.is_installed,
+        no_server="the server has no numpy: install it there",
+        no_client="the client has no numpy: install it there",
+    ),
+)
+
+_KINDS = Kinds((*NATIVE, *(row for offer in OFFERS for row in offer.rows)))
+
+
+def agree(names: Collection[str], reasons: Mapping[str, str] | None = None) -> Agreement:
+    """An agreement upon these offers.
+
+    Args:
+        names: of the offers.
+        reasons: why others are not agreed upon, by their names.
+    """
+    reasons = reasons or {}
+    fallback, why = None, ""
+    for offer in OFFERS:
+        if offer.fallback is not None:
+            fallback, why = (offer.fallback, "") if offer.name in names else (fallback, reasons.get(offer.name, ""))
+    return Agreement(_KINDS, frozenset(names), reasons, fallback, why)
+
+
+NOTHING = agree(())
+"""Between peers of which nothing is known."""
+
+
+def consented(pickle: bool) -> frozenset[str]:
+    """The offers that wait for consent and have it.
+
+    Args:
+        pickle: whether this side consents to pickles.
+    """
+    return frozenset({"pickle"} if pickle else ())
+
+
+def offered(consent: Collection[str]) -> frozenset[str]:
+    """What this side offers in its greeting.
+
+    Args:
+        consent: the names of the offers to which it consents.
+    """
+    return frozenset(
+        offer.name for offer in OFFERS if (offer.name in consent if offer.is_here is None else offer.is_here())
+    )
+
+
+def hoped_for(consent: Collection[str]) -> Agreement:
+    """What a client writes before it knows by which worker it will be read.
+
+    Args:
+        consent: the names of the offers to which it consents.
+    """
+    names = [offer.name for offer in OFFERS if offer.is_here is not None or offer.name in consent]
+    return agree(names, {offer.name: offer.not_here for offer in OFFERS})
+
+
+def at_client(mine: Collection[str], hi: Greeting) -> Agreement:
+    """What a client and a worker have agreed upon, as the client knows it.
+
+    Args:
+        mine: what the client offers.
+        hi: the worker's greeting.
+    """
+    return agree(hi.offers.intersection(mine), {offer.name: offer.no_server for offer in OFFERS})
+
+
+def at_worker(mine: Collection[str], hi: Greeting) -> Agreement:
+    """The same, as the worker knows it.
+
+    Args:
+        mine: what the server offers.
+        hi: the client's greeting.
+    """
+    reasons = {
+        offer.name: offer.no_client if offer.name in mine else offer.not_at_server if offer.name in hi.offers else ""
+        for offer in OFFERS
+    }
+    return agree(hi.offers.intersection(mine), reasons)
