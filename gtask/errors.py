@@ -183,3 +183,8 @@ class ClientClosed(Error):
 
 class WrongThread(Error, RuntimeError):
     """A client was used in another OS thread than the one that it belongs to. Nothing was done."""
+
+
+def reason_of(error: OSError) -> str:
+    """The operating system's reason for an error, in lower case, as a part of a message."""
+    return (error.strerror or str(error)).lower()

@@ -21,6 +21,7 @@ from gtask.server.daemon import logs, options
 from gtask.server.daemon.watch import Watch
 from gtask.server.functions import Functions
 from gtask.server.listener import AddressUnavailable, Listener, listen
+from gtask.server.master.attendants import ReloadWatch
 from gtask.server.master.master import Master
 from gtask.server.worker.interface import Interface
 
@@ -119,6 +120,7 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
         listener.configure(config)
     listeners = bound or listen(config)
     parent = None if orders.parent is None else process.Parent(orders.parent, orders.pipe, forked=False)
+    watches = [ReloadWatch(Watch(), orders.parent)] if config.reload and orders.kept and orders.parent else []
 
     def on_ready() -> None:
         if config.daemon and orders.kept and not config.log_file:
@@ -137,7 +139,7 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
         kept=orders.kept,
         reloads=orders.reloads,
         on_ready=on_ready,
-        watch=Watch() if config.reload and orders.kept else None,
+        attendants=watches,
     ).run()
 
 

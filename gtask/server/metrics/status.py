@@ -17,7 +17,7 @@ from gtask.server.master.children import RUNGS
 from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
 from gtask.server.worker.interface import Interface
 
-__all__ = ["STATES", "Living", "Record", "about", "crew", "describe", "line", "snapshot"]
+__all__ = ["STATES", "Living", "Record", "describe", "line", "snapshot", "status_interface", "summary"]
 
 DEATHS = 20
 """How many of the last deaths are remembered."""
@@ -133,7 +133,7 @@ def _busy(view: View, now: float) -> float:
     return view.busy + (0.0 if view.phase == IDLE else now - view.since)
 
 
-def crew(living: Living) -> str:
+def summary(living: Living) -> str:
     """How many workers there are and what they do, in a few words, for a process title."""
     views = [view for _, _, _, view in living()]
     busy = sum(view.phase != IDLE for view in views)
@@ -149,7 +149,7 @@ def line(record: Record, living: Living, now: float) -> str:
     return f"{record.name}: up {now - record.started:.0f} s, {record.reloads} reloads; workers: {states}; {totals}"
 
 
-def about(record: Record, living: Living, memory: Callable[[int], int], served: Interface) -> Interface:
+def status_interface(record: Record, living: Living, memory: Callable[[int], int], served: Interface) -> Interface:
     """The interface of a worker that is asked about the server.
 
     Args:
