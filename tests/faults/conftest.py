@@ -24,7 +24,7 @@ FAULTY = """
     import ctypes, itertools, os, resource, signal, sqlite3, subprocess, sys, time
 
     import gtask
-    from gtask.server.worker.replies import Replies
+    from gtask.server.worker.replies import ReplyBuffer
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to write a core file takes its time
 
@@ -71,7 +71,7 @@ FAULTY = """
         time.sleep(60)
 
     def die_before_the_reply(value):
-        Replies.send = lambda replies, frame: os.kill(os.getpid(), signal.SIGKILL)
+        ReplyBuffer.send = lambda replies, frame: os.kill(os.getpid(), signal.SIGKILL)
         return note(value)
 
     def die_amid_the_reply(value, sent):
@@ -79,7 +79,7 @@ FAULTY = """
             replies._socket.sendall(frame[:sent])
             os.kill(os.getpid(), signal.SIGKILL)
 
-        Replies.send = send
+        ReplyBuffer.send = send
         return value
 
     def die_after_the_reply(value):
@@ -87,7 +87,7 @@ FAULTY = """
             replies._socket.sendall(frame)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        Replies.send = send
+        ReplyBuffer.send = send
         return value
 
     # --- hangs: each leaves a grandchild behind

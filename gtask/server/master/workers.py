@@ -1,4 +1,4 @@
-"""The master's handles of its living workers: connections to be heard, scoreboard lines to be read, signals to be sent."""
+"""The master's handles of its living workers: their connections, their scoreboard lines, and signals to them."""
 
 from __future__ import annotations
 
