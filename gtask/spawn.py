@@ -23,19 +23,20 @@ from posix import close, posix_spawn, waitpid  # those of os may be monkey-patch
 
 from gtask import address as addresses
 
-__all__ = ["SpawnedServer", "private_address", "spawn_server", "tidy_up"]
+__all__ = ["MASTER", "SpawnedServer", "command_of", "private_address", "spawn_server", "tidy_up"]
 
 PRIVATE = "gtask-"
 """How the directory of a private socket is named."""
 
+MASTER = "gtask.server.daemon.application"
+"""The module whose ``main`` is the program of a master."""
+
 UNKNOWN = 256
-"""In place of an exit status that somebody else was told."""
+"""In place of an exit status that other code of this process has read."""
 
 _IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
 
 _unreaped: list[SpawnedServer] = []
-
-_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(%r); from gtask.server.daemon.application import main; main()"
 
 
 class SpawnedServer:
@@ -51,10 +52,8 @@ class SpawnedServer:
         self._status: int | None = None
         reap()
         reading, self._keep_alive = os.pipe()
-        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         orders = {"parent": os.getpid(), "pipe": reading, "private": private}
-        command = [sys.executable, "-c", _BOOT % os.pathsep, path, json.dumps(orders)]
-        command += [target, "--listen", str(address), *arguments]
+        command = command_of(MASTER, [json.dumps(orders), target, "--listen", str(address), *arguments])
         try:
             os.set_inheritable(reading, True)
             self.pid = posix_spawn(sys.executable, command, os.environ, setsigdef=_IGNORED_BY_PYTHON)
@@ -161,12 +160,23 @@ def spawn_server(
     if address is None:
         return SpawnedServer(target, private_address(), arguments, private=True)
     where = addresses.parse(address)
-    if pickle and not insecure and isinstance(where, addresses.TcpAddress):
-        raise ValueError(
-            f"pickle=True: whoever connects to {where} could have the server run any code. Use a unix socket, or say "
-            "insecure=True if the network is trusted"
-        )
+    if pickle:
+        addresses.check_pickle(where, insecure)
     return SpawnedServer(target, where, arguments)
+
+
+def command_of(module: str, arguments: Sequence[str]) -> list[str]:
+    """The command that runs ``main`` of a module in a fresh Python, which looks for modules where this one does.
+
+    Args:
+        module: its full name.
+        arguments: what ``main`` finds in ``sys.argv``, behind the program's name.
+    """
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    boot = (
+        f"import sys; sys.path[:] = sys.argv.pop(1).split({os.pathsep!r}); from {module} import main; sys.exit(main())"
+    )
+    return [sys.executable, "-c", boot, path, *arguments]
 
 
 def private_address() -> addresses.UnixAddress:

@@ -14,9 +14,8 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from gtask.address import UnixAddress
 from gtask.server import process
-from gtask.server.config import ServerConfig
+from gtask.server.config import DEFAULTS, OPTIONS, ServerConfig
 from gtask.server.daemon import logs, options
 from gtask.server.daemon.watch import Watch
 from gtask.server.functions import Functions
@@ -195,10 +194,8 @@ def _plan(asked: options.Options, config: ServerConfig, interface: Interface) ->
     lines += [f"hook: {hook}" for hook in interface.hooks]
     lines += [f"allows {module}" for module in asked.allow]
     lines += [f"listens at {address}" for address in config.addresses]
-    defaults = ServerConfig((UnixAddress("-"),))
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name not in ("addresses", "name") and value != getattr(defaults, field.name):
-            text = f"{value:o}" if field.name in ("socket_mode", "umask") else str(value)
-            lines.append(f"{field.name.replace('_', '-')}: {text}")
+    for name, option in OPTIONS.items():
+        value = getattr(config, name)
+        if name not in ("addresses", "name") and value != getattr(DEFAULTS, name):
+            lines.append(f"{name.replace('_', '-')}: {option.written(value)}")
     return "\n".join(lines)
