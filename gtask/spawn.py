@@ -26,7 +26,7 @@ from gtask import address as addresses
 __all__ = ["MASTER", "SpawnedServer", "command_of", "private_address", "spawn_server", "tidy_up"]
 
 PRIVATE = "gtask-"
-"""How the directory of a private socket is named."""
+"""The prefix of the directory of a private socket."""
 
 MASTER = "gtask.server.daemon.application"
 """The module whose ``main`` is the program of a master."""
@@ -43,7 +43,7 @@ class SpawnedServer:
     """A server in a child process; made by :func:`spawn_server`. Also a context manager that stops it.
 
     Attributes:
-        address: where it listens, or soon will: clients wait for it.
+        address: of the server, which may not listen there yet: clients wait for it.
         pid: its process id.
     """
 
@@ -57,7 +57,7 @@ class SpawnedServer:
         try:
             os.set_inheritable(reading, True)
             self.pid = posix_spawn(sys.executable, command, os.environ, setsigdef=_IGNORED_BY_PYTHON)
-        except BaseException:  # whatever it was, there is no server
+        except BaseException:  # there is no server
             self.let_go()
             tidy_up(address)
             raise
@@ -68,7 +68,7 @@ class SpawnedServer:
         return f"<SpawnedServer {self.pid} at {self.address}, {self.obituary() or 'running'}>"
 
     def obituary(self) -> str:
-        """How the server ended, as a phrase for a message; "" while it runs."""
+        """The end of the server, as a phrase for a message; "" while it runs."""
         if self._status is None:
             self._status = _exit_status(self.pid)
             if self._status is None:
@@ -114,7 +114,7 @@ class SpawnedServer:
             time.sleep(0.002)  # cooperative under monkey-patching, and short where it is not
 
     def stop_later(self) -> None:
-        """Tell the server to stop where nobody can wait for it: who starts another one looks after it, too."""
+        """Tell the server to stop, where waiting is impossible. The start of the next server reaps this one."""
         self.let_go()
         if not self.obituary():
             os.kill(self.pid, signal.SIGQUIT)
@@ -138,11 +138,11 @@ def spawn_server(
 ) -> SpawnedServer:
     """Start a server in a child process, by exec. It dies with this process.
 
-    Returns at once: clients wait until the application is loaded, and are told if that fails.
+    Returns at once: clients wait until the application is loaded, and get an error if that fails.
 
     Args:
-        target: what it serves, ``"module"`` or ``"module:attribute"``; found along this process's ``sys.path``.
-        address: where it listens (``unix:/path``, ``tcp://host:port``); by default a private unix socket.
+        target: the application, ``"module"`` or ``"module:attribute"``; found along this process's ``sys.path``.
+        address: of the server (``unix:/path``, ``tcp://host:port``); by default a private unix socket.
         name: for messages and the process title; by default the target.
         allow: the modules whose functions may be called, if the target is ``"gtask.server.functions"``.
         pickle: whether the server consents to pickles from and to clients that do as well; see
@@ -150,7 +150,7 @@ def spawn_server(
         insecure: whether it may listen on TCP where other machines can connect, and ``pickle`` over TCP; default False.
 
     Raises:
-        ValueError: the address is none, or must not be had with these options.
+        ValueError: the address is none, or these options do not allow it.
         OSError: no process could be started.
     """
     arguments = ["--name", name] if name else []
@@ -185,7 +185,7 @@ def private_address() -> addresses.UnixAddress:
 
 
 def reap() -> None:
-    """Leave no zombies of servers for which nobody has waited."""
+    """Reap the servers that were stopped without waiting."""
     for server in _unreaped[:]:
         if server.obituary():
             with contextlib.suppress(ValueError):  # another thread has seen it, too
@@ -193,7 +193,7 @@ def reap() -> None:
 
 
 def _exit_status(pid: int) -> int | None:
-    """How a child ended: its status, or the negative number of a signal; None while it runs."""
+    """The exit status of a child, or the negative number of a signal; None while it runs."""
     try:
         ended, status = waitpid(pid, os.WNOHANG)
     except ChildProcessError:  # gevent reaps all children where it reaps one, and tells only of its own

@@ -29,7 +29,7 @@ SIGNALS = {
     signal.SIGUSR1: "open the log file anew, after it was moved away",
     signal.SIGUSR2: "write the status to the log",
 }
-"""What a signal to the daemon does."""
+"""The effect of each signal to the daemon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class OpenSocket:
 
 
 class Kind(enum.Enum):
-    """What the value of an option is. The command line has a parser for each kind, :class:`ServerConfig` a check."""
+    """The kind of an option's value: the command line has a parser for each, :class:`Option` a check."""
 
     COUNT = enum.auto()
     SIZE = enum.auto()
@@ -60,13 +60,13 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What a field of :class:`ServerConfig` carries.
+    """The option that a field of :class:`ServerConfig` carries, beside its default.
 
     Attributes:
         group: the heading of ``--help`` under which the option stands; "" if only gtask itself sets the field.
         kind: of the value.
-        sentence: what the option means, for ``--help``.
-        metavar: what stands for the value in ``--help``.
+        sentence: the meaning of the option, for ``--help``.
+        metavar: the placeholder of the value in ``--help``.
         least, most: the bounds of a number.
         several: whether the option may be given several times.
         default_text: the default in words, where its value would not tell.
@@ -87,7 +87,7 @@ class Option:
         """Refuse a value that makes no sense.
 
         Raises:
-            ValueError, TypeError: the message names the option, and says what is allowed.
+            ValueError, TypeError: the message has the option, the value and the allowed values.
         """
         if self.kind in (Kind.COUNT, Kind.SIZE) and not self.several:
             bounds = f"from {self.least} to {self.most}" if self.most < math.inf else f"of at least {self.least}"
@@ -135,12 +135,12 @@ HOW, SOCKETS, WORKERS, PROCESS, LOG = "what and how", "sockets", "workers", "pro
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The options of a server. What each one means stands with it, for ``--help``; docs/server.rst says more.
+    """The options of a server. Each carries its sentence of ``--help``; docs/server.rst has the details.
 
-    Those of the groups "process" and "log", and ``reload``, are only for the daemon, ``gtask-server``.
+    The groups "process" and "log", and ``reload``, are only for the daemon, ``gtask-server``.
 
     Raises:
-        ValueError, TypeError: an option makes no sense; the message names it and says what is allowed.
+        ValueError, TypeError: an option makes no sense. The message has the option, the value and the allowed values.
     """
 
     addresses: Annotated[
@@ -291,7 +291,7 @@ _HINTS = get_type_hints(ServerConfig, include_extras=True)
 _MAY_BE_NONE = {name for name, hint in _HINTS.items() if type(None) in get_args(hint.__origin__)}
 
 OPTIONS: dict[str, Option] = {name: hint.__metadata__[0] for name, hint in _HINTS.items()}
-"""What the fields of :class:`ServerConfig` carry, by name."""
+"""The options that the fields of :class:`ServerConfig` carry, by name."""
 
 DEFAULTS = ServerConfig((OpenSocket(-1),))
 """A configuration in which only the address was given."""

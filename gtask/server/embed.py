@@ -43,11 +43,11 @@ class EmbeddedOptions(ServerOptions, total=False):
 
 
 class Server:
-    """A server, to be run in this process until it is told to stop.
+    """A server, to be run in this process until a signal stops it.
 
     Args:
-        address: where it listens (``unix:/path``, ``tcp://host:port``), or a list of such.
-        interface: what it offers; see :class:`gtask.Interface`, which also describes the hooks.
+        address: of the server (``unix:/path``, ``tcp://host:port``), or a list of addresses.
+        interface: the functions to serve; see :class:`gtask.Interface`, which also describes the hooks.
         options: hooks that run in the workers, described at :class:`gtask.Interface`: ``setup``, ``checkout_done``,
             ``teardown``; and
 
@@ -155,12 +155,12 @@ def fork_server(
 ) -> ForkedServer:
     """Fork a server off this program. It dies with the program.
 
-    What has been imported so far is shared with it, so fork early: before threads and before gevent's hub runs.
+    The server shares all that the program has imported so far. Fork early: before threads and before gevent's hub runs.
     When this returns, the server is listening.
 
     Args:
-        interface: what it offers; see :class:`gtask.Interface`.
-        address: where it listens; by default a private unix socket.
+        interface: the functions to serve; see :class:`gtask.Interface`.
+        address: of the server; by default a private unix socket.
         options: those of :class:`gtask.Server`.
 
     Raises:
@@ -193,7 +193,7 @@ def _serve_in_child(server: Server, listeners: list[Listener], parent: process.P
         process.replace_inherited(own)
         Master(server.config, server.interface, listeners, process.open_descriptors() - own, parent).run()
         status = 0
-    except BaseException:  # whatever it was: this child must not go on as its parent
+    except BaseException:  # this child must not go on as its parent
         log.exception("the server %s failed", server.config.name)
     finally:
         process.flush()

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     process.open_standard_streams()
     try:
         activated = [Listener.inherited(descriptor) for descriptor in systemd.inherited_sockets()]
-        asked = options.parse(arguments, os.environ, [listener.address for listener in activated])
+        chosen = options.parse(arguments, os.environ, [listener.address for listener in activated])
     except options.Completion as wanted:
         os.execv(sys.executable, command_of(COMPLETION, [str(wanted)]))
     except AddressUnavailable as error:
@@ -46,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except options.BadOptions as error:
         print(f"gtask-server: {error}", file=sys.stderr)
         return USAGE_ERROR
-    if asked.check:
+    if chosen.check:
         orders = {"sockets": _sockets(activated)}
         for listener in activated:
             os.set_inheritable(listener.fileno(), True)
         os.execv(sys.executable, command_of(MASTER, [json.dumps(orders), *arguments]))
-    config = asked.config
-    # From here on there is something to tidy up: signals wait until the keeper heeds them, and at its end again.
+    config = chosen.config
+    # From here on files are to be tidied up: signals wait until the keeper heeds them, and at its end again.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         if config.log_file:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if config.user or config.group:
                 for listener in listeners:
                     listener.give_to(*owner)
-        except BaseException:  # whatever it was, the file is not for a server that does not run
+        except BaseException:  # the file is not for a server that does not run
             pid_file.remove()
             raise
         return _keep(config, listeners, pid_file, arguments)

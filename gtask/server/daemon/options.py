@@ -44,17 +44,17 @@ DEFAULT_FILE = "gtask.conf.py"
 """The file that is read if it is there, unless ``--config`` names another."""
 
 FUNCTIONS = "gtask.server.functions"
-"""What is to be served if ``--allow`` is to mean something."""
+"""The target that ``--allow`` is for."""
 
 _NOT_IN_FILE = {"config", "help", "print_completion", "version"}
 
 
 class BadOptions(Exception):
-    """An option is unknown or makes no sense; the message names it, the value and what is allowed, and where it was."""
+    """An option is unknown or makes no sense. The message has the option, the value, the allowed values, the source."""
 
 
 class Completion(Exception):
-    """A completion script was asked for, for the shell that this names."""
+    """``--print-completion`` was given; the argument is the name of the shell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,10 @@ class Options:
     """The outcome of the three sources.
 
     Attributes:
-        target: what is served, ``module`` or ``module:attribute``.
+        target: the application, ``module`` or ``module:attribute``.
         config: the options of the server.
-        check: whether only to say what the server would do.
-        allow: the modules whose functions may be called, if what is served is :data:`FUNCTIONS`.
+        check: whether to print what the daemon would do, and no more.
+        allow: the modules whose functions may be called, if the target is :data:`FUNCTIONS`.
     """
 
     target: str
@@ -80,7 +80,7 @@ def parse(
     inherited: Sequence[addresses.Address] = (),
     default_file: str = DEFAULT_FILE,
 ) -> Options:
-    """Put together what the three sources say.
+    """Put the three sources together.
 
     Args:
         argv: the arguments, without the program's name.
@@ -90,8 +90,8 @@ def parse(
 
     Raises:
         BadOptions: an option makes no sense.
-        Completion: ``--print-completion`` was asked for.
-        SystemExit: ``--help`` or ``--version`` was asked for, and has been answered.
+        Completion: ``--print-completion`` was given.
+        SystemExit: ``--help`` or ``--version`` was given, and has been answered.
     """
     sources = _sources(argv, environ, default_file)
     chosen: dict[str, Any] = {}
@@ -117,7 +117,7 @@ def parse(
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The options that one place gives, and how that place is named in front of an error."""
+    """The options of one place, and the name of that place in front of an error."""
 
     options: dict[str, Any]
     where: str
@@ -163,7 +163,7 @@ def _config(target: str, chosen: Mapping[str, Any]) -> ServerConfig:
 
 
 def _variable_of(name: str, option: Option) -> str:
-    """What the file, and argparse, call an option."""
+    """The name of an option in the file, and in argparse."""
     return option.flag.replace("-", "_") or name
 
 
@@ -274,7 +274,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _read(arguments: Sequence[str], where: str) -> dict[str, Any]:
-    """The options in some arguments, those alone that are there."""
+    """The options in these arguments, without defaults."""
     try:
         found, unknown = parser().parse_known_args(arguments)
     except BadOptions as error:
@@ -306,7 +306,7 @@ def _arguments_of_file(path: str) -> list[str]:
         variables = runpy.run_path(path)
     except OSError as error:
         raise BadOptions(f"the configuration {path!r} cannot be read: {error.strerror}") from None
-    except Exception as error:  # whatever its code does
+    except Exception as error:  # the file is code, and may raise anything
         raise BadOptions(f"the configuration {path!r} raised {type(error).__name__}: {error}") from error
     arguments: list[str] = []
     for name, value in variables.items():

@@ -1,7 +1,7 @@
 """The values of options as the command line writes them: a parser for each kind.
 
-A value that makes no sense is refused with what is allowed. Whether it is in its bounds is checked by
-:class:`gtask.server.config.ServerConfig`.
+A text that makes no sense is refused with a hint at what to write. :class:`gtask.server.config.ServerConfig` checks the
+bounds of a value.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the master's loop attends to beside accepting, forking and reaping. Each attendant can be left out.
+"""Attendants: the parts of the master's loop beside accepting, forking and reaping. Each can be left out.
 
-The loop knows a tuple of :class:`Attendant`, and asks each when it is due and which descriptors are to be watched. In
+The loop has a tuple of :class:`Attendant`. It watches their descriptors, and wakes when the first of them is due. In
 each turn of the loop the attendants come last, in the order of the tuple.
 """
 
@@ -28,7 +28,7 @@ __all__ = ["Attendant", "KeeperWatch", "ParentWatch", "ReloadWatch", "SilentClie
 log = logging.getLogger("gtask.server")
 
 PARENT_CHECK = 1.0
-"""Seconds between looks whether the parent is still the same, for the case that its pipe does not tell."""
+"""Seconds between looks whether the parent is still the same, in case a sibling holds the other end of its pipe."""
 
 ORPHAN_LOOK = 0.05
 """Seconds between looks, after the keeper's end, whether a new daemon has taken the sockets over."""
@@ -45,8 +45,8 @@ TITLE_EVERY = 1.0
 RELOAD_LOOK = 1.0
 """Seconds between looks at the application's files."""
 
-ASKED = 0.25
-"""Seconds that a client has, when the server drains, to let go of a worker that it does not use."""
+SILENCE = 0.25
+"""Seconds that a client has, when the server drains, to let go of an unused worker; then it is hung up on."""
 
 
 class Attendant:
@@ -66,7 +66,7 @@ class Attendant:
         return False
 
     def next_due(self, now: float) -> float:
-        """When the loop must turn at the latest, on the monotonic clock; infinite for no matter when."""
+        """The time at which the loop must turn at the latest, on the monotonic clock; infinite for any time."""
         return math.inf
 
     def turn(self, now: float, ready: Collection[int]) -> None:
@@ -91,7 +91,7 @@ class Attendant:
 
 
 class Title(Attendant):
-    """Shows in the process title what the workers do. It wakes nobody: the title changes if there is a turn anyway."""
+    """Shows the number of busy, lent and idle workers in the process title, if the loop turns anyway."""
 
     def __init__(self, record: Record, living: status.Living) -> None:
         self._record = record
@@ -200,7 +200,7 @@ class ReloadWatch(Attendant):
     """Asks the keeper to reload when a file of the application has changed.
 
     Args:
-        watch: looks at the files.
+        watch: knows the files.
         keeper: the keeper's process id.
     """
 
@@ -222,7 +222,7 @@ class ReloadWatch(Attendant):
 
     def drain(self, now: float) -> None:
         self._look_at = math.inf
-        self._look()  # for what the new master has not loaded, and does not watch yet
+        self._look()  # for files that the new master has not loaded, and does not watch yet
 
     def _look(self) -> None:
         changed = self._watch.changed()
@@ -235,12 +235,12 @@ class ReloadWatch(Attendant):
 
 
 class SilentClients(Attendant):
-    """Hangs up, when the server drains, on clients that keep workers in no checkout although they were asked.
+    """Hangs up, when the server drains, on clients that were asked to let go of an unused worker and have not.
 
-    Not before they were asked: a checkout may just begin, and its first request be under way.
+    They were asked SILENCE seconds before: a checkout may just begin, and its first request be under way.
 
     Args:
-        children: knows which workers may still be asked.
+        children: knows the workers that have not been told to leave.
         workers: the master's handles.
     """
 
@@ -253,12 +253,12 @@ class SilentClients(Attendant):
         return self._look_at
 
     def drain(self, now: float) -> None:
-        self._look_at = now + ASKED
+        self._look_at = now + SILENCE
 
     def turn(self, now: float, ready: Collection[int]) -> None:
         if now < self._look_at:
             return
-        self._look_at = now + ASKED
+        self._look_at = now + SILENCE
         for pid, is_lent in self._children.to_retire().items():
             handle = self._workers[pid]
             if is_lent or handle.line.view().phase != IDLE:

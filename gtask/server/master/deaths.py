@@ -1,4 +1,4 @@
-"""The end of a worker: what the master does before it reaps a dead one, and what it tells the client and the log."""
+"""Dead workers: what the master does before it reaps one, and the last words to its client and to the log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("gtask.server")
 
 
 def shut_for_the_dead(workers: Workers) -> None:
-    """Before a dead worker is reaped: let its client send nothing more, for it would be lost."""
+    """Let the client of a dead worker, which is to be reaped next, send nothing more: it would be lost."""
     if hasattr(os, "waitid"):
         with contextlib.suppress(ChildProcessError):
             dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -32,7 +32,7 @@ def shut_for_the_dead(workers: Workers) -> None:
 
 
 def bury(obituary: Obituary, handle: Handle, maxrss: int, record: Record) -> None:
-    """A worker was reaped: note its end, send its client the last words if it died, and let go of what it had.
+    """Note the end of a reaped worker, send its client the last words if it died, and close its handle.
 
     Args:
         handle: the master's share of the worker; it is closed.

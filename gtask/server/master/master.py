@@ -1,8 +1,8 @@
-"""The master: accept, fork a worker for each connection, reap, until it is told to stop.
+"""The master: accept, fork a worker for each connection, reap, until a signal stops it.
 
 A plain single-threaded loop around ``poll``. The loop runs no code of the application and parses no byte of a client.
-What is to be done to which worker is decided in :mod:`gtask.server.master.children`; what the loop attends to beside
-its workers stands in :mod:`gtask.server.master.attendants`.
+:mod:`gtask.server.master.children` decides about the workers. :mod:`gtask.server.master.attendants` has the other parts
+of the loop, from the process title to the reload.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class Master:
 
     Args:
         config: the server's options.
-        interface: what the workers call.
-        listeners: where connections come from, those for metrics included.
+        interface: the functions that the workers call.
+        listeners: the sockets, those for metrics included.
         keep: descriptors that the application opened and its workers need; those of the listeners never are.
         parent: the server stops when this process ends; None for a server that no process has started.
         kept: whether the parent is a keeper. A server whose keeper ends drains, once a new daemon has come.
         reloads: how many masters there were before this one.
         on_ready: called when the master is about to accept connections.
-        attendants: what the loop attends to beside what every server needs.
+        attendants: further parts of the loop, beside those that every server needs.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Master:
         arrays.is_installed()  # known from now on, so that no worker has to look
         if self._config.freeze:
             gc.collect()
-            gc.freeze()  # what is there now is never collected, so collecting does not unshare its pages
+            gc.freeze()  # these objects are never looked at again, so that collecting does not unshare their pages
         with process.signals_as_bytes({*AT_ONCE, DRAIN, REOPEN, REPORT, signal.SIGCHLD}) as wakeup:
             self._poll.register(wakeup, select.POLLIN)
             for lacking in process.substitutes():

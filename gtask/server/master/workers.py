@@ -75,7 +75,7 @@ class Workers:
             self._poll.unregister(self._handles[pid].connection)
 
     def hung_up(self, descriptors: Iterable[int]) -> list[int]:
-        """The workers, of those with these descriptors, whose clients have just hung up; that is told once."""
+        """The workers whose clients have just hung up, as these ready descriptors say. Each worker comes once."""
         pids = [self._pids[descriptor] for descriptor in descriptors if descriptor in self._pids]
         for pid in pids:
             self.ignore(pid)
@@ -87,7 +87,7 @@ class Workers:
             handle.shut_reading()
 
     def send(self, signals: Iterable[Signal]) -> None:
-        """Carry these out."""
+        """Send these signals; a process that is gone does not matter."""
         for order in signals:
             if order.aim:
                 self._handles[order.pid].line.aim(order.aim)

@@ -133,7 +133,7 @@ class Scrapes(Attendant):
             process.end_with(parent)
             process.reset_signals(unblock=False)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends it, whatever it waits for
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the signal ends the helper, also in a system call
             signal.setitimer(signal.ITIMER_REAL, DEADLINE)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             process.close_descriptors(keep={0, 1, 2, connection.fileno()})
@@ -141,7 +141,7 @@ class Scrapes(Attendant):
             self._answer(connection)
         except OSError as error:  # the asker is gone
             log.debug("the metrics were not heard: %s", error)
-        except BaseException:  # whatever it was, the process ends
+        except BaseException:  # the process ends in any case
             log.exception("the metrics could not be told")
         process.flush()
         os._exit(0)
