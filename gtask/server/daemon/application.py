@@ -122,14 +122,6 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
     parent = None if orders.parent is None else process.Parent(orders.parent, orders.pipe, forked=False)
     watches = [ReloadWatch(Watch(), orders.parent)] if config.reload and orders.kept and orders.parent else []
 
-    def on_ready() -> None:
-        if config.daemon and orders.kept and not config.log_file:
-            process.to_null(2)  # or the master would hold the terminal at which the daemon was started
-        if orders.ready >= 0:
-            with contextlib.suppress(BrokenPipeError):  # the keeper is gone: that is noticed elsewhere
-                os.write(orders.ready, b"%r %r\n" % (config.graceful_timeout, config.stop_timeout))
-            os.close(orders.ready)
-
     Master(
         config,
         interface,
@@ -138,9 +130,19 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
         parent,
         kept=orders.kept,
         reloads=orders.reloads,
-        on_ready=on_ready,
+        on_ready=lambda: _report_ready(orders, config),
         attendants=watches,
     ).run()
+
+
+def _report_ready(orders: Orders, config: ServerConfig) -> None:
+    """Tell the starter that connections are about to be accepted, and the time-outs of this configuration."""
+    if config.daemon and orders.kept and not config.log_file:
+        process.to_null(2)  # or the master would hold the terminal at which the daemon was started
+    if orders.ready >= 0:
+        with contextlib.suppress(BrokenPipeError):  # the keeper is gone: that is noticed elsewhere
+            os.write(orders.ready, b"%r %r\n" % (config.graceful_timeout, config.stop_timeout))
+        os.close(orders.ready)
 
 
 def load(target: str) -> Any:

@@ -51,31 +51,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         for listener in activated:
             os.set_inheritable(listener.fileno(), True)
         os.execv(sys.executable, command_of(MASTER, [json.dumps(orders), *arguments]))
-    config = chosen.config
     # From here on files are to be tidied up: signals wait until the keeper heeds them, and at its end again.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        if config.log_file:
-            process.reopen(config.log_file, config.user, config.group)
-        logs.setup(config.log_level, config.log_json)
-        owner = process.identity(config.user, config.group)
-        pid_file = PidFile(config.pid)
-        try:
-            listeners = listen(config, activated)
-            if config.user or config.group:
-                for listener in listeners:
-                    listener.give_to(*owner)
-        except BaseException:  # the file is not for a server that does not run
-            pid_file.remove()
-            raise
-        return _keep(config, listeners, pid_file, arguments)
+        return _serve(chosen.config, activated, arguments)
     except (AddressUnavailable, ValueError) as error:
         reason = str(error)
     except OSError as error:
-        reason = f"{error.filename or config.log_file}: {error.strerror}"
+        reason = f"{error.filename or chosen.config.log_file}: {error.strerror}"
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     logs.complain(reason)
     return CANNOT_SERVE
+
+
+def _serve(config: ServerConfig, activated: list[Listener], arguments: list[str]) -> int:
+    """Open log, pid file and sockets, then keep masters; gives the exit status."""
+    if config.log_file:
+        process.reopen(config.log_file, config.user, config.group)
+    logs.setup(config.log_level, config.log_json)
+    owner = process.identity(config.user, config.group)
+    pid_file = PidFile(config.pid)
+    try:
+        listeners = listen(config, activated)
+        if config.user or config.group:
+            for listener in listeners:
+                listener.give_to(*owner)
+    except BaseException:  # the file is not for a server that does not run
+        pid_file.remove()
+        raise
+    return _keep(config, listeners, pid_file, arguments)
 
 
 def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, arguments: list[str]) -> int:

@@ -98,23 +98,7 @@ def snapshot(record: Record, living: Living, memory: Callable[[int], int], now: 
         memory: gives the resident memory of a process.
         now: the time.
     """
-    workers: list[dict[str, Any]] = []
-    for pid, since, rung, view in living():
-        state = rung or _STATES.get(view.phase, "?")
-        if state == "idle" and view.lent:
-            state = "lent"
-        workers.append(
-            {
-                "pid": pid,
-                "state": state,
-                "method": view.method,
-                "for": now - view.since,
-                "age": now - since,
-                "busy": _busy(view, now),
-                "calls": view.calls,
-                "memory": memory(pid),
-            }
-        )
+    workers = [_worker(*each, memory, now) for each in living()]
     states: dict[str, int] = {}
     for worker in workers:
         states[worker["state"]] = states.get(worker["state"], 0) + 1
@@ -137,6 +121,23 @@ def snapshot(record: Record, living: Living, memory: Callable[[int], int], now: 
         },
         "causes": record.causes,
         "deaths": [{"ago": now - at, "line": line} for at, line in record.deaths],
+    }
+
+
+def _worker(pid: int, since: float, rung: str, view: View, memory: Callable[[int], int], now: float) -> dict[str, Any]:
+    """One worker, as plain data."""
+    state = rung or _STATES.get(view.phase, "?")
+    if state == "idle" and view.lent:
+        state = "lent"
+    return {
+        "pid": pid,
+        "state": state,
+        "method": view.method,
+        "for": now - view.since,
+        "age": now - since,
+        "busy": _busy(view, now),
+        "calls": view.calls,
+        "memory": memory(pid),
     }
 
 
