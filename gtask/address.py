@@ -6,7 +6,7 @@ import re
 import socket
 from dataclasses import dataclass
 
-__all__ = ["Address", "TcpAddress", "UnixAddress", "parse"]
+__all__ = ["Address", "TcpAddress", "UnixAddress", "check_pickle", "parse"]
 
 UNIX_PATH_LIMIT = 107
 """Bytes that fit into ``sockaddr_un`` on Linux, less the closing NUL."""
@@ -87,3 +87,23 @@ def parse(text: str | Address) -> Address:
             raise ValueError(f"{text!r}: a TCP port is a number from 0 to 65535")
         return TcpAddress(found["v6"] or found["host"], port)
     raise ValueError(f"{text!r} is no address: write unix:/path/to/the.sock or tcp://host:port")
+
+
+def check_pickle(
+    address: Address, insecure: bool, danger: str = "whoever connects to {} could have a worker run any code"
+) -> None:
+    """Refuse pickles over TCP, where any user of the machine can connect, unless the network is trusted.
+
+    Args:
+        address: where pickles would be sent and loaded.
+        insecure: whether the user says that the network is trusted.
+        danger: why, with ``{}`` for the address.
+
+    Raises:
+        ValueError: it is TCP, and not said to be trusted.
+    """
+    if isinstance(address, TcpAddress) and not insecure:
+        raise ValueError(
+            f"pickle=True: {danger.format(address)}. Use a unix socket, or say insecure=True (--insecure) if the "
+            "network is trusted"
+        )

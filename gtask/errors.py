@@ -186,5 +186,5 @@ class WrongThread(Error, RuntimeError):
 
 
 def reason_of(error: OSError) -> str:
-    """Why the system refused something, for the middle of a sentence."""
+    """The operating system's reason for an error, in lower case, as a part of a message."""
     return (error.strerror or str(error)).lower()

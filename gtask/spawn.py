@@ -23,26 +23,27 @@ from posix import close, posix_spawn, waitpid  # those of os may be monkey-patch
 
 from gtask import address as addresses
 
-__all__ = ["SpawnedServer", "private_address", "spawn_server", "tidy_up"]
+__all__ = ["MASTER", "SpawnedServer", "command_of", "private_address", "spawn_server", "tidy_up"]
 
 PRIVATE = "gtask-"
-"""How the directory of a private socket is named."""
+"""The prefix of the directory of a private socket."""
+
+MASTER = "gtask.server.daemon.application"
+"""The module whose ``main`` is the program of a master."""
 
 UNKNOWN = 256
-"""In place of an exit status that somebody else was told."""
+"""In place of an exit status that other code of this process has read."""
 
 _IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
 
 _unreaped: list[SpawnedServer] = []
-
-_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(%r); from gtask.server.daemon.application import main; main()"
 
 
 class SpawnedServer:
     """A server in a child process; made by :func:`spawn_server`. Also a context manager that stops it.
 
     Attributes:
-        address: where it listens, or soon will: clients wait for it.
+        address: of the server, which may not listen there yet: clients wait for it.
         pid: its process id.
     """
 
@@ -51,14 +52,12 @@ class SpawnedServer:
         self._status: int | None = None
         reap()
         reading, self._keep_alive = os.pipe()
-        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         orders = {"parent": os.getpid(), "pipe": reading, "private": private}
-        command = [sys.executable, "-c", _BOOT % os.pathsep, path, json.dumps(orders)]
-        command += [target, "--listen", str(address), *arguments]
+        command = command_of(MASTER, [json.dumps(orders), target, "--listen", str(address), *arguments])
         try:
             os.set_inheritable(reading, True)
             self.pid = posix_spawn(sys.executable, command, os.environ, setsigdef=_IGNORED_BY_PYTHON)
-        except BaseException:  # whatever it was, there is no server
+        except BaseException:  # there is no server
             self.let_go()
             tidy_up(address)
             raise
@@ -69,7 +68,7 @@ class SpawnedServer:
         return f"<SpawnedServer {self.pid} at {self.address}, {self.obituary() or 'running'}>"
 
     def obituary(self) -> str:
-        """How the server ended, as a phrase for a message; "" while it runs."""
+        """The end of the server, as a phrase for a message; "" while it runs."""
         if self._status is None:
             self._status = _exit_status(self.pid)
             if self._status is None:
@@ -115,7 +114,7 @@ class SpawnedServer:
             time.sleep(0.002)  # cooperative under monkey-patching, and short where it is not
 
     def stop_later(self) -> None:
-        """Tell the server to stop where nobody can wait for it: who starts another one looks after it, too."""
+        """Tell the server to stop, where waiting is impossible. The start of the next server reaps this one."""
         self.let_go()
         if not self.obituary():
             os.kill(self.pid, signal.SIGQUIT)
@@ -139,11 +138,11 @@ def spawn_server(
 ) -> SpawnedServer:
     """Start a server in a child process, by exec. It dies with this process.
 
-    Returns at once: clients wait until the application is loaded, and are told if that fails.
+    Returns at once: clients wait until the application is loaded, and get an error if that fails.
 
     Args:
-        target: what it serves, ``"module"`` or ``"module:attribute"``; found along this process's ``sys.path``.
-        address: where it listens (``unix:/path``, ``tcp://host:port``); by default a private unix socket.
+        target: the application, ``"module"`` or ``"module:attribute"``; found along this process's ``sys.path``.
+        address: of the server (``unix:/path``, ``tcp://host:port``); by default a private unix socket.
         name: for messages and the process title; by default the target.
         allow: the modules whose functions may be called, if the target is ``"gtask.server.functions"``.
         pickle: whether the server consents to pickles from and to clients that do as well; see
@@ -151,7 +150,7 @@ def spawn_server(
         insecure: whether it may listen on TCP where other machines can connect, and ``pickle`` over TCP; default False.
 
     Raises:
-        ValueError: the address is none, or must not be had with these options.
+        ValueError: the address is none, or these options do not allow it.
         OSError: no process could be started.
     """
     arguments = ["--name", name] if name else []
@@ -161,12 +160,23 @@ def spawn_server(
     if address is None:
         return SpawnedServer(target, private_address(), arguments, private=True)
     where = addresses.parse(address)
-    if pickle and not insecure and isinstance(where, addresses.TcpAddress):
-        raise ValueError(
-            f"pickle=True: whoever connects to {where} could have the server run any code. Use a unix socket, or say "
-            "insecure=True if the network is trusted"
-        )
+    if pickle:
+        addresses.check_pickle(where, insecure)
     return SpawnedServer(target, where, arguments)
+
+
+def command_of(module: str, arguments: Sequence[str]) -> list[str]:
+    """The command that runs ``main`` of a module in a fresh Python, which looks for modules where this one does.
+
+    Args:
+        module: its full name.
+        arguments: what ``main`` finds in ``sys.argv``, behind the program's name.
+    """
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    boot = (
+        f"import sys; sys.path[:] = sys.argv.pop(1).split({os.pathsep!r}); from {module} import main; sys.exit(main())"
+    )
+    return [sys.executable, "-c", boot, path, *arguments]
 
 
 def private_address() -> addresses.UnixAddress:
@@ -175,7 +185,7 @@ def private_address() -> addresses.UnixAddress:
 
 
 def reap() -> None:
-    """Leave no zombies of servers for which nobody has waited."""
+    """Reap the servers that were stopped without waiting."""
     for server in _unreaped[:]:
         if server.obituary():
             with contextlib.suppress(ValueError):  # another thread has seen it, too
@@ -183,7 +193,7 @@ def reap() -> None:
 
 
 def _exit_status(pid: int) -> int | None:
-    """How a child ended: its status, or the negative number of a signal; None while it runs."""
+    """The exit status of a child, or the negative number of a signal; None while it runs."""
     try:
         ended, status = waitpid(pid, os.WNOHANG)
     except ChildProcessError:  # gevent reaps all children where it reaps one, and tells only of its own

@@ -21,7 +21,7 @@ __all__ = ["Leftovers", "no_leftovers", "running_server", "wait_until"]
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 5.0, what: str = "the condition") -> None:
-    """Let the hub run until a condition holds that no event tells of.
+    """Let the hub run until a condition holds, for conditions without an event.
 
     Args:
         condition: called again and again.
@@ -46,8 +46,8 @@ def running_server(
 
     Args:
         target: ``module`` or ``module:attribute``, found along ``sys.path``.
-        address: where it listens; by default a private unix socket.
-        arguments: more arguments of gtask-server.
+        address: of the server; by default a private unix socket.
+        arguments: further arguments of gtask-server.
     """
     private = address is None
     where = private_address() if address is None else addresses.parse(address)
@@ -60,14 +60,15 @@ def running_server(
 
 @dataclass
 class Leftovers:
-    """What a process has open: made before and after, two of them tell what was left behind."""
+    """The children, descriptors and greenlets of this process at one time. Made before and after a block, two of them
+    show what the block has left behind."""
 
     children: set[int] = field(default_factory=lambda: _children())
     descriptors: dict[int, str] = field(default_factory=lambda: _descriptors())
     greenlets: set[int] = field(default_factory=lambda: {id(greenlet) for greenlet in _greenlets()})
 
     def since(self) -> list[str]:
-        """What there is now and was not then, in words."""
+        """The things that exist now and did not then, in words."""
         left = [f"child process {pid}" for pid in _children() - self.children]
         left += [
             f"descriptor {number} ({path})"

@@ -25,14 +25,14 @@ def wrap(
         module: the driver, a module as PEP 249 describes it: ``sqlite3``, ``psycopg2``, ``pymysql``...
         init: called in the worker with each new connection of the driver; here its functions, aggregates, collations
             and converters are registered. It may be a name, ``"module:function"``. With psycopg2 it is called again
-            when a checkout has ended, for the database then forgets what it was told.
-        reset: called in the worker with the connection when a checkout has ended and what it had not committed is
-            rolled back, before the connection is lent again. If it raises, the connection is closed instead. What the
-            hooks do in the database is committed.
+            when a checkout has ended, for the session then forgets its settings.
+        reset: called in the worker with the connection when a checkout has ended and was rolled back, before the
+            connection is lent again. If it raises, the connection is closed instead. Statements of the hooks are
+            committed.
         connect_arguments: for the driver's ``connect``. A client may add others, and cannot change these.
 
     Returns:
-        what a server serves.
+        the interface, for a server.
 
     Raises:
         TypeError: the module is no driver, or a hook cannot be called.

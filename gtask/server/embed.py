@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -11,49 +12,66 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from posix import close, fork  # those of os may be monkey-patched
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gtask import address as addresses
 from gtask.server import process
-from gtask.server.config import ServerConfig
+from gtask.server.config import ServerConfig, ServerOptions
 from gtask.server.listener import Listener, listen
 from gtask.server.master.master import Master
 from gtask.server.worker.interface import Interface
 from gtask.spawn import private_address, tidy_up
 
-__all__ = ["ForkedServer", "Server", "fork_server"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["EmbeddedOptions", "ForkedServer", "Server", "fork_server"]
 
 log = logging.getLogger("gtask.server")
 
 Hook = Callable[[], object]
 
+HOOKS = ("setup", "checkout_done", "teardown")
+
+
+class EmbeddedOptions(ServerOptions, total=False):
+    """The options of :class:`Server`, for type checkers."""
+
+    setup: Hook | None
+    checkout_done: Hook | None
+    teardown: Hook | None
+
 
 class Server:
-    """A server, to be run in this process until it is told to stop.
+    """A server, to be run in this process until a signal stops it.
 
     Args:
-        address: where it listens (``unix:/path``, ``tcp://host:port``), or a list of such.
-        interface: what it offers; see :class:`gtask.Interface`, which also describes the hooks.
-        name: for messages and process titles; by default the interface's.
-        setup, checkout_done, teardown: hooks that run in the workers.
-        backlog: connections that the kernel keeps until they are accepted; default 1024.
-        socket_mode: permissions of a unix socket; default 0o600.
-        limit_message: bytes that a message may have; default 64 MiB.
-        hung_worker_timeout: seconds that a call, setup or a hook may take; default 300, None for no limit.
-        stop_timeout: seconds that a worker gets for its hooks when its client is gone or the server stops; default 5.
-        graceful_timeout: seconds that checkouts get to end when SIGTERM has come; default 30.
-        greeting_timeout: seconds that a connected peer may stay silent; default 10.
-        max_workers: how many workers there may be, while further connections wait; default None, for no limit.
-        max_memory: bytes over which a worker asks to be replaced after its checkout; default None, for no limit.
-        allow_uid: users who alone may connect to a unix socket; default (), for all whom the permissions let.
-        insecure: whether it may listen on TCP where other machines can connect, and ``pickle`` on any TCP; default
-            False.
-        pickle: whether what cannot travel otherwise is pickled, from and to clients that consent as well; see
-            :class:`gtask.Client`. Default False.
-        metrics: where the server tells Prometheus over HTTP what it does (``tcp://127.0.0.1:port``, ``unix:/path``);
-            default None, for nowhere. docs/metrics.rst lists what it tells.
-        nice: how much workers yield to other processes, 0 to 19; default 0.
-        freeze: whether what is loaded before the first fork is exempt from garbage collection; default True.
+        address: of the server (``unix:/path``, ``tcp://host:port``), or a list of addresses.
+        interface: the functions to serve; see :class:`gtask.Interface`, which also describes the hooks.
+        options: hooks that run in the workers, described at :class:`gtask.Interface`: ``setup``, ``checkout_done``,
+            ``teardown``; and
+
+            name: for messages and process titles; by default the interface's.
+            backlog: connections that the kernel keeps until they are accepted; default 1024.
+            socket_mode: permissions of a unix socket; default 0o600.
+            allow_uid: the only users who may connect to a unix socket; default (), for all whom the permissions let.
+            insecure: whether the server may listen on TCP where other machines can connect, and ``pickle`` on any TCP;
+                default False.
+            pickle: whether what cannot travel otherwise is pickled, from and to clients that consent as well; see
+                :class:`gtask.Client`. Default False.
+            metrics: where the server tells Prometheus over HTTP what it does (``tcp://127.0.0.1:port``,
+                ``unix:/path``); default None, for nowhere. docs/metrics.rst lists the metrics.
+            limit_message: bytes that a message may have; default 67108864 (64 MiB).
+            max_workers: how many workers there may be, while further connections wait; default None, for no limit.
+            max_memory: bytes over which a worker asks to be replaced after its checkout; default None, for no limit.
+            hung_worker_timeout: seconds that a call, setup or a hook may take; default 300, None for no limit.
+            stop_timeout: seconds that a worker gets for its hooks when its client is gone or the server stops;
+                default 5.
+            graceful_timeout: seconds that checkouts get to end when SIGTERM has come; default 30.
+            greeting_timeout: seconds that a connected peer may stay silent; default 10.
+            nice: how much workers yield to other processes, 0 to 19; default 0.
+            freeze: whether objects that are there before the first fork are exempt from garbage collection; default
+                True.
 
     Raises:
         TypeError: the interface offers nothing.
@@ -64,22 +82,15 @@ class Server:
         self,
         address: str | addresses.Address | list[str | addresses.Address],
         interface: Any,
-        *,
-        name: str = "",
-        setup: Hook | None = None,
-        checkout_done: Hook | None = None,
-        teardown: Hook | None = None,
-        metrics: str | addresses.Address | None = None,
-        **options: Any,
+        **options: Unpack[EmbeddedOptions],
     ) -> None:
         several = address if isinstance(address, list) else [address]
-        self.interface = _as_interface(interface, setup, checkout_done, teardown)
-        self.config = ServerConfig(
-            tuple(addresses.parse(one) for one in several),
-            name=name or self.interface.name,
-            metrics=None if metrics is None else addresses.parse(metrics),
-            **options,
-        )
+        given: dict[str, Any] = {**options}
+        self.interface = _as_interface(interface, {hook: given.pop(hook) for hook in HOOKS if hook in given})
+        given["name"] = given.get("name") or self.interface.name
+        if given.get("metrics") is not None:
+            given["metrics"] = addresses.parse(given["metrics"])
+        self.config = ServerConfig(tuple(addresses.parse(one) for one in several), **given)
 
     def run(self, *, keep: Collection[int] | None = None, parent: process.Parent | None = None) -> None:
         """Listen and serve until SIGTERM (which drains), SIGINT or SIGQUIT (at once); call it in the main thread.
@@ -139,15 +150,17 @@ class ForkedServer:
         self.stop()
 
 
-def fork_server(interface: Any, address: str | addresses.Address | None = None, **options: Any) -> ForkedServer:
+def fork_server(
+    interface: Any, address: str | addresses.Address | None = None, **options: Unpack[EmbeddedOptions]
+) -> ForkedServer:
     """Fork a server off this program. It dies with the program.
 
-    What has been imported so far is shared with it, so fork early: before threads and before gevent's hub runs.
+    The server shares all that the program has imported so far. Fork early: before threads and before gevent's hub runs.
     When this returns, the server is listening.
 
     Args:
-        interface: what it offers; see :class:`gtask.Interface`.
-        address: where it listens; by default a private unix socket.
+        interface: the functions to serve; see :class:`gtask.Interface`.
+        address: of the server; by default a private unix socket.
         options: those of :class:`gtask.Server`.
 
     Raises:
@@ -156,8 +169,8 @@ def fork_server(interface: Any, address: str | addresses.Address | None = None, 
         AddressUnavailable: it cannot listen.
     """
     _check_forkable()
-    private = address is None
-    server = Server(private_address() if address is None else address, interface, private=private, **options)
+    server = Server(private_address() if address is None else address, interface, **options)
+    server.config = dataclasses.replace(server.config, private=address is None)
     listeners = listen(server.config)
     reading, writing = os.pipe()
     parent = process.Parent(os.getpid(), reading, forked=threading.current_thread() is threading.main_thread())
@@ -180,7 +193,7 @@ def _serve_in_child(server: Server, listeners: list[Listener], parent: process.P
         process.replace_inherited(own)
         Master(server.config, server.interface, listeners, process.open_descriptors() - own, parent).run()
         status = 0
-    except BaseException:  # whatever it was: this child must not go on as its parent
+    except BaseException:  # this child must not go on as its parent
         log.exception("the server %s failed", server.config.name)
     finally:
         process.flush()
@@ -204,10 +217,10 @@ def _check_forkable() -> None:
         )
 
 
-def _as_interface(target: Any, setup: Hook | None, checkout_done: Hook | None, teardown: Hook | None) -> Interface:
+def _as_interface(target: Any, hooks: dict[str, Any]) -> Interface:
     if not isinstance(target, Interface):
-        return Interface(target, setup=setup, checkout_done=checkout_done, teardown=teardown)
-    if setup or checkout_done or teardown:
+        return Interface(target, **hooks)
+    if any(hooks.values()):
         raise TypeError("give the hooks either to gtask.Interface(...) or to the server, not to both")
     return target
 

@@ -1,4 +1,4 @@
-"""An interface that is ready: it calls the functions of the modules that the operator allows, by their names.
+"""A ready interface: it calls the functions of the modules that the operator allows, by their names.
 
 ``gtask-server gtask.server.functions --allow myapp.jobs`` serves it, and a program does with :class:`Functions`. It is
 the one exception of the law that nothing from the wire is imported: a caller may name a module under an allowed one.
@@ -19,7 +19,7 @@ from gtask.function_names import EACH, split
 __all__ = ["Functions"]
 
 REMEMBERED = 1024
-"""How many names a worker need not look up again."""
+"""The number of names that a worker need not look up again."""
 
 ROUTINES = (FunctionType, BuiltinFunctionType, MethodType)
 
@@ -36,7 +36,7 @@ class Functions:
             imported when a worker first calls a function of it.
 
     Raises:
-        TypeError, ValueError: that is no list of modules, or there is no such module.
+        TypeError, ValueError: ``allow`` is no list of modules, or there is no such module.
     """
 
     def __init__(self, allow: Sequence[str]) -> None:
@@ -60,10 +60,10 @@ class Functions:
         return f"<Functions of {', '.join(self._allowed)}>"
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call what the first argument names, with the others.
+        """Call the function that the first argument names, with the other arguments.
 
         Raises:
-            PermissionError: it may not be called. Nothing has been imported or called for it.
+            PermissionError: the function may not be called. Nothing has been imported or called for it.
             ValueError, TypeError, AttributeError, ModuleNotFoundError: the name leads to no function.
         """
         if not args or type(args[0]) is not str:
@@ -108,12 +108,12 @@ def _load(module: str) -> ModuleType:
 
 
 def _is_missing(module: str, error: ModuleNotFoundError) -> bool:
-    """Whether it is this module that is not there, and not another that it imports."""
+    """Whether this module is missing, and not another one that it imports."""
     return error.name is not None and f"{module}.".startswith(f"{error.name}.")
 
 
 def _walk(name: str, module: ModuleType, path: list[str]) -> tuple[Any, type | None]:
-    """What a path leads to, and the class that has it, if one does. No code of the application runs."""
+    """The object at the end of a path, and the class that has it, if one does. No code of the application runs."""
     found: Any = module
     base: type | None = None
     for part in path:
@@ -141,7 +141,7 @@ def _walk(name: str, module: ModuleType, path: list[str]) -> tuple[Any, type | N
 
 
 def _homes(found: Any, within: type | None) -> Iterator[str]:
-    """The modules that define something: what it is, and what runs when it is called."""
+    """The modules that define an object, and the code that runs when it is called."""
     if isinstance(found, type):
         yield found.__module__
         for name in ("__new__", "__init__"):

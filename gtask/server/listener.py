@@ -1,9 +1,9 @@
-"""The listening sockets: bind, take over a stale path, inherit, unlink what is ours.
+"""The listening sockets: bind, take over a stale path, inherit, unlink at the end.
 
-A unix path is guarded by a lock file beside it, ``<path>.lock``, held as long as its server lives. It holds the inode
-of the socket, too: whoever gets the lock knows which socket was its predecessor's, and may replace it even though a
-master that has lost its daemon still drains there. The socket is bound under another name and then renamed, so that
-there is no moment at which a client finds nothing.
+A unix path is guarded by a lock file beside it, ``<path>.lock``, which is held as long as the server lives. The file
+has the inode of the socket. So the next holder of the lock knows its predecessor's socket, and may replace it although
+a master that has lost its daemon still listens there. The socket is bound under another name and then renamed, so that
+a client finds a socket at any moment.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gtask.server.config import OpenSocket, ServerConfig
 __all__ = ["AddressUnavailable", "Listener", "listen"]
 
 LOCK, NEW = ".lock", "~"
-"""What the names of the lock file, and of a socket that is about to get the path, have behind the path."""
+"""The suffixes of the lock file, and of a socket that is about to get the path."""
 
 PATIENCE = 1.0
 """Seconds to wait for a lock: a worker that a master had just forked when it was killed holds it for a moment."""
@@ -42,7 +42,7 @@ class Listener:
     Args:
         address: where it is to listen.
         config: the server's options.
-        for_metrics: whether it is there for who asks for metrics, and not for clients.
+        for_metrics: whether the socket is for metrics, and not for clients.
 
     Attributes:
         address: where it listens; a TCP port 0 has become the port that was chosen.
@@ -71,7 +71,7 @@ class Listener:
             self._lock = _lock(address)
             try:
                 self.socket = _replace(address, config, self._lock)
-            except BaseException:  # whatever it was, the next one may try
+            except BaseException:  # the next one may try
                 os.close(self._lock)
                 raise
             self._inode = _inode(self._path)
@@ -82,7 +82,7 @@ class Listener:
         """A socket that listens already, and whose path is not this process's to remove; then call :meth:`configure`.
 
         Args:
-            address: where it listens; by default what the kernel says, which does not know of a renamed path.
+            address: of the socket; by default that of the kernel, which does not know of a renamed path.
             for_metrics: as in the constructor.
 
         Raises:
@@ -118,7 +118,7 @@ class Listener:
 
     @property
     def descriptors(self) -> set[int]:
-        """What it has open: the socket, and the lock if it has one. Whoever has the lock open holds it."""
+        """The open descriptors: the socket, and the lock if there is one. A process that has the lock open holds it."""
         return {self.fileno(), self._lock} - {-1}
 
     def fileno(self) -> int:
@@ -126,7 +126,7 @@ class Listener:
 
     @property
     def was_replaced(self) -> bool:
-        """Whether another socket has its path by now."""
+        """Whether another socket has taken the path."""
         if self._inode is None:
             return False
         try:
@@ -135,7 +135,7 @@ class Listener:
             return True
 
     def accept(self) -> socket.socket | None:
-        """The next connection, blocking; None if there is none (any more), or its user may not connect.
+        """The next connection, blocking; None if there is none, or none any more.
 
         Raises:
             OSError: the process or the machine has too many open files.
@@ -156,7 +156,7 @@ class Listener:
         return bool(select.select([self.socket], [], [], 0)[0])
 
     def refuses(self, connection: socket.socket) -> str:
-        """Why this connection is not to be served, or ""."""
+        """The reason why this connection is not to be served, or ""."""
         allowed = self._config.allow_uid
         if not allowed or isinstance(self.address, TcpAddress):
             return ""
@@ -188,13 +188,13 @@ class Listener:
 
 
 def listen(config: ServerConfig, activated: Collection[Listener] = ()) -> list[Listener]:
-    """Listen at all addresses of the configuration, that for metrics the last, or at none.
+    """Listen at all addresses of the configuration, for clients first, then for metrics.
 
     Args:
         activated: sockets that the service manager has handed over; the configuration has their addresses, too.
 
     Raises:
-        AddressUnavailable: there is one at which nobody can listen.
+        AddressUnavailable: it cannot listen at one of them. Then it listens at none.
     """
     listeners = list(activated)
     for listener in activated:
@@ -209,7 +209,7 @@ def listen(config: ServerConfig, activated: Collection[Listener] = ()) -> list[L
                 listeners.append(Listener(address, config))
         if config.metrics is not None:
             listeners.append(Listener(config.metrics, config, for_metrics=True))
-    except BaseException:  # all or none, whatever has gone wrong
+    except BaseException:  # all or none
         for listener in listeners:
             listener.close()
         raise
@@ -304,7 +304,7 @@ def _replace(address: UnixAddress, config: ServerConfig, lock: int) -> socket.so
             raise _occupied(address)
     except FileNotFoundError:
         pass
-    temporary = f"{address.path}{NEW}"  # whoever has the lock has this name, too
+    temporary = f"{address.path}{NEW}"  # the holder of the lock has this name, too
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.lstat(temporary).st_mode):  # else binding will fail
             os.unlink(temporary)

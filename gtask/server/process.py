@@ -1,4 +1,4 @@
-"""What a server process does to itself: signals, descriptors, titles, and dying with its parent."""
+"""A server process and the system: signals, descriptors, forks, users, titles, and the parent's end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ UNBLOCKABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}
 
 
 def substitutes() -> list[str]:
-    """What this system lacks, and what is done instead, for the log."""
+    """The features that this system lacks, each with its substitute, for the log."""
     lacking = []
     if not hasattr(select, "POLLRDHUP"):
         lacking.append(
@@ -82,7 +82,7 @@ def reset_signals(unblock: bool = True) -> None:
 
 @contextlib.contextmanager
 def signals_as_bytes(numbers: Collection[int]) -> Iterator[int]:
-    """Let these signals become bytes in a pipe, for a loop to read; yields the reading end."""
+    """Turn these signals into bytes in a pipe, for a loop to read; yields the reading end."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
@@ -99,10 +99,10 @@ def signals_as_bytes(numbers: Collection[int]) -> Iterator[int]:
 
 
 def spawn(command: list[str], passed: Collection[int]) -> int:
-    """Start another program in a process group of its own, with these descriptors; gives its process id.
+    """Start another program as the leader of a process group, with these descriptors; gives its process id.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the program cannot be started.
     """
     for descriptor in passed:
         os.set_inheritable(descriptor, True)
@@ -116,15 +116,15 @@ def spawn(command: list[str], passed: Collection[int]) -> int:
 
 
 def fork_child(act: Callable[[], object]) -> int:
-    """Fork a process that does this and nothing else, with all signals blocked until it unblocks them.
+    """Fork a process that calls ``act`` and ends. All signals are blocked in it until it unblocks them.
 
     Returns:
         the child's process id, in this process; the child never returns.
 
     Raises:
-        OSError: there are no processes to be had.
+        OSError: the system has no process to give.
     """
-    flush()  # or the child would write what is buffered here a second time
+    flush()  # or the child would write the buffers a second time
     # A signal for the child that comes before it has reset its handlers would wake this process.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -179,7 +179,7 @@ def daemonize(keep_stderr: bool) -> Callable[[], None]:
 
 
 def to_null(*descriptors: int) -> None:
-    """Let these lead nowhere."""
+    """Let these descriptors lead to the null device."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for descriptor in descriptors:
         os.dup2(null, descriptor)
@@ -244,11 +244,11 @@ def open_descriptors() -> set[int]:
 
 
 def open_standard_streams() -> None:
-    """Let descriptors 0, 1 and 2 lead nowhere if they are closed, or a socket or a lock would get their numbers."""
+    """Open descriptors 0, 1 and 2 if they are closed, or a socket or a lock would get their numbers."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
-    if sys.stderr is None:  # whoever opens a log file later replaces the descriptor
+    if sys.stderr is None:  # opening a log file later replaces the descriptor
         sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
@@ -299,10 +299,10 @@ class Parent:
 
 
 def reopen(path: str, user: str = "", group: str = "") -> None:
-    """Let stderr go to the end of this file, which is made if it is not there.
+    """Let stderr go to the end of this file, which is made if it does not exist.
 
     Args:
-        user, group: whose it is to be, so that they can do the same; "" for nobody's in particular.
+        user, group: the new owners of the file, so that they can reopen it, too; "" leaves the file as it is.
 
     Raises:
         OSError: it cannot be opened.
@@ -317,7 +317,7 @@ def reopen(path: str, user: str = "", group: str = "") -> None:
 
 
 def resident_memory(pid: int | str = "self") -> int:
-    """Bytes of memory that a process really uses; 0 where that is not known."""
+    """The resident memory of a process, in bytes; 0 where that is not known."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -334,14 +334,14 @@ def memory_file(name: str) -> int:
 
 
 def flush() -> None:
-    """Write out what lies in Python's buffers; whoever closed them does not matter."""
+    """Write out Python's buffers; closed and broken streams do not matter."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
 
 
 def forget_unwritten() -> None:
-    """Drop what stderr does not take, before this process ends: Python would make an exit status of it."""
+    """Drop the buffer of a broken stderr before this process ends, or Python would end it with another status."""
     try:
         sys.stderr.flush()
     except OSError:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+import re
+from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
+import gtask
 from gtask.address import parse
-from gtask.server.config import OpenSocket, ServerConfig
+from gtask.server.config import DEFAULTS, OPTIONS, Kind, OpenSocket, ServerConfig, ServerOptions
+from gtask.server.embed import HOOKS, EmbeddedOptions, Server, fork_server
 
 HERE = (parse("unix:/tmp/x.sock"),)
 
@@ -116,3 +122,75 @@ def test_it_is_frozen():
     config = ServerConfig(HERE)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.backlog = 1
+
+
+# --- one fact in one place -------------------------------------------------------------------------------
+
+EMBEDDED = [name for name, option in OPTIONS.items() if option.group in ("sockets", "workers") and name != "addresses"]
+"""The options of a server that a program embeds, beside its name and its hooks."""
+
+
+def test_every_field_carries_its_option():
+    """With a sentence; with a word for its value, unless it is a switch; and with a check that accepts the default."""
+    assert set(OPTIONS) == {field.name for field in dataclasses.fields(ServerConfig)}
+    for name, option in OPTIONS.items():
+        assert option.sentence, name
+        assert bool(option.metavar) == (option.kind is not Kind.SWITCH), name
+        assert option.group or name == "private"
+    assert dataclasses.replace(DEFAULTS, name="x").name == "x"
+
+
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.kind is not Kind.TEXT])
+def test_a_value_of_another_type_is_refused(name):
+    """By the option's name; a list of whatever is checked where its parts are used."""
+    if OPTIONS[name].several or OPTIONS[name].kind is Kind.ADDRESS:
+        return
+    with pytest.raises(TypeError, match=rf"^{name}=\[\]: write "):
+        ServerConfig(HERE, **{name: []})
+
+
+def test_type_checkers_see_the_same_options():
+    """The typed keywords of gtask.Server and gtask.fork_server are the fields, with their types."""
+    hints = get_type_hints(ServerConfig)
+    seen = get_type_hints(ServerOptions)
+    assert set(seen) == {"name", *EMBEDDED}
+    assert seen.pop("metrics") == str | hints["metrics"]  # which may be written as text
+    assert seen == {name: hints[name] for name in seen}
+    assert set(get_type_hints(EmbeddedOptions)) - set(get_type_hints(ServerOptions)) == set(HOOKS)
+    for function in (Server.__init__, fork_server):
+        assert inspect.signature(function).parameters["options"].annotation == "Unpack[EmbeddedOptions]"
+
+
+def test_the_docstring_names_every_option_and_its_default():
+    """In the order of the fields."""
+    text = inspect.getdoc(Server)
+    told = dict(re.findall(r"^ {8}(\w+): ((?:.*\n)(?: {12}.*\n)*)", text, re.MULTILINE))
+    assert list(told) == ["name", *EMBEDDED]
+    for name in EMBEDDED:
+        (default,) = re.findall(r"[Dd]efault\s+([\w()]+)", told[name])
+        value = getattr(DEFAULTS, name)
+        assert default == (f"{value:#o}" if OPTIONS[name].kind is Kind.MODE else OPTIONS[name].written(value)), name
+
+
+WRONG = """
+import gtask
+
+gtask.Server("unix:x", len, backlog=5, metrics="tcp://127.0.0.1:1", setup=lambda: 1, max_workers=None)
+gtask.fork_server(len, max_workers=3, name="x", pickle=True).stop()
+gtask.Server("unix:x", len, backlog="5")
+gtask.Server("unix:x", len, chdir="/")
+gtask.fork_server(len, nice=1.5)
+gtask.fork_server(len, stop_time=1)
+gtask.spawn_server("json", pickle=1)
+"""
+
+
+def test_a_type_checker_sees_wrong_options(tmp_path):
+    """Each wrong line is found, and no other."""
+    api = pytest.importorskip("mypy.api")
+    root = Path(gtask.__file__).parents[1]
+    (tmp_path / "program.py").write_text(WRONG)
+    settings = ["--config-file", str(root / "setup.cfg"), "--cache-dir", str(root / ".mypy_cache")]
+    out, err, _ = api.run([*settings, str(tmp_path / "program.py")])
+    assert err == ""
+    assert sorted(int(line) for line in re.findall(r"program\.py:(\d+): error", out)) == [6, 7, 8, 9, 10], out

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import select
 import socket
-from time import monotonic
 
 import pytest
 
@@ -24,17 +22,11 @@ def where(tmp_path):
 
 
 @pytest.fixture
-def poll():
-    return select.poll()
-
-
-@pytest.fixture
-def asked(where, poll):
+def asked(where):
     """Scrapes that listen there, and the descriptor at which they do."""
     address = UnixAddress(where)
     listener = Listener(address, ServerConfig((UnixAddress("-"),), metrics=address), for_metrics=True)
-    made = Scrapes([listener], poll, Record("name", 1, ["unix:-"], 0.0), list)
-    made.listen()
+    made = Scrapes([listener], Record("name", 1, ["unix:-"], 0.0), list)
     yield made, listener.fileno()
     made.unlisten()
 
@@ -58,79 +50,88 @@ def refuse(*arguments):
     raise OSError(11, "Resource temporarily unavailable")
 
 
-def looks_away(asked, poll):
-    """Whether nothing is heard, and for how long."""
+def hears(asked):
+    """Whether it is listened at."""
     scrapes, descriptor = asked
-    assert not scrapes.hears(descriptor)
-    assert poll.poll(0) == []
-    return scrapes.resume_at - monotonic()
+    return descriptor in scrapes.descriptors
 
 
-def test_no_process_for_it(asked, poll, connect, monkeypatch, caplog):
+def accept(asked, now=0.0):
+    """A turn of the loop, in which somebody connects."""
+    scrapes, descriptor = asked
+    scrapes.turn(now, [descriptor])
+
+
+def test_no_process_for_it(asked, connect, monkeypatch, caplog):
     """Whoever asked is hung up on, the log says why, and for a while nobody is accepted; then again."""
     monkeypatch.setattr(scrapes.process, "fork_child", refuse)
     first = connect()
-    asked[0].accept(asked[1])
+    accept(asked)
     assert first.recv(1) == b""
     connect()
-    assert 0 < looks_away(asked, poll) <= PAUSE
+    assert not hears(asked)
+    assert asked[0].next_due(0.0) == PAUSE
     assert "metrics cannot be told now: resource temporarily unavailable" in caplog.text
-    asked[0].listen()
-    assert asked[0].resume_at == math.inf
-    assert poll.poll(0) == [(asked[1], select.POLLIN)]
+    asked[0].turn(PAUSE - 0.1, ())
+    assert not hears(asked)
+    asked[0].turn(PAUSE, ())
+    assert asked[0].next_due(PAUSE) == math.inf
+    assert hears(asked)
 
 
-def test_no_descriptor_for_it(asked, poll, connect, monkeypatch, caplog):
+def test_no_descriptor_for_it(asked, connect, monkeypatch, caplog):
     """It waits in the backlog."""
     monkeypatch.setattr(Listener, "accept", refuse)
     connect()
-    asked[0].accept(asked[1])
-    assert 0 < looks_away(asked, poll) <= PAUSE
+    accept(asked, now=5.0)
+    assert not hears(asked)
+    assert asked[0].next_due(5.0) == 5.0 + PAUSE
     assert "metrics cannot be told now" in caplog.text
 
 
 def test_a_connection_that_has_gone(asked):
     """Nothing is forked for nobody."""
-    asked[0].accept(asked[1])
-    assert asked[0].under_way == 0
-    assert asked[0].hears(asked[1])
+    accept(asked)
+    assert not asked[0].under_way
+    assert hears(asked)
 
 
-def test_a_few_at_a_time(asked, poll, connect, monkeypatch):
+def test_a_few_at_a_time(asked, connect, monkeypatch):
     """Without a word it listens again when one of its own has ended, and not when another child has."""
     pids = iter(range(100, 200))
     monkeypatch.setattr(scrapes.process, "fork_child", lambda act: next(pids))
-    for number in range(HELPERS):
-        assert asked[0].hears(asked[1])
+    for _ in range(HELPERS):
+        assert hears(asked)
         connect()
-        asked[0].accept(asked[1])
-        assert asked[0].under_way == number + 1
+        accept(asked)
+        assert asked[0].under_way
+    assert next(pids) == 100 + HELPERS
     connect()
-    assert looks_away(asked, poll) == math.inf
-    asked[0].ended(99)
-    assert looks_away(asked, poll) == math.inf
-    asked[0].ended(100)
-    assert poll.poll(0) == [(asked[1], select.POLLIN)]
+    assert not hears(asked)
+    assert asked[0].next_due(0.0) == math.inf
+    asked[0].reaped(99)
+    assert not hears(asked)
+    asked[0].reaped(100)
+    assert hears(asked)
 
 
-def test_the_end_of_one_does_not_end_a_pause(asked, poll, connect, monkeypatch):
+def test_the_end_of_one_does_not_end_a_pause(asked, connect, monkeypatch):
     """There is still nothing to be had."""
     monkeypatch.setattr(scrapes.process, "fork_child", lambda act: 100)
     connect()
-    asked[0].accept(asked[1])
+    accept(asked)
     monkeypatch.setattr(Listener, "accept", refuse)
-    asked[0].accept(asked[1])
-    asked[0].ended(100)
-    assert 0 < looks_away(asked, poll) <= PAUSE
+    accept(asked)
+    asked[0].reaped(100)
+    assert not hears(asked)
+    assert asked[0].next_due(0.0) == PAUSE
 
 
-def test_without_metrics(poll):
+def test_without_metrics():
     """Nothing is listened at, and nothing is heard."""
-    nothing = Scrapes([], poll, Record("name", 1, ["unix:-"], 0.0), list)
-    nothing.listen()
-    assert not nothing.hears(0)
-    assert nothing.addresses == []
-    nothing.ended(5)
-    nothing.unlisten()
-    nothing.cut_off()
-    assert poll.poll(0) == []
+    nothing = Scrapes([], Record("name", 1, ["unix:-"], 0.0), list)
+    nothing.begin(0.0)
+    nothing.turn(0.0, ())
+    assert list(nothing.descriptors) == []
+    nothing.reaped(5)
+    nothing.close()

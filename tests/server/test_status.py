@@ -129,7 +129,9 @@ def test_deaths():
         'Current thread 0x1 (most recent call first):\n  File "a.py", line 3 in inner\n  File "b.py", line 9 in outer\n'
     )
     other = 'Thread 0x2 (most recent call first):\n  File "threading.py", line 1 in wait\n\n'
-    it.died(NOW - 1, "worker 2 was ended by SIGSEGV in crash after 2 s", f"Fatal Python error: x\n\n{other}{stacks}")
+    it.died(
+        NOW - 1, "worker 2 was ended by SIGSEGV in crash after 2 s", f"Fatal Python error: x\n\n{other}{stacks}"
+    )
     assert status.snapshot(it, living(), lambda pid: 0, NOW)["deaths"] == [
         {"ago": 5.0, "line": "worker 1 was ended by SIGKILL"},
         {"ago": 1.0, "line": 'worker 2 was ended by SIGSEGV in crash after 2 s, at File "a.py", line 3 in inner'},
@@ -191,7 +193,7 @@ class Bank:
 )
 def test_methods_of_every_kind_of_interface(target, names):
     """What can be called is listed, also where the workers are yet to make the instance."""
-    about = status.about(record(), living(), lambda pid: 0, Interface(target))
+    about = status.status_interface(record(), living(), lambda pid: 0, Interface(target))
     listed = about.call(["methods"], {})
     assert [method["name"] for method in listed] == names
     assert listed[0]["doc"]
@@ -201,7 +203,7 @@ def test_about_itself(monkeypatch):
     """The worker that answers is not one of those it tells of."""
     workers = living(("", View(NOW, IDLE, "")), ("", View(NOW, CALL, "x")))
     monkeypatch.setattr(status.os, "getpid", lambda: 2)
-    about = status.about(record(), workers, lambda pid: 0, Interface(total))
+    about = status.status_interface(record(), workers, lambda pid: 0, Interface(total))
     assert [worker["pid"] for worker in about.call(["status"], {})["workers"]] == [1]
     assert about.call(["ping"], {}) == {"name": "reports", "master": 77, "worker": 2}
     assert about.methods == ["methods", "ping", "status"]

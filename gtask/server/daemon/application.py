@@ -14,13 +14,13 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from gtask.address import UnixAddress
 from gtask.server import process
-from gtask.server.config import ServerConfig
+from gtask.server.config import DEFAULTS, OPTIONS, ServerConfig
 from gtask.server.daemon import logs, options
 from gtask.server.daemon.watch import Watch
 from gtask.server.functions import Functions
 from gtask.server.listener import AddressUnavailable, Listener, listen
+from gtask.server.master.attendants import ReloadWatch
 from gtask.server.master.master import Master
 from gtask.server.worker.interface import Interface
 
@@ -35,18 +35,19 @@ class LoadError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Orders:
-    """What the starter says.
+    """The starter's orders, from the first argument.
 
     Attributes:
         parent: the starter's process id; None for none.
         pipe: a descriptor that reads the end of the file when the starter ends.
         kept: whether the starter is a keeper.
-        ready: a descriptor for graceful_timeout and stop_timeout, when connections are about to be accepted.
-        reloads: how many masters there were before this one.
+        ready: a descriptor to which graceful_timeout and stop_timeout are written when the master is about to accept
+            connections.
+        reloads: the number of masters before this one.
         sockets: the descriptors of listening sockets, with their addresses and whether they are for metrics; if there
             are none, it binds them itself.
-        private: the socket lies in a directory of its own.
-        log_json: how the starter writes the log.
+        private: whether the socket lies in a directory that goes with it.
+        log_json: whether the starter writes its log as JSON.
     """
 
     parent: int | None = None
@@ -60,9 +61,9 @@ class Orders:
 
 
 def main() -> NoReturn:
-    """Serve until it is stopped, then end the process with status 0 after an orderly stop, 1 if it cannot serve.
+    """Serve until a signal, then end the process: with status 0 after an orderly stop, 1 if it cannot serve.
 
-    It ends without Python's usual farewell: what the application has registered for that is not for this process.
+    The process ends by ``os._exit``: the application's atexit functions are not for the master.
     """
     status = 1
     try:
@@ -93,7 +94,7 @@ def _main() -> int:
 
 
 def _close_what_is_not_ours(inherited: set[int]) -> None:
-    """Close what the program has open and lets its children inherit: its ports, say, are not to live on here."""
+    """Close the descriptors that the program lets its children inherit: its ports, say, are not to live on here."""
     for descriptor in inherited - {0, 1, 2}:
         with contextlib.suppress(OSError):
             if os.get_inheritable(descriptor):  # nothing is that Python itself has opened since
@@ -102,31 +103,24 @@ def _close_what_is_not_ours(inherited: set[int]) -> None:
 
 def _serve(orders: Orders, inherited: set[int]) -> None:
     bound = [Listener.inherited(*order) for order in orders.sockets]
-    is_private = orders.parent is not None and not orders.kept  # and so not meant by what a daemon is told here
+    is_private = orders.parent is not None and not orders.kept  # environment and file are for daemons
     environ, file = ({}, "") if is_private else (os.environ, options.DEFAULT_FILE)
     for_clients = [listener.address for listener in bound if not listener.for_metrics]
-    asked = options.parse(sys.argv[2:], environ, for_clients, file)
-    log_file = os.path.abspath(asked.config.log_file) if asked.config.log_file else ""  # it is not chdir's
-    config = dataclasses.replace(asked.config, private=orders.private, log_file=log_file)
+    chosen = options.parse(sys.argv[2:], environ, for_clients, file)
+    log_file = os.path.abspath(chosen.config.log_file) if chosen.config.log_file else ""  # it is not chdir's
+    config = dataclasses.replace(chosen.config, private=orders.private, log_file=log_file)
     logs.setup(config.log_level, config.log_json)
     _settle_down(config)
-    target = Functions(asked.allow) if asked.target == options.FUNCTIONS else load(asked.target)
+    target = Functions(chosen.allow) if chosen.target == options.FUNCTIONS else load(chosen.target)
     interface = target if isinstance(target, Interface) else Interface(target)
-    if asked.check:
-        print(_plan(asked, config, interface))
+    if chosen.check:
+        print(_plan(chosen, config, interface))
         return
     for listener in bound:
         listener.configure(config)
     listeners = bound or listen(config)
     parent = None if orders.parent is None else process.Parent(orders.parent, orders.pipe, forked=False)
-
-    def on_ready() -> None:
-        if config.daemon and orders.kept and not config.log_file:
-            process.to_null(2)  # from now on it would hold the terminal of whoever has started the daemon
-        if orders.ready >= 0:
-            with contextlib.suppress(BrokenPipeError):  # the keeper is gone: that is noticed elsewhere
-                os.write(orders.ready, b"%r %r\n" % (config.graceful_timeout, config.stop_timeout))
-            os.close(orders.ready)
+    watches = [ReloadWatch(Watch(), orders.parent)] if config.reload and orders.kept and orders.parent else []
 
     Master(
         config,
@@ -136,19 +130,29 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
         parent,
         kept=orders.kept,
         reloads=orders.reloads,
-        on_ready=on_ready,
-        watch=Watch() if config.reload and orders.kept else None,
+        on_ready=lambda: _report_ready(orders, config),
+        attendants=watches,
     ).run()
 
 
+def _report_ready(orders: Orders, config: ServerConfig) -> None:
+    """Tell the starter that connections are about to be accepted, and the time-outs of this configuration."""
+    if config.daemon and orders.kept and not config.log_file:
+        process.to_null(2)  # or the master would hold the terminal at which the daemon was started
+    if orders.ready >= 0:
+        with contextlib.suppress(BrokenPipeError):  # the keeper is gone: that is noticed elsewhere
+            os.write(orders.ready, b"%r %r\n" % (config.graceful_timeout, config.stop_timeout))
+        os.close(orders.ready)
+
+
 def load(target: str) -> Any:
-    """Import what is to be served.
+    """Import the application.
 
     Args:
         target: ``module`` or ``module:attribute``; the working directory is searched, too.
 
     Raises:
-        LoadError: there is no such module or attribute. What the module itself raises is passed on.
+        LoadError: there is no such module or attribute. An error of the module itself is passed on.
     """
     _look_here_first()
     name, _, attribute = target.partition(":")
@@ -172,7 +176,7 @@ def _look_here_first() -> None:
 
 
 def _settle_down(config: ServerConfig) -> None:
-    """Become what the application is to find: its user, its directory, its environment."""
+    """Take on the application's user, umask, directory and environment."""
     os.environ.update(config.env)
     if config.umask is not None:
         os.umask(config.umask)
@@ -187,16 +191,14 @@ def _settle_down(config: ServerConfig) -> None:
     sys.path[:0] = [os.path.abspath(directory) for directory in config.pythonpath]
 
 
-def _plan(asked: options.Options, config: ServerConfig, interface: Interface) -> str:
-    """What would be done, for ``--check-config``."""
-    lines = [f"serves {asked.target} as {config.name}: {', '.join(interface.methods) or 'a callable'}"]
+def _plan(chosen: options.Options, config: ServerConfig, interface: Interface) -> str:
+    """The text of ``--check-config``: the functions, the addresses, and the options that differ from their defaults."""
+    lines = [f"serves {chosen.target} as {config.name}: {', '.join(interface.methods) or 'a callable'}"]
     lines += [f"hook: {hook}" for hook in interface.hooks]
-    lines += [f"allows {module}" for module in asked.allow]
+    lines += [f"allows {module}" for module in chosen.allow]
     lines += [f"listens at {address}" for address in config.addresses]
-    defaults = ServerConfig((UnixAddress("-"),))
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name not in ("addresses", "name") and value != getattr(defaults, field.name):
-            text = f"{value:o}" if field.name in ("socket_mode", "umask") else str(value)
-            lines.append(f"{field.name.replace('_', '-')}: {text}")
+    for name, option in OPTIONS.items():
+        value = getattr(config, name)
+        if name not in ("addresses", "name") and value != getattr(DEFAULTS, name):
+            lines.append(f"{name.replace('_', '-')}: {option.written(value)}")
     return "\n".join(lines)

@@ -14,13 +14,14 @@ from gtask.server.daemon import logs, options, systemd
 from gtask.server.daemon.keeper import Keeper
 from gtask.server.daemon.pidfile import PidFile
 from gtask.server.listener import AddressUnavailable, Listener, listen
+from gtask.spawn import MASTER, command_of
 
 __all__ = ["main"]
 
 CANNOT_SERVE, USAGE_ERROR = 1, 2
 
-MASTER = "from gtask.server.daemon.application import main; main()"
-COMPLETION = "from gtask.server.daemon.completion import main; sys.exit(main())"
+COMPLETION = "gtask.server.daemon.completion"
+"""The module that prints a completion script."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,45 +37,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     process.open_standard_streams()
     try:
         activated = [Listener.inherited(descriptor) for descriptor in systemd.inherited_sockets()]
-        asked = options.parse(arguments, os.environ, [listener.address for listener in activated])
+        chosen = options.parse(arguments, os.environ, [listener.address for listener in activated])
     except options.Completion as wanted:
-        os.execv(sys.executable, _program(COMPLETION, [str(wanted)]))
+        os.execv(sys.executable, command_of(COMPLETION, [str(wanted)]))
     except AddressUnavailable as error:
         print(f"gtask-server: {error}", file=sys.stderr)
         return CANNOT_SERVE
     except options.BadOptions as error:
         print(f"gtask-server: {error}", file=sys.stderr)
         return USAGE_ERROR
-    if asked.check:
+    if chosen.check:
         orders = {"sockets": _sockets(activated)}
         for listener in activated:
             os.set_inheritable(listener.fileno(), True)
-        os.execv(sys.executable, _program(MASTER, [json.dumps(orders), *arguments]))
-    config = asked.config
-    # From here on there is something to tidy up: signals wait until the keeper heeds them, and at its end again.
+        os.execv(sys.executable, command_of(MASTER, [json.dumps(orders), *arguments]))
+    # From here on files are to be tidied up: signals wait until the keeper heeds them, and at its end again.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        if config.log_file:
-            process.reopen(config.log_file, config.user, config.group)
-        logs.setup(config.log_level, config.log_json)
-        owner = process.identity(config.user, config.group)
-        pid_file = PidFile(config.pid)
-        try:
-            listeners = listen(config, activated)
-            if config.user or config.group:
-                for listener in listeners:
-                    listener.give_to(*owner)
-        except BaseException:  # whatever it was, the file is not for a server that does not run
-            pid_file.remove()
-            raise
-        return _keep(config, listeners, pid_file, arguments)
+        return _serve(chosen.config, activated, arguments)
     except (AddressUnavailable, ValueError) as error:
         reason = str(error)
     except OSError as error:
-        reason = f"{error.filename or config.log_file}: {error.strerror}"
+        reason = f"{error.filename or chosen.config.log_file}: {error.strerror}"
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     logs.complain(reason)
     return CANNOT_SERVE
+
+
+def _serve(config: ServerConfig, activated: list[Listener], arguments: list[str]) -> int:
+    """Open log, pid file and sockets, then keep masters; gives the exit status."""
+    if config.log_file:
+        process.reopen(config.log_file, config.user, config.group)
+    logs.setup(config.log_level, config.log_json)
+    owner = process.identity(config.user, config.group)
+    pid_file = PidFile(config.pid)
+    try:
+        listeners = listen(config, activated)
+        if config.user or config.group:
+            for listener in listeners:
+                listener.give_to(*owner)
+    except BaseException:  # the file is not for a server that does not run
+        pid_file.remove()
+        raise
+    return _keep(config, listeners, pid_file, arguments)
 
 
 def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, arguments: list[str]) -> int:
@@ -91,7 +96,7 @@ def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, ar
             "sockets": _sockets(listeners),
             "log_json": config.log_json,
         }
-        return _program(MASTER, [json.dumps(orders), *arguments])
+        return command_of(MASTER, [json.dumps(orders), *arguments])
 
     try:
         return Keeper(config, listeners, command, ready).run()
@@ -102,10 +107,3 @@ def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, ar
 
 def _sockets(listeners: list[Listener]) -> list[tuple[int, str, bool]]:
     return [(listener.fileno(), str(listener.address), listener.for_metrics) for listener in listeners]
-
-
-def _program(boot: str, arguments: list[str]) -> list[str]:
-    """The command that runs another part of gtask in a fresh interpreter with the same Python path."""
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    start = f"import sys; sys.path[:] = sys.argv.pop(1).split({os.pathsep!r}); {boot}"
-    return [sys.executable, "-c", start, path, *arguments]

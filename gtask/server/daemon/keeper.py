@@ -1,7 +1,7 @@
-"""The daemon's stable process: owns the sockets, and starts and replaces the masters that serve on them.
+"""The keeper: the daemon's stable process. It owns the sockets, and starts and replaces the masters that serve on them.
 
-It loads no application and reads nothing from a client; it only waits for signals, for the masters' word that they are
-ready, and for their end. What to do is decided in :mod:`gtask.server.daemon.succession`.
+The keeper loads no application and reads nothing from a client. It only waits for signals, for the masters' word that
+they are ready, and for their ends. :mod:`gtask.server.daemon.succession` decides what follows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable
 from time import monotonic
 
+from gtask.errors import reason_of
 from gtask.server import process
 from gtask.server.config import SIGNALS, ServerConfig
 from gtask.server.daemon import systemd
@@ -38,13 +39,13 @@ log = logging.getLogger("gtask.server.keeper")
 
 
 class Keeper:
-    """Keeps a master alive until it is told to stop.
+    """Keeps a master alive until a signal stops it.
 
     Args:
         config: the server's options.
-        listeners: where the masters accept connections.
-        command: gives the command of a master, with the descriptors that it inherits: the pipe on which it is to say
-            that it is ready, and the pipe that tells it when this process ends.
+        listeners: the sockets at which the masters accept connections.
+        command: gives the command of a master. Its arguments are two descriptors that the master inherits, the pipe for
+            its readiness and the pipe that ends with this process, and the number of masters before it.
         on_ready: called when the first master serves.
     """
 
@@ -83,7 +84,7 @@ class Keeper:
                 while not self._succession.is_over:
                     self._turn(wakeup)
             finally:
-                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # nobody heeds them any more
+                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # no handler heeds them any more
                 for listener in self._listeners:
                     listener.close()
         if self._succession.failed:
@@ -139,12 +140,12 @@ class Keeper:
     def _hear_ready(self, descriptor: int) -> None:
         pid = self._ready_pipes.pop(descriptor)
         self._poll.unregister(descriptor)
-        said = os.read(descriptor, 100)
+        message = os.read(descriptor, 100)
         os.close(descriptor)
-        if said:
+        if message:
             if pid in self._with_old_log:
                 _send(pid, signal.SIGUSR1)
-            graceful_timeout, stop_timeout = map(float, said.split())  # of its configuration, which may be newer
+            graceful_timeout, stop_timeout = map(float, message.split())  # of its configuration, which may be newer
             self._carry_out(self._succession.ready(pid, monotonic(), graceful_timeout, stop_timeout))
         self._with_old_log.discard(pid)
 
@@ -172,7 +173,7 @@ class Keeper:
             pid = process.spawn(command, passed)
         except OSError as error:
             os.close(reading)
-            self._carry_out(self._succession.not_spawned((error.strerror or str(error)).lower(), monotonic()))
+            self._carry_out(self._succession.not_spawned(reason_of(error), monotonic()))
             return
         finally:
             os.close(writing)

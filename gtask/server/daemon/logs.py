@@ -26,10 +26,11 @@ def setup(level: str, as_json: bool) -> None:
 
 
 def complain(text: str, error: BaseException | None = None) -> None:
-    """Say why this process cannot serve: as whoever has typed the command expects it, or as the log is written.
+    """Say why this process cannot serve: in a line for the terminal, or in a record if the log is JSON.
 
     Args:
-        error: whose traceback says more; then the text is for the log alone.
+        text: the reason.
+        error: the exception, whose traceback says more; then the text is for a JSON log alone.
     """
     if any(isinstance(handler.formatter, _Json) for handler in logging.getLogger().handlers):
         logging.getLogger("gtask.server").error("%s", text, exc_info=error)
@@ -41,7 +42,7 @@ def complain(text: str, error: BaseException | None = None) -> None:
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
     def handleError(self, record: logging.LogRecord) -> None:
-        """Whoever read stderr is gone: nobody can be told."""
+        """Do nothing: stderr is broken, and there is no other place to report that."""
 
 
 class _Json(logging.Formatter):

@@ -1,13 +1,13 @@
 """From the command line, the environment and a file to one configuration.
 
-The command line wins over ``GTASK_SERVER_ARGS``, and that over the file. The file is Python; each of its variables is
-an option, under the name that the option has on the command line, with underscores.
+The command line wins over ``GTASK_SERVER_ARGS``, and the variable over the file. The file is Python. Each of its
+variables is an option, under the name of the command line with underscores. The options themselves stand in
+:mod:`gtask.server.config`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
 import os
 import runpy
@@ -19,7 +19,21 @@ from typing import Any, NoReturn
 
 import gtask
 from gtask import address as addresses
-from gtask.server.config import LEVELS, SIGNALS, OpenSocket, ServerConfig
+from gtask.server.config import (
+    DEFAULTS,
+    HOW,
+    LEVELS,
+    LOG,
+    OPTIONS,
+    PROCESS,
+    SIGNALS,
+    SOCKETS,
+    WORKERS,
+    Kind,
+    Option,
+    ServerConfig,
+)
+from gtask.server.daemon.values import PARSERS
 
 __all__ = ["ARGUMENTS", "DEFAULT_FILE", "FUNCTIONS", "BadOptions", "Completion", "Options", "parse", "parser"]
 
@@ -30,28 +44,28 @@ DEFAULT_FILE = "gtask.conf.py"
 """The file that is read if it is there, unless ``--config`` names another."""
 
 FUNCTIONS = "gtask.server.functions"
-"""What is to be served if ``--allow`` is to mean something."""
+"""The target that ``--allow`` is for."""
 
 _NOT_IN_FILE = {"config", "help", "print_completion", "version"}
 
 
 class BadOptions(Exception):
-    """An option is unknown or makes no sense; the message names it, the value and what is allowed, and where it was."""
+    """An option is unknown or makes no sense. The message has the option, the value, the allowed values, the source."""
 
 
 class Completion(Exception):
-    """A completion script was asked for, for the shell that this names."""
+    """``--print-completion`` was given; the argument is the name of the shell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was asked for.
+    """The outcome of the three sources.
 
     Attributes:
-        target: what is served, ``module`` or ``module:attribute``.
+        target: the application, ``module`` or ``module:attribute``.
         config: the options of the server.
-        check: whether only to say what it would do.
-        allow: the modules whose functions may be called, if what is served is :data:`FUNCTIONS`.
+        check: whether to print what the daemon would do, and no more.
+        allow: the modules whose functions may be called, if the target is :data:`FUNCTIONS`.
     """
 
     target: str
@@ -66,54 +80,94 @@ def parse(
     inherited: Sequence[addresses.Address] = (),
     default_file: str = DEFAULT_FILE,
 ) -> Options:
-    """Put together what the three sources say.
+    """Put the three sources together.
 
     Args:
         argv: the arguments, without the program's name.
         environ: the environment.
-        default_file: what is read if it is there and ``--config`` names no other; "" for none.
         inherited: addresses of sockets that were handed to this process; they make ``--listen`` unnecessary.
+        default_file: the file that is read if it is there and ``--config`` names no other; "" for none.
 
     Raises:
-        BadOptions: something makes no sense.
-        Completion: ``--print-completion`` was asked for.
-        SystemExit: ``--help`` or ``--version`` was asked for, and has been answered.
+        BadOptions: an option makes no sense.
+        Completion: ``--print-completion`` was given.
+        SystemExit: ``--help`` or ``--version`` was given, and has been answered.
     """
-    given = _read(argv, "")
-    if "print_completion" in given:
-        raise Completion(given["print_completion"])
-    from_environment = _read(_split(environ.get(ARGUMENTS, "")), f"{ARGUMENTS}: ")
-    if "print_completion" in from_environment:
-        raise Completion(from_environment["print_completion"])
-    named = given.get("config") or from_environment.get("config")
-    path = named or default_file
-    from_file = _read(_arguments_of_file(path), f"{path}: ") if named or os.path.exists(path) else {}
-    chosen = {**from_file, **from_environment, **given}
+    sources = _sources(argv, environ, default_file)
+    chosen: dict[str, Any] = {}
+    for source in reversed(sources):
+        chosen.update(source.options)
     target = chosen.pop("target", None)
     if not target:
         raise BadOptions("what is to be served? Write MODULE or MODULE:ATTRIBUTE, such as: gtask-server hasher")
-    check = chosen.pop("check_config", False)
-    chosen.pop("config", None)
-    allow = tuple(chosen.pop("allow", ()))
-    listen = list(dict.fromkeys([*inherited, *chosen.pop("listen", [])]))
-    if not listen:
+    chosen["listen"] = list(dict.fromkeys([*inherited, *chosen.get("listen", [])]))
+    if not chosen["listen"]:
         raise BadOptions("where is it to listen? Write --listen unix:/path/to/the.sock")
-    chosen["freeze"] = not chosen.pop("no_freeze", False)
-    for name in ("allow_uid", "pythonpath"):
-        chosen[name] = tuple(chosen.get(name, ()))
-    chosen["env"] = dict(chosen.get("env", ()))
-    chosen.setdefault("name", target)
-    if chosen.get("log_file"):
-        chosen["log_file"] = os.path.abspath(chosen["log_file"])  # --chdir comes later
+    check, allow = chosen.pop("check_config", False), tuple(chosen.pop("allow", ()))
+    chosen.pop("config", None)
     try:
         _check_allow(target, allow)
-        return Options(target, ServerConfig(tuple(listen), **chosen), check, allow)
+        return Options(target, _config(target, chosen), check, allow)
     except (ValueError, TypeError) as error:
         option = str(error).partition("=")[0]
         option = option if option in {*chosen, "allow"} else "listen"
-        sources = ((given, ""), (from_environment, f"{ARGUMENTS}: "), (from_file, f"{path}: "))
-        where = next((where for source, where in sources if option in source), "")
+        where = next((source.where for source in sources if option in source.options), "")
         raise BadOptions(f"{where}{error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The options of one place, and the name of that place in front of an error."""
+
+    options: dict[str, Any]
+    where: str
+
+
+def _sources(argv: Sequence[str], environ: Mapping[str, str], default_file: str) -> list[_Source]:
+    """Command line, environment and file: the first that has an option wins."""
+    command_line = _Source(_read(argv, ""), "")
+    _print_completion(command_line)
+    where = f"{ARGUMENTS}: "
+    environment = _Source(_read(_split(environ.get(ARGUMENTS, "")), where), where)
+    _print_completion(environment)
+    named = command_line.options.get("config") or environment.options.get("config")
+    path = named or default_file
+    if not named and not os.path.exists(path):
+        return [command_line, environment]
+    where = f"{path}: "
+    return [command_line, environment, _Source(_read(_arguments_of_file(path), where), where)]
+
+
+def _print_completion(source: _Source) -> None:
+    if "print_completion" in source.options:
+        raise Completion(source.options["print_completion"])
+
+
+def _config(target: str, chosen: Mapping[str, Any]) -> ServerConfig:
+    """The configuration of these options, which have the names of the command line."""
+    values: dict[str, Any] = {"name": target}
+    for name, option in OPTIONS.items():
+        given = chosen.get(_variable_of(name, option))
+        if given is None:
+            if option.kind is Kind.SECONDS_OR_NONE and _variable_of(name, option) in chosen:
+                values[name] = None
+        elif option.kind is Kind.VARIABLE:
+            values[name] = dict(given)
+        elif option.kind is Kind.SWITCH:
+            values[name] = not option.flag.startswith("no-")
+        else:
+            values[name] = tuple(given) if option.several else given
+    if values.get("log_file"):
+        values["log_file"] = os.path.abspath(values["log_file"])  # --chdir comes later
+    return ServerConfig(**values)
+
+
+def _variable_of(name: str, option: Option) -> str:
+    """The name of an option in the file, and in argparse."""
+    return option.flag.replace("-", "_") or name
+
+
+_BY_VARIABLE = {_variable_of(name, option): option for name, option in OPTIONS.items()}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -133,133 +187,54 @@ def parser() -> argparse.ArgumentParser:
         help="the module whose public functions are served, or the callable, mapping, class, object or "
         "gtask.Interface in it",
     )
-    general = root.add_argument_group("what and how")
-    general.add_argument(
+    _add_general(root.add_argument_group(HOW))
+    for title in (SOCKETS, WORKERS, PROCESS, LOG):
+        group = root.add_argument_group(title)
+        for name, option in OPTIONS.items():
+            if option.group == title:
+                _add(group, name)
+    return root
+
+
+def _add_general(group: Any) -> None:
+    group.add_argument(
         "--allow",
         metavar="PREFIX",
         action="append",
         help=f"for {FUNCTIONS}: a module whose functions may be called, and those of the modules under it; may be "
         "given several times",
     )
-    general.add_argument("--name", metavar="NAME", help="for messages and process titles (default: the target)")
-    general.add_argument(
+    _add(group, "name")
+    group.add_argument(
         "--config", metavar="FILE", help=f"a Python file with further options (default: ./{DEFAULT_FILE} if it exists)"
     )
-    general.add_argument("--check-config", action="store_true", help="load the application, say what would be done")
-    general.add_argument("--reload", action="store_true", help="reload when a file of the application changes")
-    general.add_argument("--version", action="version", version=f"gtask {gtask.__version__}")
-    general.add_argument(
+    group.add_argument("--check-config", action="store_true", help="load the application, say what would be done")
+    _add(group, "reload")
+    group.add_argument("--version", action="version", version=f"gtask {gtask.__version__}")
+    group.add_argument(
         "--print-completion", metavar="SHELL", choices=("bash", "zsh", "fish"), help="a completion script for a shell"
     )
-    _add_sockets(root.add_argument_group("sockets"))
-    _add_workers(root.add_argument_group("workers"))
-    _add_process(root.add_argument_group("process"))
-    _add_log(root.add_argument_group("log"))
-    return root
 
 
-def _add_sockets(group: Any) -> None:
+def _add(group: Any, name: str) -> None:
+    """Add the option of a field of the configuration."""
+    option = OPTIONS[name]
+    flag = f"--{_variable_of(name, option).replace('_', '-')}"
+    if option.kind is Kind.SWITCH:
+        group.add_argument(flag, action="store_true", help=option.sentence)
+        return
+    value = getattr(DEFAULTS, name)
+    default = option.default_text or ("" if value is None or value == "" or option.several else option.written(value))
     group.add_argument(
-        "--listen",
-        metavar="ADDRESS",
-        action="append",
-        type=_address,
-        help="unix:/path/to/the.sock, unix:@abstract-name, tcp://host:port, or fd:N for a socket that is open already; "
-        "may be given several times",
+        flag,
+        metavar=option.metavar,
+        action="append" if option.several else "store",
+        type=PARSERS.get(option.kind, str),
+        choices=LEVELS if option.kind is Kind.LEVEL else None,
+        help=option.sentence
+        + ("; may be given several times" if option.several else "")
+        + (f" (default: {default})" if default else ""),
     )
-    group.add_argument("--backlog", type=_number, metavar="N", help="connections that may wait (default: 1024)")
-    group.add_argument("--socket-mode", type=_octal, metavar="MODE", help="permissions of a unix socket (default: 600)")
-    group.add_argument(
-        "--allow-uid",
-        type=_number,
-        metavar="UID",
-        action="append",
-        help="a user who may connect to a unix socket, others then may not; may be given several times",
-    )
-    group.add_argument(
-        "--insecure", action="store_true", help="allow TCP where other machines can connect, and --pickle over TCP"
-    )
-    group.add_argument(
-        "--pickle",
-        action="store_true",
-        help="pickle what cannot travel otherwise, from and to clients that consent as well: who sends a pickle can "
-        "have its reader run any code",
-    )
-    group.add_argument(
-        "--metrics",
-        metavar="ADDRESS",
-        type=_new_address,
-        help="where Prometheus finds /metrics over HTTP: unix:/path/to/the.sock or tcp://host:port",
-    )
-    group.add_argument(
-        "--limit-message", type=_size, metavar="BYTES", help="how large a message may be; 64M (default: 67108864)"
-    )
-
-
-def _add_workers(group: Any) -> None:
-    group.add_argument("--max-workers", type=_number, metavar="N", help="more connections wait (default: no limit)")
-    group.add_argument(
-        "--max-memory",
-        type=_size,
-        metavar="BYTES",
-        help="a worker that uses more is replaced after its checkout; 500M, 2G (default: no limit)",
-    )
-    group.add_argument(
-        "--hung-worker-timeout",
-        type=_seconds_or_none,
-        metavar="SECONDS",
-        help="how long a call, setup or a hook may take, whatever its client says; 0: no limit (default: 300)",
-    )
-    group.add_argument(
-        "--stop-timeout",
-        type=_seconds,
-        metavar="SECONDS",
-        help="how long a worker may take for its hooks when its client is gone or the server stops (default: 5)",
-    )
-    group.add_argument(
-        "--graceful-timeout",
-        type=_seconds,
-        metavar="SECONDS",
-        help="how long checkouts may take to end when the server drains (default: 30)",
-    )
-    group.add_argument(
-        "--greeting-timeout",
-        type=_seconds,
-        metavar="SECONDS",
-        help="how long a peer that has connected may stay silent (default: 10)",
-    )
-    group.add_argument(
-        "--nice", type=_number, metavar="N", help="how much workers yield to others, 0 to 19 (default: 0)"
-    )
-    group.add_argument("--no-freeze", action="store_true", help="do not exempt the loaded application from collection")
-
-
-def _add_process(group: Any) -> None:
-    group.add_argument("--chdir", metavar="DIRECTORY", help="where the application is loaded and runs")
-    group.add_argument(
-        "--pythonpath",
-        metavar="DIRECTORY",
-        action="append",
-        help="searched for modules first; may be given several times",
-    )
-    group.add_argument(
-        "--env",
-        type=_variable,
-        metavar="NAME=VALUE",
-        action="append",
-        help="a variable in the application's environment; may be given several times",
-    )
-    group.add_argument("--user", metavar="USER", help="whom the application runs as, a name or a number")
-    group.add_argument("--group", metavar="GROUP", help="the same for the group (default: the user's own)")
-    group.add_argument("--umask", type=_octal, metavar="MODE", help="of the application")
-    group.add_argument("--pid", metavar="FILE", help="a file for the daemon's process id")
-    group.add_argument("--daemon", action="store_true", help="go into the background as soon as it serves")
-
-
-def _add_log(group: Any) -> None:
-    group.add_argument("--log-file", metavar="FILE", help="where the log goes (default: stderr)")
-    group.add_argument("--log-level", choices=LEVELS, metavar="LEVEL", help=f"{', '.join(LEVELS)} (default: info)")
-    group.add_argument("--log-json", action="store_true", help="each line is a JSON object")
 
 
 def _check_allow(target: str, allow: tuple[str, ...]) -> None:
@@ -299,7 +274,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _read(arguments: Sequence[str], where: str) -> dict[str, Any]:
-    """The options in some arguments, those alone that are there."""
+    """The options in these arguments, without defaults."""
     try:
         found, unknown = parser().parse_known_args(arguments)
     except BadOptions as error:
@@ -331,7 +306,7 @@ def _arguments_of_file(path: str) -> list[str]:
         variables = runpy.run_path(path)
     except OSError as error:
         raise BadOptions(f"the configuration {path!r} cannot be read: {error.strerror}") from None
-    except Exception as error:  # whatever its code does
+    except Exception as error:  # the file is code, and may raise anything
         raise BadOptions(f"the configuration {path!r} raised {type(error).__name__}: {error}") from error
     arguments: list[str] = []
     for name, value in variables.items():
@@ -339,69 +314,22 @@ def _arguments_of_file(path: str) -> list[str]:
             continue
         if name in _NOT_IN_FILE:
             raise BadOptions(f"{path}: {name}={value!r}: only for the command line")
-        if value is None:
-            if name != "hung_worker_timeout":  # where it is not the default
-                continue
-            value = 0
-        option = f"--{name.replace('_', '-')}"
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(one, bool):
-                arguments += [option] if one else []
-            elif name == "target":
-                arguments.append(str(one))
-            else:
-                is_mode = name in ("socket_mode", "umask") and isinstance(one, int)
-                arguments.append(f"{option}={one:o}" if is_mode else f"{option}={one}")
         if isinstance(value, dict):
             raise BadOptions(f"{path}: {name}={value!r}: write a list of 'NAME=VALUE'")
+        arguments += _arguments(name, value)
     return arguments
 
 
-# --- the types of values: what makes no sense is told with what is allowed ------------------------------
-
-
-def _number(text: str) -> int:
-    with contextlib.suppress(ValueError):
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r}: write a whole number")
-
-
-def _seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r}: write a number of seconds")
-
-
-def _seconds_or_none(text: str) -> float | None:
-    return _seconds(text) or None
-
-
-def _size(text: str) -> int:
-    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper(), 1)
-    with contextlib.suppress(ValueError, OverflowError):
-        return int(float(text if factor == 1 else text[:-1]) * factor)
-    raise argparse.ArgumentTypeError(f"{text!r}: write a number of bytes, such as 500M or 2G")
-
-
-def _octal(text: str) -> int:
-    with contextlib.suppress(ValueError):
-        return int(text, 8)
-    raise argparse.ArgumentTypeError(f"{text!r}: write permissions in octal, such as 660")
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=VALUE")
-    return name, value
-
-
-def _address(text: str) -> addresses.Address | OpenSocket:
-    return OpenSocket(_number(text[len("fd:") :])) if text.startswith("fd:") else _new_address(text)
-
-
-def _new_address(text: str) -> addresses.Address:
-    try:
-        return addresses.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _arguments(name: str, value: object) -> list[str]:
+    """One variable of a file, as arguments. None stands for the default, or for no limit where that is not it."""
+    option, flag = _BY_VARIABLE.get(name), f"--{name.replace('_', '-')}"
+    if value is None:
+        return [f"{flag}=0"] if option is not None and option.kind is Kind.SECONDS_OR_NONE else []
+    arguments: list[str] = []
+    for one in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(one, bool):
+            arguments += [flag] if one else []
+        else:
+            text = str(one) if option is None else option.written(one)
+            arguments.append(text if name == "target" else f"{flag}={text}")
+    return arguments

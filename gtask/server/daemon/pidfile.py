@@ -13,11 +13,11 @@ class PidFile:
     """Claims the file; :meth:`write` fills it in.
 
     Args:
-        path: where it is to be; "" for nowhere.
+        path: of the file; "" for none.
 
     Raises:
-        ValueError: another process holds it.
-        OSError: it cannot be made.
+        ValueError: another process holds the file.
+        OSError: the file cannot be made.
     """
 
     def __init__(self, path: str) -> None:

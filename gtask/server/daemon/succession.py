@@ -1,4 +1,4 @@
-"""Which master serves, which follows and which goes: the keeper's decisions. Pure: it is told the time.
+"""The succession of masters: which one serves, which follows and which goes. Pure: the time is an argument.
 
 =========  ===========================================================================================
 starting   it loads the application; nobody is disturbed until it is ready
@@ -99,7 +99,7 @@ class Succession:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to be kept."""
+        """Whether the daemon is to end, and all masters have."""
         return (self.stopping or self.failed) and not self._masters and not self._starting_now
 
     def pids(self, *states: str) -> list[int]:
@@ -113,7 +113,7 @@ class Succession:
         return [Quit(pid, at_once=True)] if self.stopping else []
 
     def not_spawned(self, why: str, now: float) -> list[Action]:
-        """No process could be had for a master."""
+        """No process could be started for a master."""
         self._starting_now = False
         return [] if self.stopping else self._not_started(0, f"could not be started ({why})", now)
 
@@ -158,7 +158,7 @@ class Succession:
         if self.stopping or self.failed:
             return []
         if self.pids(STARTING) or self._starting_now:
-            self._again = True  # the one that starts may have read what has changed since
+            self._again = True  # the master that starts may have read files that have changed since
             return []
         self._start_at = math.inf
         return self._start()
@@ -179,7 +179,7 @@ class Succession:
         return actions
 
     def tick(self, now: float) -> list[Action]:
-        """What has become due."""
+        """The actions that have become due."""
         actions: list[Action] = []
         if now >= self._start_at:
             self._start_at = math.inf
@@ -191,7 +191,7 @@ class Succession:
         return actions
 
     def next_due(self) -> float:
-        """When to call tick; infinite for never."""
+        """The time at which to call :meth:`tick`; infinite for never."""
         return min([self._start_at, *(master.kill_at for master in self._masters.values())])
 
     def _start(self) -> list[Action]:
@@ -213,9 +213,9 @@ class Succession:
             return actions + (self._start() if again else [])
         if self.reloads < 0:
             self.failed = True
-            # With status 1 it has said itself why.
-            told = how == "exited with status 1"
-            return [] if told else [Say(f"the master {pid} {how} before it was ready", warning=True)]
+            # With status 1 the master has said why itself.
+            is_reported = how == "exited with status 1"
+            return [] if is_reported else [Say(f"the master {pid} {how} before it was ready", warning=True)]
         return self._replace(pid, how, now, 0.0, at_once=again)
 
     def _replace(self, pid: int, how: str, now: float, served: float, at_once: bool = False) -> list[Action]:

@@ -1,4 +1,4 @@
-"""What systemd wants to hear and gives: sd_notify(3) and socket activation, sd_listen_fds(3)."""
+"""The service manager's protocols: sd_notify(3), and socket activation, sd_listen_fds(3)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def notify(*lines: str) -> None:
 
 
 def reloading() -> None:
-    """Tell it that a reload begins; ``READY=1`` tells its end."""
+    """Tell systemd that a reload begins; ``READY=1`` tells its end."""
     notify("RELOADING=1", f"MONOTONIC_USEC={int(monotonic() * 1e6)}")
 
 
 def watchdog_interval() -> float | None:
-    """Seconds in which it wants to hear ``WATCHDOG=1``; None if it does not."""
+    """Seconds in which systemd wants to hear ``WATCHDOG=1``; None if it does not."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:

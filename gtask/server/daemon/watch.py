@@ -1,4 +1,4 @@
-"""Notices that a file of the application has changed, by looking at all of them now and then. For development."""
+"""The application's source files: finds those that have changed since the last look. For development."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A database as a client of :mod:`gtask.dbapi` calls it: one connection of a driver, and its cursors.
 
-The connection stays open between checkouts: what was not committed is rolled back when a checkout ends, and the next
-one that asks for a connection with the same arguments gets it again.
+The connection stays open between checkouts. The end of a checkout rolls its transaction back, and the next checkout
+that connects with the same arguments gets the connection again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Hook = Callable[[Any], object]
 
 
 class Database:
-    """What a client calls; made by :func:`gtask.server.dbapi.wrap`.
+    """The methods that a client calls; made by :func:`gtask.server.dbapi.wrap`.
 
     Each method first takes the numbers of the cursors that the client has dropped.
     """
@@ -48,8 +48,8 @@ class Database:
 
     @property
     def methods(self) -> dict[str, Callable[..., Any]]:
-        """What a client may call."""
-        return {name: _telling(getattr(self, name), self.driver) for name in _METHODS}
+        """The methods that a client may call, by name."""
+        return {name: _with_error_details(getattr(self, name), self.driver) for name in _METHODS}
 
     # --- the connection --------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ class Database:
             try:
                 self.driver.prepare(connection)
                 self._run(self._init, connection)
-            except BaseException:  # whatever the hook raises, or an interruption: nobody else would close it
+            except BaseException:  # of the hook, or an interruption: the connection would stay open
                 connection.close()
                 raise
             self._connection, self._arguments = connection, arguments
@@ -104,7 +104,7 @@ class Database:
         self._connection.rollback()
 
     def checkout_done(self) -> None:
-        """Roll back, and keep the connection for the next checkout, if it can be made as new."""
+        """Roll back, and keep the connection for the next checkout if it can be made as new."""
         self._cursors.clear()
         connection = self._connection
         if connection is None:
@@ -171,7 +171,7 @@ class Database:
         """Call a procedure of the database.
 
         Returns:
-            its parameters, then what :meth:`execute` returns.
+            the procedure's parameters, then the items that :meth:`execute` returns.
         """
         cursor = self._cursor(forget, number, options)
         given = cursor.driver.callproc(name, *(() if parameters is None else (unmark(parameters),)))
@@ -227,7 +227,7 @@ class Database:
     # --- beyond PEP 249 --------------------------------------------------------------------------------
 
     def look(self, forget: list[int], number: int | None, name: str) -> list[Any]:
-        """What an attribute of the connection is, or of the cursor with this number."""
+        """The value of an attribute of the connection, or of the cursor with this number."""
         self._forget(forget)
         owner, driver = self._owner(number), self.driver
         readable, methods = (
@@ -276,27 +276,27 @@ _METHODS = (
 )  # fmt: skip
 
 
-def _telling(method: Callable[..., Any], driver: Driver) -> Callable[..., Any]:
-    """The method, whose errors say what their classes keep in C."""
+def _with_error_details(method: Callable[..., Any], driver: Driver) -> Callable[..., Any]:
+    """The method, with errors that carry the attributes which their classes keep in C."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return method(*args, **kwargs)
         except driver.module.Error as error:
-            told = driver.told(error)
-            if told is not None:
-                vars(error)[TOLD] = told
+            details = driver.error_details(error)
+            if details is not None:
+                vars(error)[TOLD] = details
             raise
 
     return call
 
 
 class _Cursor:
-    """A cursor of the driver's, and the error that it met on its way to rows that the client has not asked for yet.
+    """A cursor of the driver, and an error that waits behind rows which are on their way to the client.
 
     Args:
-        driver: the cursor.
-        many: what fetches just as many rows as the client asks for, where that matters; see
+        driver: the driver's cursor.
+        many: fetches exactly the given number of rows, where that matters; see
             :meth:`gtask.server.databases.drivers.Driver.fetches_many`.
     """
 
@@ -321,7 +321,7 @@ class _Cursor:
         while len(rows) < most and room > 0:
             try:
                 row = fetch()
-            except Exception as raised:  # whatever it is, the rows before it come first
+            except Exception as raised:  # the rows before the error come first
                 if not rows:
                     raise
                 self.error = raised

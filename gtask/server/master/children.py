@@ -1,4 +1,4 @@
-"""The master's view of its workers, and what is to be done next to whom. Pure: it is told the time.
+"""The master's view of its workers, and the signals that are due. Pure: the time is an argument.
 
 **The ladder** against a worker whose client has hung up, or whose call takes too long:
 
@@ -42,12 +42,12 @@ class Child:
     Attributes:
         pid: its process id.
         since: when it was forked.
-        look: shows what it does.
+        look: gives its line of the scoreboard.
         rung: how far up the ladder it is; "" while nothing is wrong with it.
         due: when to look at it again.
         leave_by: while it is leaving, when its time for that is over.
         why: why it is on the ladder, for the log.
-        aimed: when began what SIGALRM was to interrupt; 0 if nothing was.
+        aimed: the beginning of the call, or of the hook, that SIGALRM was to interrupt; 0 if no SIGALRM was sent.
         hung: the method whose call took longer than hung_worker_timeout, or "".
     """
 
@@ -67,7 +67,7 @@ class Signal:
     """Send this signal to this process, or to its process group.
 
     Attributes:
-        aim: with SIGALRM, the beginning of what is to be interrupted.
+        aim: with SIGALRM, the beginning of the call, or of the hook, that is to be interrupted.
     """
 
     pid: int
@@ -84,11 +84,11 @@ class Obituary:
         pid: its process id.
         exitcode: its exit status, or None if a signal ended it.
         signal: the name of the signal, or "".
-        method: what it was calling, or "".
+        method: the method of the call that ran, or "".
         elapsed: seconds since that call began, or since it was forked.
         line: a line for the log, "" if it ended as it should.
-        orphans: whether it was interrupted, so that what it leaves behind goes, too.
-        why: why it was interrupted, or "".
+        orphans: whether it was interrupted, so that the rest of its process group is to be killed.
+        why: the reason of the interruption, or "".
     """
 
     pid: int
@@ -102,7 +102,7 @@ class Obituary:
 
     @property
     def cause(self) -> str:
-        """The same in a word or two, to count by."""
+        """The end in a word or two, to count by."""
         if self.orphans and self.exitcode == 0:
             return INTERRUPTED
         return self.signal or f"exit {self.exitcode}"
@@ -125,7 +125,7 @@ class Children:
         return len(self._living)
 
     def living(self) -> list[tuple[int, float, str, View]]:
-        """Each worker: its process id, when it was forked, its rung of the ladder, and what it does."""
+        """For each worker: its process id, the time of its fork, its rung of the ladder, its line of the scoreboard."""
         return [(child.pid, child.since, child.rung, child.look()) for child in self._living.values()]
 
     def forked(self, pid: int, now: float, look: Callable[[], View]) -> None:
@@ -145,7 +145,7 @@ class Children:
         return []
 
     def to_retire(self) -> dict[int, bool]:
-        """The server drains: whom to ask to leave, and whether it is in a checkout, to be asked after it."""
+        """The server drains: the workers to ask to leave, and whether each is in a checkout."""
         return {pid: child.look().lent for pid, child in self._living.items() if not child.rung}
 
     def stop(self, now: float) -> list[Signal]:
@@ -153,12 +153,12 @@ class Children:
         return [order for pid in list(self._living) for order in self.hung_up(pid, now, "the server stopped")]
 
     def due(self, now: float) -> list[Signal]:
-        """What has become due."""
+        """The signals that have become due."""
         orders: list[Signal] = []
         for child in self._living.values():
             view = child.look()
             if child.rung == INTERRUPTED and view.since != child.aimed:
-                # What was interrupted has ended, and the worker runs its hooks.
+                # The interrupted call has ended, and the worker runs its hooks.
                 self._let_leave(child, now)
             elif not child.rung and view.phase != IDLE and max(view.since + self._limit, view.until) <= now:
                 child.hung = view.method or _DOING[view.phase]
@@ -171,7 +171,7 @@ class Children:
         return orders
 
     def next_due(self, now: float) -> float:
-        """When to ask next what is due; infinite for never."""
+        """The time at which :meth:`due` has something to say; infinite for never."""
         times = [math.inf]
         for child in self._living.values():
             if child.rung:
@@ -188,7 +188,7 @@ class Children:
             status: as ``os.waitpid`` gives it.
 
         Returns:
-            how it ended; None for a process that is no worker.
+            the worker's end; None for a process that is no worker.
         """
         child = self._living.pop(pid, None)
         if child is None:
@@ -215,7 +215,7 @@ class Children:
         child.rung, child.due, child.leave_by = LEAVING, now + GRACE, now + self._stop_timeout
 
     def _climb(self, child: Child, view: View, now: float) -> list[Signal]:
-        """The next rung, against what the worker did when it was looked at: by now it may do something else."""
+        """The next rung, against the call in this view: the worker may have gone on to another one meanwhile."""
         if child.rung in ("", LEAVING):
             child.rung, child.due, child.aimed = INTERRUPTED, now + GRACE, view.since
             return [Signal(child.pid, signal.SIGALRM, aim=child.aimed)]

@@ -1,1 +1,1 @@
-"""What a server tells about itself."""
+"""The status of a server, and its metrics."""

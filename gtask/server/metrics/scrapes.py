@@ -1,7 +1,7 @@
-"""Answers whoever asks for the metrics: each connection is answered by a helper, a process that is forked for it.
+"""Answers those who ask for metrics: a helper, a process that is forked for one connection, answers it and ends.
 
-The master only accepts and forks. So it parses no byte of a stranger here either, and waits for none; the helper has
-the record as it was at the fork, sees the scoreboard, and is killed if it takes too long.
+The master only accepts and forks. So it parses no byte of a stranger, and waits for none. The helper has the record as
+it was at the fork, sees the scoreboard, and is killed if it takes too long.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import os
-import select
 import signal
 import socket
 from collections.abc import Collection
 from time import monotonic
 
+from gtask.errors import reason_of
 from gtask.server import process
 from gtask.server.listener import Listener
+from gtask.server.master.attendants import Attendant
 from gtask.server.metrics import status
 from gtask.server.metrics import text as metrics
 from gtask.server.metrics.status import Living, Record
@@ -35,60 +36,71 @@ PAUSE = 10.0
 """Seconds without a look at the listeners when there are no descriptors or processes to be had."""
 
 
-class Scrapes:
-    """The connections of those who ask for metrics, in the master.
+class Scrapes(Attendant):
+    """The connections that ask for metrics, in the master.
 
     Args:
-        listeners: where they connect; none, or more.
-        poll: the master's; it has the listeners in it while they are looked at.
+        listeners: where such connections come from; none, or more.
         record: of the server.
         living: gives the workers.
-
-    Attributes:
-        resume_at: when to listen again after a pause; infinite for not by itself.
     """
 
-    def __init__(self, listeners: Collection[Listener], poll: select.poll, record: Record, living: Living) -> None:
+    def __init__(self, listeners: Collection[Listener], record: Record, living: Living) -> None:
         self._listeners = {listener.fileno(): listener for listener in listeners}
-        self._poll = poll
         self._record = record
         self._living = living
         self._helpers: set[int] = set()
-        self._listening = False
-        self.resume_at = math.inf
+        self._is_paused = False
+        self._resume_at = math.inf  # in a pause; infinite for the end of a helper
 
     @property
-    def addresses(self) -> list[str]:
-        """Where the listeners are."""
-        return [str(listener.address) for listener in self._listeners.values()]
+    def descriptors(self) -> Collection[int]:
+        return () if self._is_paused else self._listeners
 
     @property
-    def under_way(self) -> int:
-        """How many helpers there are."""
-        return len(self._helpers)
+    def under_way(self) -> bool:
+        return bool(self._helpers)
 
-    def listen(self) -> None:
-        """Look at the listeners from now on."""
-        self.resume_at = math.inf
-        if not self._listening:
-            self._listening = True
-            for descriptor in self._listeners:
-                self._poll.register(descriptor, select.POLLIN)
+    def next_due(self, now: float) -> float:
+        return self._resume_at
+
+    def begin(self, now: float) -> None:
+        for listener in self._listeners.values():
+            log.info("%s tells its metrics at %s", self._record.name, listener.address)
+
+    def turn(self, now: float, ready: Collection[int]) -> None:
+        if now >= self._resume_at:
+            self._resume()
+        for descriptor in ready:
+            if not self._is_paused:  # one may have begun just before
+                self._accept(self._listeners[descriptor], now)
+
+    def drain(self, now: float) -> None:
+        self.unlisten()
 
     def unlisten(self) -> None:
         """Close the listeners; helpers finish what they do."""
-        self._look_away(math.inf)
         for listener in self._listeners.values():
             listener.close()
         self._listeners = {}
+        self._resume()
 
-    def hears(self, descriptor: int) -> bool:
-        """Whether this is one of the listeners, and looked at."""
-        return self._listening and descriptor in self._listeners
+    def reaped(self, pid: int) -> None:
+        if pid in self._helpers:
+            self._helpers.remove(pid)
+            if self._resume_at == math.inf:
+                self._resume()
 
-    def accept(self, descriptor: int) -> None:
+    def close(self) -> None:
+        """Close the listeners, end the helpers that there are, and reap them."""
+        self.unlisten()
+        while self._helpers:
+            pid = self._helpers.pop()
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def _accept(self, listener: Listener, now: float) -> None:
         """A connection waits at this listener: fork a helper for it."""
-        listener = self._listeners[descriptor]
         try:
             connection = listener.accept()
             if connection is None:
@@ -102,32 +114,17 @@ class Scrapes:
                 parent = os.getpid()
                 self._helpers.add(process.fork_child(lambda: self._help(connection, parent)))
         except OSError as error:  # no descriptors, or no processes
-            log.warning("metrics cannot be told now: %s", (error.strerror or str(error)).lower())
-            self._look_away(PAUSE)
+            log.warning("metrics cannot be told now: %s", reason_of(error))
+            self._pause(now + PAUSE)
             return
         if len(self._helpers) >= HELPERS:
-            self._look_away(math.inf)
+            self._pause(math.inf)
 
-    def ended(self, pid: int) -> None:
-        """A child of the master was reaped, and is no worker."""
-        if pid in self._helpers:
-            self._helpers.remove(pid)
-            if self.resume_at == math.inf:
-                self.listen()
+    def _pause(self, until: float) -> None:
+        self._is_paused, self._resume_at = True, until
 
-    def cut_off(self) -> None:
-        """End the helpers that there are, and reap them."""
-        while self._helpers:
-            pid = self._helpers.pop()
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-    def _look_away(self, seconds: float) -> None:
-        self.resume_at = monotonic() + seconds
-        if self._listening:
-            self._listening = False
-            for descriptor in self._listeners:
-                self._poll.unregister(descriptor)
+    def _resume(self) -> None:
+        self._is_paused, self._resume_at = False, math.inf
 
     # --- in the helper ---------------------------------------------------------------------------------
 
@@ -136,15 +133,15 @@ class Scrapes:
             process.end_with(parent)
             process.reset_signals(unblock=False)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends it, whatever it waits for
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the signal ends the helper, also in a system call
             signal.setitimer(signal.ITIMER_REAL, DEADLINE)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             process.close_descriptors(keep={0, 1, 2, connection.fileno()})
             process.setproctitle(f"gtask-server: {self._record.name} metrics")
             self._answer(connection)
-        except OSError as error:  # whoever asked is gone
+        except OSError as error:  # the asker is gone
             log.debug("the metrics were not heard: %s", error)
-        except BaseException:  # whatever it was, the process ends
+        except BaseException:  # the process ends in any case
             log.exception("the metrics could not be told")
         process.flush()
         os._exit(0)

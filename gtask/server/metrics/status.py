@@ -1,6 +1,6 @@
-"""What a server can say about itself, as plain data: the master keeps a record, and a worker forked for it answers.
+"""The status of a server, as plain data: the master keeps a record, and a worker that is forked for a question answers.
 
-The worker has the record as it was at its fork; what the other workers do, it sees in the scoreboard, which it shares.
+The worker has the record as it was at its fork. It shares the scoreboard, where it sees the other workers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gtask.server.master.children import RUNGS
 from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
 from gtask.server.worker.interface import Interface
 
-__all__ = ["STATES", "Living", "Record", "about", "crew", "describe", "line", "snapshot"]
+__all__ = ["STATES", "Living", "Record", "describe", "line", "snapshot", "status_interface", "summary"]
 
 DEATHS = 20
 """How many of the last deaths are remembered."""
@@ -25,24 +25,28 @@ DEATHS = 20
 _STATES = {IDLE: "idle", SETUP: "setup", CALL: "call", HOOKS: "hooks"}
 
 STATES = (*_STATES.values(), "lent", *RUNGS)
-"""What the state of a worker may be."""
+"""The possible states of a worker."""
 
 
 @dataclass(slots=True)
 class Record:
-    """What has happened to a master.
+    """The history of a master.
 
     Attributes:
-        name, addresses: of the server; ``master``, its process id.
-        started: when, on the monotonic clock.
-        reloads: how many masters there were before this one.
-        max_workers: how many workers there may be, or None.
-        forked, ended: how many workers there have been, and how many of them are gone; ``calls``, what those had run,
-            and ``busy``, for how many seconds.
-        refused: connections that were not served.
-        causes: how many deaths that were worth a line in the log there have been, by cause: the name of a signal,
-            ``exit N``, or ``interrupted`` for what took too long.
-        deaths: the last that were worth a line in the log: how long ago, and that line with the last line of the stack.
+        name: of the server.
+        master: its process id.
+        addresses: where it listens.
+        started: the time of its start, on the monotonic clock.
+        reloads: the number of masters before this one.
+        max_workers: the limit of workers, or None.
+        forked: the number of workers so far.
+        ended: the number of workers that are gone.
+        calls: the number of calls of the workers that are gone.
+        busy: the seconds in which those were busy.
+        refused: the number of connections that were not served.
+        causes: the number of logged deaths by cause: the name of a signal, ``exit N``, or ``interrupted`` for a call
+            that took too long.
+        deaths: the last logged deaths, each with its time, and its line with the last line of the stack.
     """
 
     name: str
@@ -60,7 +64,13 @@ class Record:
     deaths: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=DEATHS))
 
     def gone(self, view: View, now: float, cause: str) -> None:
-        """A worker has ended: what it did last, and what it has died of, or "" if it ended as it should."""
+        """A worker has ended.
+
+        Args:
+            view: the worker's last view.
+            now: the time.
+            cause: the cause of death; "" for an orderly exit.
+        """
         self.ended += 1
         self.calls += view.calls
         self.busy += _busy(view, now)
@@ -68,7 +78,7 @@ class Record:
             self.causes[cause] = self.causes.get(cause, 0) + 1
 
     def died(self, now: float, line: str, stacks: str) -> None:
-        """A worker has died in a way that is worth a line."""
+        """A worker has died, and the log has this line; ``stacks`` are those of faulthandler, or "" for none."""
         # faulthandler shows all threads; the one that was hit is the current one, or the last if it is the only one.
         current = stacks.partition("Current thread ")[2] or stacks
         frames = [frame.strip() for frame in current.splitlines() if frame.startswith("  File ")]
@@ -76,33 +86,19 @@ class Record:
 
 
 Living = Callable[[], Iterable[tuple[int, float, str, View]]]
-"""Gives each worker: its process id, when it was forked, its rung of the ladder, and what it does."""
+"""Gives each worker: its process id, the time of its fork, its rung of the ladder, its line of the scoreboard."""
 
 
 def snapshot(record: Record, living: Living, memory: Callable[[int], int], now: float) -> dict[str, Any]:
-    """All there is to say, as plain data. Times are in seconds, memory in bytes.
+    """The whole status, as plain data. Times are in seconds, memory in bytes.
 
     Args:
-        memory: tells how much a process has.
+        record: of the master.
+        living: gives the workers.
+        memory: gives the resident memory of a process.
         now: the time.
     """
-    workers: list[dict[str, Any]] = []
-    for pid, since, rung, view in living():
-        state = rung or _STATES.get(view.phase, "?")
-        if state == "idle" and view.lent:
-            state = "lent"
-        workers.append(
-            {
-                "pid": pid,
-                "state": state,
-                "method": view.method,
-                "for": now - view.since,
-                "age": now - since,
-                "busy": _busy(view, now),
-                "calls": view.calls,
-                "memory": memory(pid),
-            }
-        )
+    workers = [_worker(*each, memory, now) for each in living()]
     states: dict[str, int] = {}
     for worker in workers:
         states[worker["state"]] = states.get(worker["state"], 0) + 1
@@ -128,13 +124,30 @@ def snapshot(record: Record, living: Living, memory: Callable[[int], int], now: 
     }
 
 
+def _worker(pid: int, since: float, rung: str, view: View, memory: Callable[[int], int], now: float) -> dict[str, Any]:
+    """One worker, as plain data."""
+    state = rung or _STATES.get(view.phase, "?")
+    if state == "idle" and view.lent:
+        state = "lent"
+    return {
+        "pid": pid,
+        "state": state,
+        "method": view.method,
+        "for": now - view.since,
+        "age": now - since,
+        "busy": _busy(view, now),
+        "calls": view.calls,
+        "memory": memory(pid),
+    }
+
+
 def _busy(view: View, now: float) -> float:
-    """For how many seconds a worker has done something else than wait for its client."""
+    """The seconds in which a worker did not wait for its client."""
     return view.busy + (0.0 if view.phase == IDLE else now - view.since)
 
 
-def crew(living: Living) -> str:
-    """How many workers there are and what they do, in a few words, for a process title."""
+def summary(living: Living) -> str:
+    """The number of workers, busy, lent and idle, for a process title."""
     views = [view for _, _, _, view in living()]
     busy = sum(view.phase != IDLE for view in views)
     lent = sum(view.phase == IDLE and view.lent for view in views)
@@ -142,27 +155,27 @@ def crew(living: Living) -> str:
 
 
 def line(record: Record, living: Living, now: float) -> str:
-    """The same in one line, for the log."""
+    """The status in one line, for the log."""
     whole = snapshot(record, living, lambda pid: 0, now)
     states = ", ".join(f"{count} {state}" for state, count in sorted(whole["states"].items())) or "none"
     totals = ", ".join(f"{count} {what}" for what, count in whole["totals"].items())
     return f"{record.name}: up {now - record.started:.0f} s, {record.reloads} reloads; workers: {states}; {totals}"
 
 
-def about(record: Record, living: Living, memory: Callable[[int], int], served: Interface) -> Interface:
-    """The interface of a worker that is asked about the server.
+def status_interface(record: Record, living: Living, memory: Callable[[int], int], served: Interface) -> Interface:
+    """The interface of a worker whose client asks about the server.
 
     Args:
-        served: what the server offers to others.
+        served: the interface for other clients.
     """
 
     def status() -> dict[str, Any]:
-        """What the server does."""
+        """The server's status."""
         mine = os.getpid()
         return snapshot(record, lambda: (one for one in living() if one[0] != mine), memory, monotonic())
 
     def methods() -> list[dict[str, Any]]:
-        """What can be called: names, signatures and docstrings."""
+        """The functions that can be called: names, signatures and docstrings."""
         return [describe(name, function) for name, function in served.functions().items()]
 
     def ping() -> dict[str, Any]:
@@ -173,7 +186,7 @@ def about(record: Record, living: Living, memory: Callable[[int], int], served: 
 
 
 def describe(name: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """A function, for somebody who wants to call it."""
+    """The name, signature and docstring of a function."""
     try:
         signature = str(inspect.signature(function))
     except (TypeError, ValueError):  # written in C

@@ -1,4 +1,4 @@
-"""What a server tells Prometheus, as text, and the little HTTP that it takes to ask for it. Pure.
+"""The metrics of a server, as text for Prometheus, and the HTTP of their request and response. Pure.
 
 The text is in Prometheus's exposition format, version 0.0.4. ``docs/metrics.rst`` says what each metric is good for.
 """
@@ -26,53 +26,54 @@ _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Al
 Sample = tuple[Mapping[str, str], float]
 
 
-def render(said: Mapping[str, Any]) -> str:
+def render(snapshot: Mapping[str, Any]) -> str:
     """The metrics of a server.
 
     Args:
-        said: what :func:`gtask.server.metrics.status.snapshot` gives.
+        snapshot: made by :func:`gtask.server.metrics.status.snapshot`.
     """
-    totals, workers = said["totals"], said["workers"]
+    totals, workers = snapshot["totals"], snapshot["workers"]
     memory = [worker["memory"] for worker in workers]
     running = [worker["for"] for worker in workers if worker["method"]]
-    states = {**dict.fromkeys(STATES, 0), **said["states"]}
-    limit = math.inf if said["max_workers"] is None else said["max_workers"]
-    name = said["name"]
+    states = {**dict.fromkeys(STATES, 0), **snapshot["states"]}
+    limit = math.inf if snapshot["max_workers"] is None else snapshot["max_workers"]
+    name = snapshot["name"]
     metrics: list[tuple[str, str, str, Iterable[Sample]]] = [
         ("info", "gauge", "Always 1; the labels tell of the server.", [({"version": gtask.__version__}, 1)]),
-        ("uptime_seconds", "gauge", "Since the master serves.", _one(said["uptime"])),
-        ("reloads_total", "counter", "Masters before this one, of the same daemon.", _one(said["reloads"])),
+        ("uptime_seconds", "gauge", "Since the master serves.", _one(snapshot["uptime"])),
+        ("reloads_total", "counter", "Masters before this one, of the same daemon.", _one(snapshot["reloads"])),
         ("max_workers", "gauge", "How many workers there may be; +Inf for no limit.", _one(limit)),
         ("workers", "gauge", "How many workers there are in each state.", _by("state", states)),
         ("forks_total", "counter", "Workers that were forked.", _one(totals["forked"])),
         ("exits_total", "counter", "Workers that have ended, in whichever way.", _one(totals["ended"])),
-        ("deaths_total", "counter", "Workers that have died, by cause.", _by("cause", said["causes"])),
+        ("deaths_total", "counter", "Workers that have died, by cause.", _by("cause", snapshot["causes"])),
         ("refused_connections_total", "counter", "Connections of users who may not.", _one(totals["refused"])),
         ("calls_total", "counter", "Calls that workers have begun.", _one(totals["calls"])),
-        ("busy_seconds_total", "counter", "Time of all workers in setup, calls and hooks.", _one(said["busy"])),
+        ("busy_seconds_total", "counter", "Time of all workers in setup, calls and hooks.", _one(snapshot["busy"])),
         ("longest_call_seconds", "gauge", "Of the calls that run, the longest so far.", _one(max(running, default=0))),
         ("workers_memory_bytes", "gauge", "Resident memory of all workers; shared pages each time.", _one(sum(memory))),
         ("largest_worker_memory_bytes", "gauge", "Of the largest worker.", _one(max(memory, default=0))),
-        ("master_memory_bytes", "gauge", "Resident memory of the master.", _one(said["memory"])),
+        ("master_memory_bytes", "gauge", "Resident memory of the master.", _one(snapshot["memory"])),
     ]
     lines: list[str] = []
-    for short, kind, told, samples in metrics:
+    for short, kind, help_text, samples in metrics:
         full = f"gtask_server_{short}"
-        lines += [f"# HELP {full} {told}", f"# TYPE {full} {kind}"]
+        lines += [f"# HELP {full} {help_text}", f"# TYPE {full} {kind}"]
         lines += [f"{full}{{{_labels({'server': name, **labels})}}} {_number(value)}" for labels, value in samples]
     return "\n".join(lines) + "\n"
 
 
 def is_complete(head: bytes) -> bool:
-    """Whether enough of a request is there to be answered: its head, too much of one, or what begins none."""
+    """Whether a request can be answered: its head is whole, or too long, or begins as no request does."""
     return len(head) >= LIMIT or b"\r\n\r\n" in head or b"\n\n" in head or (bool(head) and not head[:1].isupper())
 
 
 def answer(head: bytes, text: Callable[[], str]) -> bytes:
-    """What to answer to a request, of which the body does not matter.
+    """The response to a request.
 
     Args:
-        text: gives the metrics, if they are asked for.
+        head: the request, at least its head.
+        text: gives the metrics, if the request is for them.
     """
     found = _REQUEST.match(head)
     if found is None or not is_complete(head):

@@ -99,7 +99,7 @@ def test_exit_statuses_and_environment_are_all_there():
     assert re.findall(r"^(\d) ", table, re.MULTILINE) == ["0", "1", "2"]
     told = SERVER.partition("\nEnvironment\n")[2].partition("\nsystemd\n")[0]
     read = set()
-    for path in (ROOT / "gtask" / "server").glob("*.py"):
+    for path in (ROOT / "gtask" / "server").rglob("*.py"):
         read |= set(re.findall(r'"((?:[A-Z]+_)+[A-Z]+)"', path.read_text(encoding="utf-8")))
     assert options.ARGUMENTS in read
     assert read - {"SC_PAGE_SIZE", "DEFAULT_FILE"} - set(re.findall(r"``([A-Z_]+)``", told)) == set()

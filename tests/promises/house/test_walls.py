@@ -92,18 +92,20 @@ ARROWS = {
     "server": "",
     "server.config": "address wire.messages",
     "server.daemon": "",
-    "server.daemon.application": "address server.config server.daemon.logs server.daemon.options server.daemon.watch "
-    "server.functions server.listener server.master.master server.process server.worker.interface",
+    "server.daemon.application": "server.config server.daemon.logs server.daemon.options server.daemon.watch "
+    "server.functions server.listener server.master.attendants server.master.master server.process "
+    "server.worker.interface",
     "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "
-    "server.daemon.pidfile server.daemon.systemd server.listener server.process",
+    "server.daemon.pidfile server.daemon.systemd server.listener server.process spawn",
     "server.daemon.completion": "server.daemon.options",
     "server.daemon.keeper": "server.config server.daemon.succession server.daemon.systemd server.listener "
     "server.process",
     "server.daemon.logs": "",
-    "server.daemon.options": "address gtask server.config",
+    "server.daemon.options": "address gtask server.config server.daemon.values",
     "server.daemon.pidfile": "",
     "server.daemon.succession": "",
     "server.daemon.systemd": "",
+    "server.daemon.values": "address server.config",
     "server.daemon.watch": "",
     "server.databases": "",
     "server.databases.database": "server.databases.drivers wire.dbapi",
@@ -118,12 +120,18 @@ ARROWS = {
     "server.functions": "function_names",
     "server.listener": "address server.config",
     "server.master": "",
+    "server.master.attendants": "server.daemon.watch server.listener server.master.children server.master.workers "
+    "server.metrics.status server.process server.scoreboard",
     "server.master.children": "server.scoreboard",
-    "server.master.master": "server.config server.daemon.watch server.listener server.master.children "
-    "server.metrics.scrapes server.metrics.status server.process server.scoreboard server.worker.interface "
-    "server.worker.worker wire.lastwords wire.messages wire.values.arrays",
+    "server.master.deaths": "server.master.children server.master.workers server.metrics.status wire.lastwords "
+    "wire.messages",
+    "server.master.master": "errors server.config server.listener server.master.attendants server.master.children "
+    "server.master.deaths server.master.workers server.metrics.scrapes server.metrics.status server.process "
+    "server.scoreboard server.worker.interface server.worker.worker wire.values.arrays",
+    "server.master.workers": "server.master.children server.scoreboard",
     "server.metrics": "",
-    "server.metrics.scrapes": "server.listener server.metrics.status server.metrics.text server.process",
+    "server.metrics.scrapes": "errors server.listener server.master.attendants server.metrics.status "
+    "server.metrics.text server.process",
     "server.metrics.status": "server.master.children server.scoreboard server.worker.interface",
     "server.metrics.text": "gtask server.metrics.status",
     "server.process": "",
@@ -214,10 +222,11 @@ HOMES = {
     "msgpack": "wire.frames wire.values.kinds",
     "gevent": "client.calls client.connection client.loop client.pool.connector dbapi.shared_clients "
     "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
-    "socket": "address server.daemon.systemd server.listener server.master.master server.metrics.scrapes "
-    "server.worker.json server.worker.replies server.worker.worker tool.conversation",
+    "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
+    "server.master.master server.master.workers server.metrics.scrapes server.worker.json server.worker.replies "
+    "server.worker.worker tool.conversation",
     "select": "integrations.wsgi server.daemon.keeper server.databases.drivers.generic "
-    "server.databases.drivers.postgresql server.listener server.master.master server.metrics.scrapes server.process "
+    "server.databases.drivers.postgresql server.listener server.master.master server.master.workers server.process "
     "tool.conversation tool.top",
     "fork": "server.embed server.process",
     "subprocess": "",

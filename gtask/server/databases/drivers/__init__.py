@@ -1,7 +1,7 @@
-"""What the worker knows of database drivers beyond PEP 249: how to make a connection fit to be lent again, how to keep
+"""The worker's knowledge of database drivers beyond PEP 249: how to make a connection fit to be lent again, how to keep
 it from hanging, and which of its attributes a client may see.
 
-Each driver has a :class:`Driver`; for one that is not here :class:`Driver` itself serves.
+Each known driver has a subclass of :class:`Driver`. For other drivers :class:`Driver` itself serves.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ _KNOWN: dict[str, Callable[[ModuleType], Driver]] = {
 
 
 def driver_of(module: ModuleType) -> Driver:
-    """The driver that this module is."""
+    """The knowledge of the driver in this module."""
     return _KNOWN.get(module.__name__, Driver)(module)

@@ -17,14 +17,14 @@ class Driver:
         module: the driver's.
 
     Attributes:
-        positional: the names of the positional arguments of its ``connect``, as far as they are known.
-        unsaid: arguments of its ``connect`` with the values by which a client says nothing.
-        forgets: whether ``reset`` undoes all that was done to the connection, also by the init hook, so that this must
-            run again.
-        readable: attributes of its connections that a client may read.
-        writable: those that it may set, until the connection is given back.
-        callable: methods of its connections that a client may call, beside those of PEP 249.
-        cursor_readable, cursor_callable: the same of its cursors.
+        positional: the names of the positional arguments of ``connect``, as far as they are known.
+        unsaid: arguments of ``connect``, each with the value that means the same as leaving it out.
+        forgets: whether ``reset`` undoes all changes of the connection, the init hook's too, so that the hook must run
+            again.
+        readable: attributes of a connection that a client may read.
+        writable: attributes of a connection that a client may set, until the checkout ends.
+        callable: methods of a connection that a client may call, beside those of PEP 249.
+        cursor_readable, cursor_callable: the same for cursors.
     """
 
     positional: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Driver:
         return self.module.connect(*args, **kwargs)
 
     def prepare(self, connection: Any) -> None:
-        """See to it that a new connection does not hang where it could be interrupted."""
+        """Make a new connection interruptible, as far as the driver lets it."""
 
     def statement(self, connection: Any, operation: str) -> None:
         """Take note of a statement that is about to be executed, as far as it changes the connection itself."""
@@ -63,8 +63,8 @@ class Driver:
     def is_alive(self, connection: Any) -> bool:
         """Whether a connection that has lain idle is worth using.
 
-        An idle connection on which there is something to read has been closed by its server, or was told something that
-        is not for the next one who uses it. Where that cannot be seen it is asked something.
+        An idle connection with something to read was closed by its server, or has got a message that is not for its
+        next user. Where that cannot be seen, the connection must answer a query.
         """
         if not hasattr(connection, "fileno"):
             return self._answers(connection)
@@ -73,10 +73,10 @@ class Driver:
         return not poll.poll(0)
 
     def reset(self, connection: Any) -> bool:
-        """Undo what has not been committed, and what the connection has been told of how to work.
+        """Roll back, and undo the settings of the connection.
 
         Returns:
-            whether it is as a new one, and may be lent again.
+            whether the connection is as a new one, and may be lent again.
         """
         try:
             connection.rollback()
@@ -96,7 +96,7 @@ class Driver:
 
     @property
     def failures(self) -> tuple[type[Exception], ...]:
-        """What its connections raise when they are lost."""
+        """The errors of a lost connection."""
         return self.module.Error, OSError
 
     def cursor(self, connection: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -104,12 +104,12 @@ class Driver:
         return connection.cursor(*args, **kwargs)
 
     def fetches_many(self, cursor: Any) -> Callable[[int], list[Any]] | None:
-        """What fetches that many rows with this cursor, if no more must be fetched than the client asks for; None if
-        rows may be fetched one by one, and before they are asked for."""
+        """A function that fetches the given number of rows with this cursor, if no more may be fetched than the client
+        wants; None if rows may be fetched ahead, one by one."""
         return None
 
     def notices(self, connection: Any) -> list[str]:
-        """What the database has said beside results, and was not asked for yet."""
+        """The database's messages since the last call."""
         return []
 
     def leave_text(self, connection: Any, type_codes: list[Any]) -> None:
@@ -118,7 +118,7 @@ class Driver:
             f"{self.module.__name__} makes values in the worker: register what makes them in the server's init hook"
         )
 
-    def told(self, error: BaseException) -> dict[str, Any] | None:
-        """What the client must be told of an error, so that it can make one like it: see :data:`gtask.wire.dbapi.TOLD`.
-        None if it can make one of this class by itself."""
+    def error_details(self, error: BaseException) -> dict[str, Any] | None:
+        """The details with which the client can make an error like this one: see :data:`gtask.wire.dbapi.TOLD`. None if
+        the class is enough."""
         return None

@@ -103,7 +103,7 @@ class Psycopg2(Driver):
         many: Callable[[int], list[Any]] | None = None if cursor.name is None else cursor.fetchmany
         return many
 
-    def told(self, error: BaseException) -> dict[str, Any] | None:
+    def error_details(self, error: BaseException) -> dict[str, Any] | None:
         kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
         diag: Any = getattr(error, "diag", None)
         parts = {name: getattr(diag, name) for name in dir(diag) if not name.startswith("_")}

@@ -1,4 +1,4 @@
-"""sqlite3: what a connection is told stays in it, and nearly all of that can be taken back."""
+"""sqlite3: settings stay in a connection, and nearly all of them can be undone."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SQLite(Driver):
     _of_file = frozenset({"application_id", "auto_vacuum", "encoding", "page_size", "user_version"})
     """Pragmas that set something of the database, which stays."""
     _factories: ClassVar[dict[str, type]] = {"str": str, "bytes": bytes, "bytearray": bytearray}
-    """What a client may set ``text_factory`` to, by name."""
+    """The values of ``text_factory`` that a client may set, by name."""
 
     def __init__(self, module: ModuleType) -> None:
         super().__init__(module)
