@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gtask.client.outcomes import Outcome
     from gtask.wire.messages import Message
 
-__all__ = ["DeferredLogs", "RequestLog", "caller_aspects", "standing_orders", "that_begin"]
+__all__ = ["ASPECTS", "DeferredLogs", "RequestLog", "caller_aspects", "standing_orders", "that_begin"]
 
 log = logging.getLogger("gtask.client")
 
@@ -34,21 +34,19 @@ LARGEST = 16 * 1024 * 1024
 """About how many characters they may have, all together."""
 
 
-def caller_aspects(config: ClientConfig, peer: Callable[[], str]) -> tuple[CallerAspect, ...]:
+Peer = Callable[[], str]
+"""Tells where the server is."""
+
+
+def caller_aspects(config: ClientConfig, peer: Peer) -> tuple[CallerAspect, ...]:
     """The aspects of a client, in the order in which they take part in a call.
 
     Args:
         config: the client's options.
         peer: tells where the server is.
     """
-    aspects: list[CallerAspect] = [LogReplay(config.raises)] if config.logs else []
-    if INSTALLED:
-        aspects.append(ClientTracing(peer))
-    if config.context:
-        aspects.append(ContextVariables(config.context))
-    if config.pickle:
-        aspects.append(Unpickling())
-    return tuple(aspects)
+    found = (make(config, peer) for make in ASPECTS)
+    return tuple(aspect for aspect in found if aspect is not None)
 
 
 def that_begin(aspects: tuple[CallerAspect, ...]) -> tuple[CallerAspect, ...]:
@@ -217,6 +215,15 @@ class SealedValue(Companion):
             return error
         self._value.value, self._value.used = holder[0], frozenset()
         return None
+
+
+ASPECTS: tuple[Callable[[ClientConfig, Peer], CallerAspect | None], ...] = (
+    lambda config, peer: LogReplay(config.raises) if config.logs else None,
+    lambda config, peer: ClientTracing(peer) if INSTALLED else None,
+    lambda config, peer: ContextVariables(config.context) if config.context else None,
+    lambda config, peer: Unpickling() if config.pickle else None,
+)
+"""What makes the aspects of a client with these options, in their order. To add an aspect is to add a line."""
 
 
 def standing_orders(config: ClientConfig) -> Levels | None:

@@ -7,7 +7,6 @@ request to the last byte of its reply; an interruption in between closes it.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -15,14 +14,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent.hub import Waiter
 
 from gtask.client import outcomes
+from gtask.client.handshake import Handshake
 from gtask.client.loop import Alarm
+from gtask.client.overtime import Overtime
+from gtask.client.preamble import Preambles
 from gtask.client.stream import Stream
-from gtask.errors import Cancelled, EncodeError, Error, ProtocolError, SetupError, reason_of
+from gtask.errors import Cancelled, Error, ProtocolError, SetupError, reason_of
 from gtask.wire.exceptions import failure
-from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Preamble, Request, Retire, Skipped, Value
+from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Request, Retire, Skipped, Value
 from gtask.wire.values.agreement import PLAIN, ConditionalFrame
 
 if TYPE_CHECKING:
@@ -36,18 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-LAST_WORDS = 0.25
-"""Seconds that a call waits past its deadline to hear where its worker hung."""
-
-GREETING_LOOK = 0.25
-"""Seconds between looks whether a greeting is overdue, or its reader was stopped by an interruption."""
-
 SETTLE = 0.05
 """Seconds after which a stream that could end here goes on."""
 
-BUSY_WITH, BURST = 8, 16
-"""With fewer than BUSY_WITH replies outstanding a request is sent at once; otherwise requests are collected until BURST
-wait, or until the hub's next turn."""
+BUSY_WITH = 8
+"""With fewer than BUSY_WITH replies outstanding a request is sent at once; otherwise the stream collects requests."""
 
 _A_REQUEST, _A_DONE = Request(()), Done()
 
@@ -74,36 +68,11 @@ class Connection:
     """
 
     __slots__ = (
-        "_agreement",
-        "_alarm",
-        "_aspects",
-        "_at_once",
-        "_burst",
-        "_client",
-        "_closed",
-        "_conversation",
-        "_dialect",
-        "_done_frame",
-        "_greeting",
-        "_in_hand",
-        "_loop",
-        "_orders",
-        "_orders_told",
-        "_overdue",
-        "_owes_done",
-        "_owner",
-        "_reader",
-        "_settle_alarm",
-        "_stream",
-        "_tell_drained",
-        "address",
-        "error",
-        "pending",
-        "pid",
-        "server",
-        "slot",
+        "_agreement", "_aspects", "_at_once", "_client", "_closed", "_conversation", "_dialect", "_done_frame",
+        "_handshake", "_in_hand", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader",
+        "_settling", "_stream", "_tell_drained", "address", "error", "pending", "pid", "server", "slot",
         "untouched",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -126,21 +95,19 @@ class Connection:
         self._dialect = dialect
         self._client = client
         self._aspects = aspects
-        self._orders = orders
-        self._orders_told: Any = None
+        self._preambles = Preambles(dialect, orders)
         self._agreement = PLAIN
         self._at_once = dialect.at_once
         self._conversation = dialect.make_conversation()
         self._reader = dialect.make_reader()
         self._done_frame = dialect.encode(_A_DONE)
-        self._burst: list[bytes] = []
         self._in_hand: Call | None = None
-        self._owes_done = self._tell_drained = self._overdue = self._closed = False
-        self._greeting: Waiter[Greeting | Error] | None = None
+        self._owes_done = self._tell_drained = self._closed = False
+        self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
-        self._alarm = Alarm(loop, partial(self._guarded, self._on_alarm))
-        self._settle_alarm = Alarm(loop, partial(self._guarded, self._on_settled))
-        self._stream = Stream(sock, loop, self._on_readable, self._guarded)
+        self._overtime = Overtime(self, loop, self._guarded)
+        self._settling = Alarm(loop, partial(self._guarded, self._on_settled))
+        self._stream = Stream(sock, loop, self.read, self._guarded)
 
     def __repr__(self) -> str:
         if self.error is not None:
@@ -160,6 +127,11 @@ class Connection:
             return f"the worker at {self.address}{client}"
         return f"worker {self.pid or '(not yet greeted)'} of {self.server or 'the server'} at {self.address}{client}"
 
+    def read_on(self) -> None:
+        """Read what comes, also if an interruption has stopped that."""
+        if self.error is None:
+            self._stream.read_on()
+
     @property
     def state(self) -> str:
         """That of its conversation: ``idle``, ``busy``, ``settling``..."""
@@ -174,7 +146,7 @@ class Connection:
     # --- the client speaks -----------------------------------------------------------------------------
 
     def greet(self, timeout: float) -> Greeting:
-        """Say hi and wait until the worker's setup has run; blocks this greenlet. Some dialects have no greeting.
+        """Greet, and wait until the worker's setup has run; blocks this greenlet. Some dialects have no greeting.
 
         Args:
             timeout: seconds to wait for the worker's greeting.
@@ -186,19 +158,12 @@ class Connection:
         if greeting is None:
             return Greeting()
         self._conversation.client_says(greeting)
-        waiter: Waiter[Greeting | Error] = Waiter()
-        self._greeting = waiter
-        look = Alarm(self._loop, lambda: self._look_for_greeting(look, deadline, timeout))
-        deadline = (now := monotonic()) + timeout
-        look.set(now + min(timeout, GREETING_LOOK), now)
+        self._handshake = handshake = Handshake(self, self._loop, timeout)
         try:
             self._write(self._dialect.encode(greeting))
-            answer = waiter.get()
+            answer = handshake.wait()
         finally:
-            self._greeting = None
-            look.close()
-        if isinstance(answer, Error):
-            raise answer
+            self._handshake = None
         self.pid, self.server = answer.pid, answer.name
         return answer
 
@@ -218,45 +183,25 @@ class Connection:
         self._send_frame(call, now)
 
     def _send_frame(self, call: Call, now: float) -> None:
-        pending, orders, frame = self.pending, self._orders, call.frame
+        pending, frame, preambles = self.pending, call.frame, self._preambles
         if isinstance(frame, ConditionalFrame):
             frame = frame.data
-        if call.deadline or (orders is not None and (not orders.holds or orders.told is not self._orders_told)):
+        orders = preambles.orders
+        if call.deadline or (orders is not None and (not orders.holds or orders.told is not preambles.told)):
             frame = self._preamble(call.deadline - now) + frame
         if call is pending[0]:
-            deadline = call.reach_head(now)
-            if deadline < self._alarm.at:
-                self._alarm.set(deadline, now)
+            self._overtime.watch(call, now)
         if self._owes_done:
             self._owes_done = False
             frame = self._done_frame + frame
-        if len(pending) <= BUSY_WITH:
-            self._write(frame)
-            return
-        # The worker has enough to do: collect what follows, which saves most of the cost of sending it.
-        burst = self._burst
-        burst.append(frame)
-        if len(burst) == 1:
-            self._loop.run_callback(self._guarded, self._flush)
-        elif len(burst) == BURST:
-            self._flush()
+        self._write(frame, len(pending) > BUSY_WITH)
 
     def _preamble(self, left: float) -> bytes:
-        """The frame of what the worker must know before the next call: changed orders, and the rest of its time."""
-        preamble = Preamble()
-        orders = None if self._orders is None else self._orders.current()
-        if orders is not self._orders_told:
-            self._orders_told = preamble.levels = orders
-        if 0 < left < math.inf:
-            preamble.left = left
-        if preamble.levels is None and preamble.left is None:
+        preamble = self._preambles.make(left)
+        if preamble is None:
             return b""
         self._conversation.client_says(preamble)
-        try:
-            return self._dialect.encode(preamble)
-        except EncodeError:  # over a small limit_message: fewer words, and perhaps more records than are wanted
-            preamble.levels = {"": min((orders or {}).values(), default=0)}
-            return self._dialect.encode(preamble)
+        return self._preambles.encode(preamble)
 
     def end_checkout(self) -> bool:
         """Tell the worker that the checkout is over.
@@ -299,9 +244,8 @@ class Connection:
         if self.error is None:
             self.error = error
         self._let_go()
-        self._burst.clear()
-        if self._greeting is not None:
-            self._loop.run_callback(self._greeting.switch, self.error)
+        if self._handshake is not None:
+            self._handshake.failed(self.error)
         if self._in_hand is not None:
             self._in_hand.post(self.error)  # an interruption has come just before it was delivered
         while self.pending:
@@ -322,8 +266,8 @@ class Connection:
         self._let_go()
 
     def _let_go(self) -> None:
-        self._alarm.close()
-        self._settle_alarm.close()
+        self._overtime.close()
+        self._settling.close()
         self._stream.close()
 
     def _die(self, how: str, words: LastWords | None = None) -> None:
@@ -333,7 +277,7 @@ class Connection:
         unsent: list[Call] = []
         if self.untouched:
             unsent, self.pending = list(self.pending), deque()
-        if self.pending and (self._overdue or (words is not None and words.why)):
+        if self.pending and (self._overtime.is_over or (words is not None and words.why)):
             error: Error = self._overdue_error(words=words)
         else:
             call = self.pending[0] if self.pending else None
@@ -351,12 +295,26 @@ class Connection:
 
     def _overdue_error(self, reply: Failure | None = None, words: LastWords | None = None) -> Error:
         call = self.pending[0]
-        timeout = call.timeout if self._overdue else None
+        timeout = call.timeout if self._overtime.is_over else None
         return outcomes.overdue(self.label, self.pid, call.method, monotonic() - call.sent_at, timeout, reply, words)
+
+    def give_up(self) -> None:
+        """The time of the call at the head is over, and nothing more is to be heard of its worker."""
+        self.hang_up(self._overdue_error())
+
+    def end_writing(self) -> None:
+        """Half-close; raises OSError."""
+        self._stream.end_writing()
+
+    @property
+    def has_last_words(self) -> bool:
+        """Whether something may be heard of a worker after a half-close."""
+        return self._dialect.has_last_words
 
     # --- the hub calls ---------------------------------------------------------------------------------
 
-    def _on_readable(self) -> None:
+    def read(self) -> None:
+        """Take what has come; in the hub."""
         reader = self._reader
         try:
             count = self._stream.read_into(reader.space)
@@ -367,8 +325,8 @@ class Connection:
                 if self.error is None:
                     self._take(message)
             if reader.withheld:
-                self._settle_alarm.stop()
-                self._settle_alarm.set((now := monotonic()) + SETTLE, now)
+                self._settling.stop()
+                self._settling.set((now := monotonic()) + SETTLE, now)
         except BlockingIOError:
             return
         except ProtocolError as error:
@@ -433,7 +391,7 @@ class Connection:
 
     def _take_reply(self, reply: Any) -> None:
         pending, kind = self.pending, type(reply)
-        if (self._overdue and len(pending) == 1) or (kind is Failure and outcomes.is_interrupted(reply)):
+        if (self._overtime.is_over and len(pending) == 1) or (kind is Failure and outcomes.is_interrupted(reply)):
             # The last call is the one that hung: its time was over, whatever it says now.
             self.hang_up(self._overdue_error(reply if kind is Failure else None))
             return
@@ -443,9 +401,7 @@ class Connection:
         pending.popleft()
         unsent = len(pending) - self._conversation.owed  # calls that wait in the client, with some dialects
         if pending and not unsent:
-            deadline = pending[0].reach_head(now := monotonic())
-            if deadline < self._alarm.at:
-                self._alarm.set(deadline, now)
+            self._overtime.watch(pending[0], monotonic())
         call.deliver(reply)
         self._in_hand = None
         if unsent:
@@ -469,60 +425,19 @@ class Connection:
             self._send_frame(call, now)
 
     def _take_greeting(self, greeting: Greeting) -> None:
-        if self._greeting is not None:
+        if self._handshake is not None:
             self._agreement = self._dialect.agree(self._reader, greeting)
-            self._greeting.switch(greeting)
+            self._handshake.heard(greeting)
         else:  # of a dialect without greetings: the setup before the first call has raised
             note = f"setup raised this in {self.label}"
             self.hang_up(failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, note=note))
 
-    def _on_alarm(self) -> None:
-        if not self.pending or self.error is not None:
-            return
-        self._stream.read_on()
-        now = monotonic()
-        if self.pending[0].reach_head(now) <= now:
-            # An answer that can already be read wins: perhaps only the hub was late.
-            self._on_readable()
-            if self.error is not None or not self.pending:
-                return
-        deadline = self.pending[0].reach_head(now)
-        if deadline > now:
-            if deadline < math.inf:
-                self._alarm.set(deadline, now)
-        elif self._overdue or not self._dialect.has_last_words:
-            self._overdue = True
-            self.hang_up(self._overdue_error())
-        else:
-            # Half-close, so that the server hears it while last words can still come.
-            self._overdue = True
-            self._alarm.set(now + LAST_WORDS, now)
-            self._stream.end_writing()
-
-    def _look_for_greeting(self, look: Alarm, deadline: float, timeout: float) -> None:
-        if self.error is None:
-            self._stream.read_on()
-        now = monotonic()
-        if now >= deadline:
-            self.hang_up(
-                ProtocolError(
-                    f"nobody greeted at {self.address} within {timeout:g} s: is it a gtask server, or does setup hang?"
-                )
-            )
-        else:
-            look.set(min(deadline, now + GREETING_LOOK), now)
-
-    # --- writing ---------------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
-        if self._burst and self.error is None:
-            data = b"".join(self._burst)
-            self._burst.clear()
-            self._write(data)
-
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, is_busy: bool = False) -> None:
         try:
-            self._stream.write(data)
+            if is_busy:
+                self._stream.collect(data)
+            else:
+                self._stream.write(data)
         except OSError as error:
             self._die(f"broke the connection ({reason_of(error)})")
         else:

@@ -1,0 +1,76 @@
+"""The greetings at the beginning of a connection: the client's, then the worker's, once its setup has run."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from gevent.hub import Waiter
+
+from gtask.client.loop import Alarm
+from gtask.errors import Error, ProtocolError
+
+if TYPE_CHECKING:
+    from gtask.client.connection import Connection
+    from gtask.wire.messages import Greeting
+
+__all__ = ["Handshake"]
+
+LOOK = 0.25
+"""Seconds between looks whether a greeting is overdue, or its reader was stopped by an interruption."""
+
+
+class Handshake:
+    """The wait for one worker's greeting.
+
+    Args:
+        connection: the connection.
+        loop: gevent's event loop.
+        timeout: seconds to wait.
+    """
+
+    __slots__ = ("_alarm", "_connection", "_deadline", "_loop", "_timeout", "_waiter")
+
+    def __init__(self, connection: Connection, loop: Any, timeout: float) -> None:
+        self._connection = connection
+        self._loop = loop
+        self._timeout = timeout
+        self._deadline = (now := monotonic()) + timeout
+        self._waiter: Waiter[Greeting | Error] = Waiter()
+        self._alarm = Alarm(loop, self._look)
+        self._alarm.set(now + min(timeout, LOOK), now)
+
+    def wait(self) -> Greeting:
+        """Block this greenlet until the worker has greeted, or the connection is closed.
+
+        Raises:
+            Error: why the worker did not greet.
+        """
+        try:
+            answer = self._waiter.get()
+        finally:
+            self._alarm.close()
+        if isinstance(answer, Error):
+            raise answer
+        return answer
+
+    def heard(self, greeting: Greeting) -> None:
+        """The worker has greeted; in the hub."""
+        self._waiter.switch(greeting)
+
+    def failed(self, error: Error) -> None:
+        """The connection was closed."""
+        self._loop.run_callback(self._waiter.switch, error)
+
+    def _look(self) -> None:
+        self._connection.read_on()
+        now = monotonic()
+        if now < self._deadline:
+            self._alarm.set(min(self._deadline, now + LOOK), now)
+            return
+        self._connection.hang_up(
+            ProtocolError(
+                f"nobody greeted at {self._connection.address} within {self._timeout:g} s: is it a gtask server, or "
+                "does setup hang?"
+            )
+        )
