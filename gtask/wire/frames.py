@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 
 from gtask.errors import EncodeError, ProtocolError
+from gtask.wire.forms import from_plain, plain_request, to_plain
 from gtask.wire.messages import (
     DEFAULT_LIMIT,
     WORDS,
@@ -22,9 +23,6 @@ from gtask.wire.messages import (
     Request,
     RequestMeta,
     Value,
-    from_plain,
-    plain_request,
-    to_plain,
 )
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
 from gtask.wire.values.culprit import SCALARS, check_keys, refusal
