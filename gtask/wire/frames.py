@@ -114,12 +114,15 @@ class Encoder:
         frame = None
         if meta is None and FIRST_EPOCH <= epoch <= LAST_EPOCH and len(args) <= ITEMS and type(args) is tuple:
             try:
-                if not SCALARS.issuperset(map(type, args)):
-                    check_keys(args)
+                for value in args:
+                    if type(value) not in SCALARS:
+                        check_keys(value)
                 items: bytes | memoryview = self._pack(args)
                 named = b""
                 if kwargs:
-                    check_keys(kwargs)
+                    for key, value in kwargs.items():
+                        if type(key) is not str or type(value) not in SCALARS:
+                            check_keys({key: value})
                     named = self._pack(kwargs)
             except Exception:  # the general way finds out what is wrong
                 pass
