@@ -47,7 +47,7 @@ class Session:
         self.address = address
         self._timeout = timeout
         self._deadline = monotonic() + timeout
-        self._exchange = Conversation()
+        self._conversation = Conversation()
         self._encoder = Encoder()
         self._decoder = ReplyDecoder(DEFAULT_LIMIT)
         self._early: list[Message] = []
@@ -123,7 +123,7 @@ class Session:
                 f"nobody greeted at {self.address} within {self._timeout:g} s: all its workers may be taken "
                 "(max_workers), setup may take longer, or it is no gtask server"
             )
-        assert isinstance(hi, Greeting)  # the exchange lets nothing else pass
+        assert isinstance(hi, Greeting)  # the conversation lets nothing else pass
         if hi.exc is not None or hi.text:
             note = f"setup raised this in worker {hi.pid} of {hi.name} at {self.address}"
             raise failure.rebuild(hi.exc, hi.text, mixin=SetupError, note=note)
@@ -148,7 +148,7 @@ class Session:
 
     def _say(self, message: Message) -> None:
         frame = self._encoder.encode(message)
-        self._exchange.client_says(message)
+        self._conversation.client_says(message)
         self._socket.settimeout(max(1e-3, self._deadline - monotonic()))
         with contextlib.suppress(ConnectionError, TimeoutError):  # the last words say more, or there is no time left
             self._socket.sendall(frame)
@@ -183,7 +183,7 @@ class Session:
                         raise WorkerDied(f"the worker at {self.address} closed the connection before it had answered")
                     return rip
             message = self._early.pop(0)
-            self._exchange.worker_says(message)
+            self._conversation.worker_says(message)
             if not isinstance(message, Retire):  # who makes but one call retires every worker anyway
                 return message
 

@@ -93,7 +93,7 @@ class Conversation:
         self._answers_done = False
 
     def __repr__(self) -> str:
-        return f"<Exchange {self.state}, {self.owed} owed>"
+        return f"<Conversation {self.state}, {self.owed} owed>"
 
     @property
     def settles(self) -> bool:

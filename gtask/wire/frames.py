@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 
 from gtask.errors import EncodeError, ProtocolError
+from gtask.wire.forms import from_plain, plain_request, to_plain
 from gtask.wire.messages import (
     DEFAULT_LIMIT,
     WORDS,
@@ -22,9 +23,6 @@ from gtask.wire.messages import (
     Request,
     RequestMeta,
     Value,
-    from_plain,
-    plain_request,
-    to_plain,
 )
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
 from gtask.wire.values.culprit import SCALARS, check_keys, refusal
@@ -116,12 +114,15 @@ class Encoder:
         frame = None
         if meta is None and FIRST_EPOCH <= epoch <= LAST_EPOCH and len(args) <= ITEMS and type(args) is tuple:
             try:
-                if not SCALARS.issuperset(map(type, args)):
-                    check_keys(args)
+                for value in args:
+                    if type(value) not in SCALARS:
+                        check_keys(value)
                 items: bytes | memoryview = self._pack(args)
                 named = b""
                 if kwargs:
-                    check_keys(kwargs)
+                    for key, value in kwargs.items():
+                        if type(key) is not str or type(value) not in SCALARS:
+                            check_keys({key: value})
                     named = self._pack(kwargs)
             except Exception:  # the general way finds out what is wrong
                 pass

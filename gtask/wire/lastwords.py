@@ -116,8 +116,12 @@ class ReplyDecoder(Decoder):
         start = 0
         with memoryview(self._partial) as data:
             for stop in stops:
-                with data[start + 4 : stop] as body:
-                    messages.append(decode_body(body, self._unpacking))
+                if self._partial.startswith(VALUE_WORD, start + 4):
+                    with data[start + VALUE.size : stop] as packed:
+                        messages.append(self._value(packed))
+                else:
+                    with data[start + 4 : stop] as body:
+                        messages.append(decode_body(body, self._unpacking))
                 start = stop
         del self._partial[:start]
 

@@ -150,7 +150,7 @@ def test_a_failed_setup_ends_the_conversation(hi):
 
 def test_its_repr_tells_where_it_stands():
     """For logs and the messages of failed tests."""
-    assert repr(conversation(Request([]), Request([]))) == "<Exchange busy, 2 owed>"
+    assert repr(conversation(Request([]), Request([]))) == "<Conversation busy, 2 owed>"
 
 
 # --- epochs ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gtask.errors import ProtocolError
 from gtask.wire import messages
+from gtask.wire.forms import from_plain, to_plain
 from gtask.wire.messages import (
     OFFERS,
     VERSION,
@@ -23,8 +24,6 @@ from gtask.wire.messages import (
     Retire,
     Skipped,
     Value,
-    from_plain,
-    to_plain,
 )
 
 EXC = {"type": "KeyError", "args": ["x"]}

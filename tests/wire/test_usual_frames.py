@@ -14,9 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
+from gtask.wire.forms import plain_request
 from gtask.wire.frames import CHUNK, KEEP, REQUEST_WORD, VALUE_WORD, Decoder, Encoder, decode_body
 from gtask.wire.lastwords import ReplyDecoder
-from gtask.wire.messages import Request, RequestMeta, Value, plain_request
+from gtask.wire.messages import Request, RequestMeta, Value
 from gtask.wire.values.agreement import PLAIN
 from gtask.wire.values.kinds import Unpacking
 

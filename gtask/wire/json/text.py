@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gtask.errors import EncodeError, ProtocolError
+from gtask.wire.forms import from_plain, plain_request, to_plain
 from gtask.wire.json.conversation import SETUP_EXCEPTION
 from gtask.wire.messages import (
     DEFAULT_LIMIT,
@@ -25,9 +26,6 @@ from gtask.wire.messages import (
     Request,
     RequestMeta,
     Value,
-    from_plain,
-    plain_request,
-    to_plain,
 )
 
 __all__ = ["OPENING", "Decoder", "Encoder", "ReplyDecoder", "writable"]

@@ -27,7 +27,7 @@ from gtask.server.config import ServerConfig
 from gtask.server.master import children
 from gtask.tool.conversation import Session
 from gtask.wire import conversation as exchange
-from gtask.wire import lastwords, messages
+from gtask.wire import forms, lastwords, messages
 from gtask.wire.exceptions import failure
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.json import conversation as jsonexchange
@@ -121,7 +121,7 @@ def feed(decoder, piece):
 @pytest.mark.parametrize(("plain", "frame"), MESSAGES, ids=[plain[0] for plain, _ in MESSAGES])
 def test_messages(plain, frame):
     """The bytes of each example are what gtask writes for it, and are read as it, wherever they are split."""
-    message = messages.from_plain(plain)
+    message = forms.from_plain(plain)
     assert bytes(Encoder().encode(message)) == frame
     for step in range(1, len(frame) + 1):
         assert decode(frame, step) == [message]
@@ -189,7 +189,7 @@ def test_trailer():
     (told,) = re.findall(
         rf"The frame of the second has {len(frame)} bytes, .*::\n\n    ({HEX})$", DOCUMENT, re.MULTILINE
     )
-    rip = messages.from_plain(plain)
+    rip = forms.from_plain(plain)
     assert last_words(rip) == frame + bytes.fromhex(told)
     assert bytes.fromhex(told) == len(frame).to_bytes(4, "big") + b"\xc1GTK"
     decoder = ReplyDecoder()
@@ -199,7 +199,7 @@ def test_trailer():
 
 def test_half_a_reply_before_the_trailer():
     """Wherever a worker dies in a reply, the trailer behind it completes nothing."""
-    rip = messages.from_plain(next(plain for plain, _ in MESSAGES if plain[0] == "rip"))
+    rip = forms.from_plain(next(plain for plain, _ in MESSAGES if plain[0] == "rip"))
     reply = Encoder().encode(messages.Value(b"x" * 60))
     for sent in range(len(reply) + 1):
         decoder = ReplyDecoder()
