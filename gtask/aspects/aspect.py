@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from gtask.client.calls import Call
     from gtask.client.outcomes import Outcome
     from gtask.errors import Error
-    from gtask.wire.messages import Message
+    from gtask.server.worker.worker import Worker
+    from gtask.wire.messages import Message, Preamble, Request
 
-__all__ = ["CallerAspect", "Companion", "StandingOrders"]
+__all__ = ["CallerAspect", "Companion", "StandingOrders", "WorkerAspect", "WorkerAspectFactory", "WorkerCompanion"]
 
 
 class Companion:
@@ -97,3 +98,52 @@ class StandingOrders(Protocol):
     def told(self) -> Any: ...
     def current(self) -> Any:
         """The orders; the same object until something has changed."""
+
+
+class WorkerCompanion(Protocol):
+    """What an aspect does for one call of a worker."""
+
+    def enter(self) -> None:
+        """The function is about to be called. What this raises is the outcome of the call; SIGALRM may interrupt it."""
+
+    def leave(self, error: BaseException | None) -> None:
+        """The call is over, and its reply is sent next. Called in any case, last begun first.
+
+        Args:
+            error: what the call has raised.
+        """
+
+
+class WorkerAspect:
+    """An aspect of the calls of one worker. An aspect overrides what concerns it.
+
+    Attributes:
+        every_call: whether plain calls begin with it, too. Else only calls do that carry more than an epoch and keyword
+            arguments, and other calls pay nothing for it.
+    """
+
+    every_call = False
+
+    def begin(self, request: Request, method: str) -> WorkerCompanion | None:
+        """A call begins.
+
+        Args:
+            request: the call; read it only.
+            method: the method's name; ``()`` if the interface is a callable.
+
+        Returns:
+            what comes along with this call, or None if the aspect has nothing to do for it.
+        """
+        return None
+
+    def heard(self, preamble: Preamble) -> None:
+        """The client has said this before its next call."""
+
+    def close(self) -> None:
+        """The worker ends; its hooks have run."""
+
+
+class WorkerAspectFactory(Protocol):
+    """Makes the aspect of a worker that is about to greet its client; usually a class of aspects."""
+
+    def __call__(self, worker: Worker) -> WorkerAspect: ...

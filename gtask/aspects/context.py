@@ -1,7 +1,7 @@
-"""Context variables on their way: named and read at the caller, found and set in the worker.
+"""Context variables of calls: named and read at the caller, found and set in the worker.
 
-A variable is known by the module that has it at its top level, and by its own name. The worker never imports that
-module: it looks among those that the application has loaded.
+A variable is known by the module that has it at its top level, and by its name. The worker never imports that module:
+it looks among the modules that the application has loaded.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
-from gtask.aspects.aspect import CallerAspect, Companion
+from gtask.aspects.aspect import CallerAspect, Companion, WorkerAspect
 
 if TYPE_CHECKING:
     from gtask.client.calls import Call
+    from gtask.server.worker.worker import Worker
+    from gtask.wire.messages import Request
 
-__all__ = ["ContextVariables", "Finder", "Named", "name", "reset", "values"]
+__all__ = ["ContextAspect", "ContextVariables", "Finder", "Named", "name", "reset", "values"]
 
 Named = tuple[tuple[str, ContextVar[Any]], ...]
 Tokens = list[tuple[ContextVar[Any], Token[Any]]]
@@ -48,7 +50,7 @@ def _home(variable: ContextVar[Any]) -> str:
 
 
 def values(named: Named) -> dict[str, Any]:
-    """The values that those variables have now; without those that have none."""
+    """The values that the variables have now, by their names; a variable without a value is left out."""
     found = ((full, variable.get(_UNSET)) for full, variable in named)
     return {full: value for full, value in found if value is not _UNSET}
 
@@ -73,13 +75,17 @@ class ContextVariables(CallerAspect):
 
 
 class Finder:
-    """In the worker: finds the variables that are meant, and sets them."""
+    """In the worker: finds variables by their names, and sets them."""
 
     def __init__(self) -> None:
         self._found: dict[str, ContextVar[Any]] = {}
 
     def set(self, context: Mapping[str, Any]) -> Tokens:
-        """Give the variables these values; gives back what :func:`reset` needs. One that is not found is left out."""
+        """Give the variables these values. A variable that is not found is left out.
+
+        Returns:
+            what :func:`reset` needs.
+        """
         tokens: Tokens = []
         for full, value in context.items():
             variable = self._found.get(full) or self._find(full)
@@ -109,6 +115,40 @@ def _of_name(module: object, own_name: str) -> dict[int, ContextVar[Any]]:
 
 
 def reset(tokens: Tokens) -> None:
-    """Give the variables the values that they had before, last set first."""
+    """Give the variables back the values that they had before, last set first."""
     for variable, token in reversed(tokens):
         variable.reset(token)
+
+
+class ContextAspect(WorkerAspect):
+    """In the worker: the context variables that a call has brought are set while it runs."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._finder = Finder()
+
+    def begin(self, request: Request, method: str) -> _Set | None:
+        meta = request.meta
+        if meta is None or not meta.context:
+            return None
+        call = _Set(self._finder, meta.context)
+        if not request.used:  # pickled values are there when the call enters
+            call.enter()
+        return call
+
+
+class _Set:
+    """The variables of one call."""
+
+    __slots__ = ("_context", "_finder", "_tokens")
+
+    def __init__(self, finder: Finder, context: Mapping[str, Any]) -> None:
+        self._finder = finder
+        self._context = context
+        self._tokens: Tokens | None = None
+
+    def enter(self) -> None:
+        if self._tokens is None:
+            self._tokens = self._finder.set(self._context)
+
+    def leave(self, error: BaseException | None) -> None:
+        reset(self._tokens or [])

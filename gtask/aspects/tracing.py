@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gtask.aspects.aspect import CallerAspect, Companion
+from gtask.aspects.aspect import CallerAspect, Companion, WorkerAspect
 
 try:
     from opentelemetry import context as otel_context
@@ -26,12 +26,27 @@ except ImportError:
 if TYPE_CHECKING:
     from gtask.client.calls import Call
     from gtask.client.outcomes import Outcome
+    from gtask.server.worker.worker import Worker
+    from gtask.wire.messages import Request
 
-__all__ = ["INSTALLED", "ClientSpan", "ClientTracing", "ServerSpan", "flush", "is_wanted", "serve_call", "start_call"]
+__all__ = [
+    "INSTALLED",
+    "ClientSpan",
+    "ClientTracing",
+    "ServerSpan",
+    "ServerTracing",
+    "flush",
+    "is_wanted",
+    "serve_call",
+    "start_call",
+]
 
 log = logging.getLogger("gtask.tracing")
 
 SYSTEM = "gtask"
+
+FLUSH = 1.0
+"""Seconds that a worker's end may wait until its spans have left it."""
 
 _configured = False
 _BY_ENVIRONMENT = INSTALLED and OTEL_PYTHON_TRACER_PROVIDER in os.environ
@@ -103,17 +118,19 @@ class ClientTracing(CallerAspect):
 
 
 class ServerSpan(_Span):
-    """The span of a call in its worker; the current one until its end."""
+    """The span of a call in its worker; the current span until its end. It comes along with the call."""
 
     def __init__(self, span: Any, token: Any) -> None:
         super().__init__(span)
         self._token = token
 
-    def end(self, error: BaseException | None) -> None:
-        token, self._token = self._token, None
-        if token is not None:
-            otel_context.detach(token)
-        super().end(error)
+    def enter(self) -> None:
+        """It is the current span already."""
+
+    def leave(self, error: BaseException | None) -> None:
+        """The call has ended, with this error if it is not None."""
+        otel_context.detach(self._token)
+        self.end(error)
 
 
 def is_wanted() -> bool:
@@ -187,3 +204,17 @@ def flush(seconds: float) -> None:
             force_flush(int(seconds * 1000))
         except Exception:  # of an exporter
             log.exception("spans could not be sent off")
+
+
+class ServerTracing(WorkerAspect):
+    """In the worker: a call whose caller is traced has a span."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._server = worker.config.name
+
+    def begin(self, request: Request, method: str) -> ServerSpan | None:
+        meta = request.meta
+        return serve_call(method, meta.headers, self._server) if meta is not None and meta.headers else None
+
+    def close(self) -> None:
+        flush(FLUSH)

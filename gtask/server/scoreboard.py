@@ -1,50 +1,64 @@
 """What each worker is doing and since when, in memory that it shares with the master.
 
-A worker writes its slot twice per call; the master reads it when there is something to decide. Neither waits
-for the other: a slot is a few bytes, and a torn read only shows a call that has just begun or ended.
+A worker writes its line twice per call; the master reads the line when there is something to decide. Neither waits
+for the other. A read may fall between two writes: then it shows a call that has just begun or ended.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import struct
 from typing import NamedTuple
 
-__all__ = ["CALL", "HOOKS", "IDLE", "SETUP", "BoardLine", "View"]
+__all__ = ["CALL", "HOOKS", "IDLE", "METHOD_BYTES", "SETUP", "BoardLine", "View", "label"]
 
 IDLE, SETUP, CALL, HOOKS = range(4)
 """What a worker does: wait for its client, run setup, run a call, run checkout_done or teardown."""
 
-_ENTRY = struct.Struct("=dBBId42s")
-_TARGET = struct.Struct("=d")
-_TARGET_PLACE = 64
-_EXTENSION = struct.Struct("=dd")
-_EXTENSION_PLACE = 72
-_HELD = struct.Struct("=I")
-_HELD_PLACE = 88
-_TERSE_PLACE = 92
-_REPLIES_PLACE = 93
+METHOD_BYTES = 42
+"""Bytes of a method's name that the line shows."""
+
+SINCE, STATE, CALLS, BUSY, TARGET, EXTENDED, UNTIL, HELD = range(8)
+"""The line's numbers, each of them a float64.
+
+SINCE is when the worker began what it does; less than 0 while it waits for its client, so that one write tells both.
+STATE is the phase of what it does or has done last, and LENT more in a checkout."""
+
+LENT = 4.0
+METHOD = slice(64, 64 + METHOD_BYTES)
+"""The bytes of the method's name, behind the numbers."""
+
+_TERSE_PLACE = METHOD.stop
+_REPLIES_PLACE = _TERSE_PLACE + 1
 
 MEMORY = 32 * 1024
 HOLDS = MEMORY - _REPLIES_PLACE
-"""Bytes of replies that a slot can hold."""
+"""Bytes of replies that a line can hold."""
 
 STACKS_LIMIT = 64 * 1024
 """Bytes of stacks that the master reads after a worker's death."""
 
 
+def label(method: str) -> bytes:
+    """The name of a method as the line shows it: cut or filled up to METHOD_BYTES."""
+    return method.encode("utf-8", "replace")[:METHOD_BYTES].ljust(METHOD_BYTES, b"\0")
+
+
+NO_METHOD = label("")
+
+
 class View(NamedTuple):
-    """What a worker does, as its slot of the scoreboard says when the master looks.
+    """What a worker does, as its line of the scoreboard says when the master looks.
 
     Attributes:
         since: when the worker began what it does, on the monotonic clock.
         phase: IDLE, SETUP, CALL or HOOKS.
-        method: the method of the call, cut at 42 bytes.
+        method: the method of the call, cut at METHOD_BYTES; "" outside of a call.
         lent: whether it is in a checkout, as far as it knows.
-        calls: how many calls it has run.
-        busy: for how many seconds it had done something else than wait for its client, when it began what it does.
-        until: how long it may last, if it has asked for more time than hung_worker_timeout; else 0.
+        calls: the number of its calls, with the one that runs.
+        busy: seconds that it had not waited for its client until ``since``.
+        until: when the time ends for which the call has asked by :meth:`~gtask.running_call.CurrentCall.extend`, on the
+            monotonic clock; 0 if it has not asked.
     """
 
     since: float
@@ -59,57 +73,105 @@ class View(NamedTuple):
 class BoardLine:
     """One worker's line of the scoreboard, and a file where faulthandler leaves its stacks; made before the fork.
 
+    Args:
+        now: the time, on the monotonic clock, as everywhere here.
+        stacks: a descriptor of the file for the stacks; the line closes it.
+
     Attributes:
-        calls: how many calls it has run; ``lent``, whether it is in a checkout. In the worker they are set, and written
-            down with what it begins or ends next.
-        stacks: the file's descriptor.
+        lent: in the worker, whether it is in a checkout: from its first call on, until the worker resets it. The line
+            shows the latter from the next :meth:`begin` or :meth:`end` on.
+        call_weight: in the worker, what a call adds to the number of calls: 1, or 0 if its calls are not counted.
+        stacks: the descriptor.
     """
 
-    __slots__ = ("_busy", "_held", "_memory", "_since", "calls", "lent", "stacks")
+    __slots__ = (
+        "_busy", "_calls", "_held", "_memory", "_method", "_numbers", "_since", "_state", "call_weight", "lent",
+        "stacks",
+    )  # fmt: skip
 
     def __init__(self, now: float, stacks: int) -> None:
         self._memory = mmap.mmap(-1, MEMORY)
+        self._numbers = memoryview(self._memory)[: METHOD.start].cast("d")
+        self._method = NO_METHOD
         self._held = 0
+        self._calls = 0.0
         self._busy = 0.0
         self._since = 0.0  # 0 while it waits for its client
-        self.calls = 0
+        self._state = 0.0
+        self.call_weight = 1.0
         self.lent = False
         self.stacks = stacks
         self.end(now)
 
-    def begin(self, now: float, phase: int, method: str = "") -> None:
-        """In the worker: it begins something."""
+    def begin(self, now: float, phase: int) -> None:
+        """In the worker: it begins something that is no call.
+
+        Args:
+            now: the time.
+            phase: SETUP or HOOKS.
+        """
+        self._write(phase + LENT if self.lent else phase)
+        self._go_on(now)
+
+    def begin_call(self, now: float, method: bytes) -> None:
+        """In the worker: it begins a call, in a checkout.
+
+        Args:
+            now: the time.
+            method: the :func:`label` of its method; the same object for the same method is cheapest.
+        """
+        numbers = self._numbers
+        numbers[CALLS] = self._calls = self._calls + self.call_weight
+        if method is not self._method:
+            self._memory[METHOD] = self._method = method
+        if self._state != CALL + LENT:
+            self.lent = True
+            self._write(CALL + LENT)
         if self._since:
-            self._busy += now - self._since
-        self._since = now
-        name = method.encode("utf-8", "replace")
-        _ENTRY.pack_into(self._memory, 0, now, phase, self.lent, self.calls, self._busy, name)
+            self._go_on(now)
+        else:
+            numbers[SINCE] = self._since = now
+
+    def _write(self, state: float) -> None:
+        self._numbers[STATE] = self._state = state
+
+    def _go_on(self, now: float) -> None:
+        """Do something, perhaps directly after something else."""
+        if self._since:
+            self._numbers[BUSY] = self._busy = self._busy + now - self._since
+        self._numbers[SINCE] = self._since = now
 
     def end(self, now: float) -> None:
-        """In the worker: it waits for its client."""
+        """In the worker: it waits for its client since ``now``."""
+        numbers = self._numbers
+        numbers[SINCE] = -now
         if self._since:
-            self._busy += now - self._since
+            numbers[BUSY] = self._busy = self._busy + now - self._since
             self._since = 0.0
-        _ENTRY.pack_into(self._memory, 0, now, IDLE, self.lent, self.calls, self._busy, b"")
+        if not self.lent and self._state >= LENT:
+            self._write(IDLE)
 
     def extend(self, since: float, until: float) -> None:
-        """In the worker: what began then may last until then."""
-        _EXTENSION.pack_into(self._memory, _EXTENSION_PLACE, since, until)
+        """In the worker: the call that began at ``since`` may last until ``until``."""
+        self._numbers[UNTIL] = until
+        self._numbers[EXTENDED] = since
 
     def aim(self, since: float) -> None:
-        """In the master, before SIGALRM: interrupt only what began then, and nothing that has begun meanwhile."""
-        _TARGET.pack_into(self._memory, _TARGET_PLACE, since)
+        """In the master, before SIGALRM: interrupt only what began at ``since``, nothing that has begun later."""
+        self._numbers[TARGET] = since
 
     def is_aimed_at(self, since: float) -> bool:
-        """In the worker, at SIGALRM: whether the master meant what began then."""
-        return bool(_TARGET.unpack_from(self._memory, _TARGET_PLACE)[0] == since)
+        """In the worker, at SIGALRM: whether the master meant what began at ``since``."""
+        return self._numbers[TARGET] == since
 
     def view(self) -> View:
         """In the master: what the worker does."""
-        since, phase, lent, calls, busy, method = _ENTRY.unpack_from(self._memory)
-        extended, until = _EXTENSION.unpack_from(self._memory, _EXTENSION_PLACE)
-        name = method.rstrip(b"\0").decode("utf-8", "replace")
-        return View(since, phase, name, bool(lent), calls, busy, until if extended == since else 0.0)
+        numbers = self._numbers
+        since, state = numbers[SINCE], numbers[STATE]
+        phase = IDLE if since < 0 else int(state % LENT)
+        method = self._memory[METHOD].rstrip(b"\0").decode("utf-8", "replace") if phase == CALL else ""
+        until = numbers[UNTIL] if numbers[EXTENDED] == since else 0.0
+        return View(abs(since), phase, method, state >= LENT, int(numbers[CALLS]), numbers[BUSY], until)
 
     def hold(self, reply: bytes) -> bool:
         """In the worker: keep a reply back, to be sent with the next, by the worker or else by the master.
@@ -123,7 +185,7 @@ class BoardLine:
             return False
         self._memory[begin:end] = reply
         self._held += len(reply)
-        _HELD.pack_into(self._memory, _HELD_PLACE, self._held)
+        self._numbers[HELD] = self._held
         return True
 
     def take_held(self) -> bytes:
@@ -131,13 +193,13 @@ class BoardLine:
 
         They are forgotten first: a reply may be lost with a worker that dies while it sends, but never comes twice.
         """
-        (held,) = _HELD.unpack_from(self._memory, _HELD_PLACE)
-        _HELD.pack_into(self._memory, _HELD_PLACE, 0)
+        held = int(self._numbers[HELD])
+        self._numbers[HELD] = 0
         self._held = 0
         return self._memory[_REPLIES_PLACE : _REPLIES_PLACE + held]
 
     def want_no_last_words(self) -> None:
-        """In the worker: its client speaks JSON, and would not understand them."""
+        """In the worker: its client would not understand the master's last words."""
         self._memory[_TERSE_PLACE] = 1
 
     @property
@@ -150,5 +212,7 @@ class BoardLine:
         return os.pread(self.stacks, STACKS_LIMIT, 0).decode("utf-8", "replace")
 
     def close(self) -> None:
+        """Give the memory and the file back."""
+        self._numbers.release()
         self._memory.close()
         os.close(self.stacks)

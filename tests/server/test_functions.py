@@ -260,7 +260,7 @@ def test_it_is_an_interface():
     functions = Functions(["math", "json"])
     interface = Interface(functions)
     assert interface.is_function
-    assert interface.call(["math:sqrt", 4], {}) == 2
+    assert interface.find("math:sqrt")("math:sqrt", 4) == 2
     assert repr(functions) == "<Functions of math, json>"
 
 

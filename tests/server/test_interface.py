@@ -8,6 +8,7 @@ import types
 import pytest
 
 from gtask.server.worker.interface import Interface
+from gtask.server.worker.methods import Methods
 
 
 def module(source, name="served"):
@@ -19,7 +20,9 @@ def module(source, name="served"):
 
 def call(interface, *args, **kwargs):
     """What a client's call does in the worker."""
-    return interface.call(list(args), kwargs)
+    methods = Methods(interface)
+    method = methods[args[0]] if args and type(args[0]) is str else methods.of(args)
+    return method.function(*args[method.takes :], **kwargs)
 
 
 def refusal(interface, *args):

@@ -192,7 +192,7 @@ class Bank:
 def test_methods_of_every_kind_of_interface(target, names):
     """What can be called is listed, also where the workers are yet to make the instance."""
     about = status.status_interface(record(), living(), lambda pid: 0, Interface(target))
-    listed = about.call(["methods"], {})
+    listed = about.find("methods")()
     assert [method["name"] for method in listed] == names
     assert listed[0]["doc"]
 
@@ -202,6 +202,6 @@ def test_about_itself(monkeypatch):
     workers = living(("", View(NOW, IDLE, "")), ("", View(NOW, CALL, "x")))
     monkeypatch.setattr(status.os, "getpid", lambda: 2)
     about = status.status_interface(record(), workers, lambda pid: 0, Interface(total))
-    assert [worker["pid"] for worker in about.call(["status"], {})["workers"]] == [1]
-    assert about.call(["ping"], {}) == {"name": "reports", "master": 77, "worker": 2}
+    assert [worker["pid"] for worker in about.find("status")()["workers"]] == [1]
+    assert about.find("ping")() == {"name": "reports", "master": 77, "worker": 2}
     assert about.methods == ["methods", "ping", "status"]

@@ -7,8 +7,10 @@ from time import monotonic
 
 import pytest
 
-from gtask.server.worker.interface import Interface
-from gtask.server.worker.json import JsonPeer, first_byte
+from gtask.address import parse
+from gtask.server.config import ServerConfig
+from gtask.server.worker.dialect import first_byte
+from gtask.server.worker.json import JsonDialect
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def pair():
 
 
 def peer(sock):
-    return JsonPeer(sock, Interface({"echo": print}, setup=print, checkout_done=print), 1024)
+    return JsonDialect(sock, ServerConfig((parse("unix:/nowhere"),), limit_message=1024))
 
 
 def test_the_first_byte_is_left_to_be_read(pair):
@@ -71,10 +73,3 @@ def test_hanging_up_on_a_client_that_has(pair):
     worker, client = pair
     client.close()
     peer(worker).hang_up()
-
-
-def test_before_setup_there_are_no_hooks(pair):
-    """None of them runs for a worker that was never set up."""
-    before = peer(pair[0]).before_setup
-    assert before.hooks == []
-    assert not before.has_checkout_done

@@ -15,16 +15,14 @@ class Capture:
 
     Args:
         tell: takes each record that is wanted, in the thread that logs it.
-
-    Attributes:
-        is_open: whether it listens; set while a call runs.
+        is_open: whether a call runs, so that records are wanted at all.
     """
 
-    def __init__(self, tell: Callable[[logging.LogRecord], None]) -> None:
+    def __init__(self, tell: Callable[[logging.LogRecord], None], is_open: Callable[[], bool]) -> None:
         self._tell = tell
+        self._is_open = is_open
         self._levels: dict[str, int] = {}
         self._of: dict[str, int] = {}  # of each logger that was asked for
-        self.is_open = False
         self._installed = False
 
     def want(self, levels: dict[str, int]) -> None:
@@ -48,10 +46,12 @@ class Capture:
         enabled, call_handlers = logging.Logger.isEnabledFor, logging.Logger.callHandlers
 
         def is_enabled_for(logger: logging.Logger, level: int) -> bool:
-            return enabled(logger, level) or (self.is_open and not logger.disabled and self._wants(logger.name, level))
+            return enabled(logger, level) or (
+                self._is_open() and not logger.disabled and self._wants(logger.name, level)
+            )
 
         def call(logger: logging.Logger, record: logging.LogRecord) -> None:
-            told = self.is_open and self._wants(logger.name, record.levelno)
+            told = self._is_open() and self._wants(logger.name, record.levelno)
             if told:
                 self._tell(record)
             # Without a handler the record would go to stderr: its caller has it already.

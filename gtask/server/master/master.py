@@ -29,8 +29,9 @@ from gtask.server.metrics import status
 from gtask.server.metrics.scrapes import Scrapes
 from gtask.server.metrics.status import Record
 from gtask.server.scoreboard import BoardLine
-from gtask.server.worker import worker
+from gtask.server.worker import parts
 from gtask.server.worker.interface import Interface
+from gtask.server.worker.serve import serve
 from gtask.wire.values import arrays
 
 __all__ = ["Master"]
@@ -273,7 +274,7 @@ class Master:
             os.nice(self._config.nice)
         memory = process.resident_memory
         about_server = status.status_interface(self._record, self._children.living, memory, self._interface)
-        worker.serve(connection, self._interface, self._config, line, about_server)
+        serve(connection, self._interface, self._config, line, about_server, parts.ASPECTS, parts.DIALECTS)
 
     def _reap(self) -> None:
         while True:

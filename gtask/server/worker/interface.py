@@ -1,16 +1,16 @@
 """What a server offers: from a callable, mapping, module, class or object to named functions and hooks.
 
-An interface is looked at once, in the master, when it is loaded: what can be called is settled then, and a
-name on the wire is only ever looked up among those. Its code runs in workers alone.
+An interface is looked at once, in the master, when it is loaded: the names that can be called are settled then, and a
+name on the wire is only looked up among those. The interface's code runs in workers alone.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = ["Interface"]
 
@@ -24,7 +24,7 @@ class Interface:
     Args:
         target: one of
 
-            - a callable ``f(method, *args, **kwargs)``, which gets all that the caller sends;
+            - a callable ``f(method, *args, **kwargs)``, which gets all arguments of the caller;
             - a mapping of names to callables;
             - a module: its public functions (those in ``__all__``, or else those that it defines under a name
               without a leading underscore); functions named as a hook are the hooks;
@@ -70,12 +70,13 @@ class Interface:
 
     @property
     def is_function(self) -> bool:
-        """Whether it gets all that the caller sends, so that the first of that need not be a method's name."""
+        """Whether the target is a callable, which gets all arguments: the first of them need not be a method's name."""
         return self._function is not None
 
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """What can be called, by name: those of the class itself where workers are yet to make the instance. A callable
-        has itself, under the name ``()``."""
+        """The functions that can be called, by name; a callable has itself, under the name ``()``.
+
+        Where workers are yet to make the instance of a class, they are the functions of the class."""
         if self._function is not None:
             return {"()": self._function}
         return {
@@ -85,17 +86,18 @@ class Interface:
 
     @property
     def hooks(self) -> list[str]:
-        """The names of those that there are."""
+        """The names of the hooks that there are."""
         return [name for name, hook in self._hooks.items() if hook is not None]
 
     @property
     def has_checkout_done(self) -> bool:
+        """Whether there is a checkout_done hook."""
         return self._hooks["checkout_done"] is not None
 
     # --- in the worker ---------------------------------------------------------------------------------
 
     def setup(self) -> None:
-        """Make the instance, if the target is a class, and run the setup hook. If it raises it can be run again."""
+        """Make the instance, if the target is a class, and run the setup hook. After an error it can be run again."""
         if self._make is not None:
             instance = self._make()
             if self._function is not None:
@@ -109,24 +111,26 @@ class Interface:
                 self._hooks[hook] = getattr(instance, hook)
         self._run_hook("setup")
 
-    def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Call what the first argument names, or the callable with all of them.
+    def find(self, name: Any) -> Callable[..., Any] | None:
+        """The function behind a name: the callable itself for any name; None if there is no such method."""
+        if self._function is not None:
+            return self._function
+        return self._methods.get(name) if type(name) is str else None
+
+    def refuse(self, name: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        """What a call of a method runs that does not exist.
 
         Raises:
-            AttributeError: there is no such method; the message says what there is.
+            AttributeError: always; the message says what there is.
         """
-        if self._function is not None:
-            return self._function(*args, **kwargs)
-        name = args[0] if args else None
-        method = self._methods.get(name) if type(name) is str else None
-        if method is None:
-            raise AttributeError(self._unknown(name))
-        return method(*args[1:], **kwargs)
+        raise AttributeError(self._unknown(name))
 
     def checkout_done(self) -> None:
+        """Run the hook, if there is one."""
         self._run_hook("checkout_done")
 
     def teardown(self) -> None:
+        """Run the hook, if there is one."""
         self._run_hook("teardown")
 
     # --- looking at the target -------------------------------------------------------------------------

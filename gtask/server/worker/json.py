@@ -1,43 +1,79 @@
-"""What a worker needs for a client that speaks JSON, such as one of AnyEvent::Task, and how it recognises one."""
+"""The language of clients that speak JSON, such as one of AnyEvent::Task, as a worker speaks it."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from time import monotonic
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from gtask.server.worker.interface import Interface
-from gtask.wire.json.conversation import JsonConversation
-from gtask.wire.json.text import Decoder, Encoder
+from gtask import logdefer
+from gtask.aspects.aspect import WorkerAspect
+from gtask.errors import EncodeError
+from gtask.wire.json.conversation import SETUP_EXCEPTION, JsonConversation
+from gtask.wire.json.text import OPENING, Decoder, Encoder, writable
+from gtask.wire.messages import Failure, Greeting, Message, Request, Value
 
-__all__ = ["JsonPeer", "first_byte"]
+if TYPE_CHECKING:
+    from gtask.server.config import ServerConfig
+    from gtask.server.worker.worker import Worker
+
+__all__ = ["JsonDialect"]
 
 
-class JsonPeer:
+class JsonDialect:
     """A client that speaks JSON: it does not greet, and hears nothing but the replies to its calls.
 
     Args:
         sock: the connection.
-        interface: what it calls; its setup has not run.
-        limit: bytes that a text may have.
-
-    Attributes:
-        before_setup: an interface without hooks, in place of ``interface`` until its setup has run.
-        encode, decoder, exchange: those of the connection.
+        config: the server's options.
     """
 
-    def __init__(self, sock: socket.socket, interface: Interface, limit: int) -> None:
+    opening = OPENING
+    greets = False
+    is_terse = True
+    setup_failed = SETUP_EXCEPTION
+
+    def __init__(self, sock: socket.socket, config: ServerConfig) -> None:
         self._socket = sock
-        self.interface = interface
-        self.before_setup = Interface({"setup": interface.setup}, name=interface.name)
-        self.encode = Encoder(limit).encode
-        self.decoder = Decoder(limit)
-        self.exchange = JsonConversation()
+        self._encode = Encoder(config.limit_message).encode
+        self.decoder = Decoder(config.limit_message)
+        self.conversation = JsonConversation()
+        self._log = _DeferredLog()
+        self.aspects: Sequence[WorkerAspect] = (self._log,)
+
+    def encode(self, message: Message) -> bytes:
+        """The text of a message; an error has the deferred log with it, if there is room. Raises EncodeError."""
+        if type(message) is Failure:
+            message.ld = self._log.part()
+            try:
+                return self._encode(message)
+            except EncodeError:  # too large together
+                message.ld = None
+        return self._encode(message)
+
+    def encode_value(self, value: Any) -> bytes:
+        """The text of a value, with the deferred log unless both together are too large. Raises EncodeError."""
+        text = self._encode(Value(value))
+        part = self._log.part()
+        if part is not None:
+            with contextlib.suppress(EncodeError):
+                text = self._encode(Value(value, part))
+        return text
+
+    def agree(self, hello: Greeting, reply: Greeting) -> None:
+        """Nobody greets."""
+        raise AssertionError
+
+    def retire(self, worker: Worker, reason: str) -> None:
+        """Between checkouts: hang up. The client cannot be asked to let go."""
+        if not worker.board.lent and not worker.replies.more_follow:
+            self.hang_up()
 
     def hang_up(self) -> None:
-        """Between checkouts: let nothing more come, unless something has come already, with which the next begins.
+        """Let nothing more come, unless something has come already, with which the next checkout begins.
 
-        The client cannot be asked to let go. On a unix socket nothing is lost: it hears of it when it sends.
+        On a unix socket nothing is lost: the client hears of it when it sends.
         """
         if self.decoder.midway:
             return
@@ -50,21 +86,29 @@ class JsonPeer:
             pass  # it is gone
 
 
-def first_byte(sock: socket.socket, deadline: float) -> bytes:
-    """What the client has begun with, which is left to be read.
+class _DeferredLog(WorkerAspect):
+    """The deferred log of each call, which goes with the reply, for nothing can go before it."""
 
-    Args:
-        sock: the connection, blocking.
-        deadline: when, on the monotonic clock, it must have begun.
+    every_call = True
 
-    Returns:
-        The byte; none if the client has hung up, or was silent. Then it can send nothing more, so that a request that
-        it is just about to send goes to another worker.
-    """
-    sock.settimeout(max(1e-3, deadline - monotonic()))
-    try:
-        return sock.recv(1, socket.MSG_PEEK)
-    except TimeoutError:
-        with contextlib.suppress(OSError):  # it has hung up in this moment
-            sock.shutdown(socket.SHUT_RD)
-        return sock.recv(1, socket.MSG_PEEK)
+    def __init__(self) -> None:
+        self._part: dict[str, Any] | None = None
+
+    def begin(self, request: Request, method: str) -> _DeferredLog:
+        self._part = None
+        logdefer.begin_call()
+        return self
+
+    def enter(self) -> None:
+        """Nothing to be loaded."""
+
+    def leave(self, error: BaseException | None) -> None:
+        self.part()
+        logdefer.end_call()
+
+    def part(self) -> dict[str, Any] | None:
+        """What the call has written, as JSON can carry it; None for nothing. The same until the next call begins."""
+        if self._part is None:
+            part = logdefer.take()
+            self._part = None if part is None else writable(part)
+        return self._part

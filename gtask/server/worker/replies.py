@@ -1,23 +1,28 @@
 """How a worker sends its replies: at once, or, when many calls lie in its buffer and are quick, several together.
 
-Sending each of a hundred replies by itself, and waking the client for each, costs more than a hundred quick calls.
+To send each of a hundred replies by itself, and to wake the client for each, costs more than a hundred quick calls.
 But a finished reply must not wait behind a slow call. So a reply is held only while the next request lies in the
-buffer already and its method has always been quick, and then only briefly; should that call be slow this time, a
-timer's SIGALRM sends what is held; should it end the worker, the master does, for what is held is in shared memory.
+buffer already and its method has always been quick, and then only briefly. If that call is slow this time, a timer's
+SIGALRM sends the held replies; if it ends the worker, the master does, for they are held in shared memory.
 
-What a call tells before its reply (:mod:`gtask.aspects.worker`) is held there, too, if there is no hurry.
+Messages before a reply (log records, say) are held there, too, if there is no hurry.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from gtask.server.scoreboard import BoardLine
+if TYPE_CHECKING:
+    from gtask.server.scoreboard import BoardLine
+    from gtask.server.worker.interruption import Interruption
 
-__all__ = ["ReplyBuffer"]
+__all__ = ["QUICK", "ReplyBuffer", "Teller"]
 
 QUICK = 50e-6
 """Seconds that the calls of a method take if replies may wait for them."""
@@ -26,10 +31,7 @@ HOLD = 200e-6
 """Seconds that a reply may wait when the next call begins."""
 
 SLOW = 1e-3
-"""Seconds after which the timer sends what is held while a call runs that should have been quick."""
-
-METHODS = 1000
-"""How many methods are known: a callable may get anything as its first argument."""
+"""Seconds after which the timer sends the held replies while a call runs that should have been quick."""
 
 
 class ReplyBuffer:
@@ -37,50 +39,48 @@ class ReplyBuffer:
 
     Args:
         sock: the connection, blocking.
-        slot: the worker's line of the scoreboard; it has room for held replies.
+        board: the worker's line of the scoreboard; it has room for held replies.
         handler: the worker's handler of SIGALRM, which calls :meth:`flush` if the application's code runs.
 
     Attributes:
         holds: whether anything is held.
         more_follow: whether another request lies in the buffer, behind the one that is answered next.
+        is_holding: whether replies may be held, or the timer may run, so that :meth:`before` is to be called.
+        lock: taken by each thread that writes while a call runs.
     """
 
-    __slots__ = ("_fires_at", "_handler", "_hold_until", "_slot", "_socket", "_usual", "holds", "more_follow")
+    __slots__ = (
+        "_board", "_fires_at", "_handler", "_hold_until", "_socket", "holds", "is_holding", "lock", "more_follow"
+    )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, slot: BoardLine, handler: Callable[[int, object], None]) -> None:
-        self.more_follow = False
+    def __init__(self, sock: socket.socket, board: BoardLine, handler: Callable[[int, object], None]) -> None:
         self._socket = sock
-        self._slot = slot
+        self._board = board
         self._handler = handler
-        self.holds = False
-        self._hold_until = 0.0  # 0 while no reply is
+        self._hold_until = 0.0  # 0 while no reply is held
         self._fires_at = 0.0  # when the timer does; 0 if it was stopped
-        self._usual: dict[str, float] = {}
+        self.holds = self.more_follow = self.is_holding = False
+        self.lock = threading.RLock()
 
-    def before(self, method: str, now: float) -> None:
-        """A call begins: send what is held, unless the call will be quick."""
-        if self._usual.get(method, 1.0) > QUICK:
+    def before(self, usual: float, now: float) -> None:
+        """A call begins: send the held replies, unless the call will be quick.
+
+        Args:
+            usual: seconds that calls of its method take.
+            now: the time, on the monotonic clock.
+        """
+        if usual > QUICK:
             self.flush()
-            if self._fires_at:
-                if now < self._fires_at:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                self._fires_at = 0.0
+            if now < self._fires_at:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            self._fires_at = 0.0
+            self.is_holding = False
         elif self._hold_until and (now > self._hold_until or now > self._fires_at):
             self.flush()
 
-    def after(self, method: str, started: float) -> None:
-        """A call has ended: remember how long such calls take."""
-        took = monotonic() - started
-        usual = self._usual.get(method)
-        if usual is None:
-            if len(self._usual) < METHODS:
-                self._usual[method] = took
-        elif took > usual or usual > QUICK:
-            self._usual[method] = max(took, usual / 2)
-
     def send(self, frame: bytes) -> None:
         """Send a reply, or hold it until the next."""
-        if self.more_follow and (self._hold_until or self._start_holding()) and self._slot.hold(frame):
+        if self.more_follow and (self._hold_until or self._start_holding()) and self._board.hold(frame):
             self.holds = True
         elif self.holds:
             self._send_all(frame)
@@ -88,21 +88,22 @@ class ReplyBuffer:
             self._socket.sendall(frame)
 
     def tell(self, frame: bytes, now: bool) -> None:
-        """Send something before the reply, now or with that."""
-        if now or not self._slot.hold(frame):
+        """Send a message before the reply: now or with the reply."""
+        if now or not self._board.hold(frame):
             self._send_all(frame)
         else:
             self.holds = True
 
     def flush(self) -> None:
-        """Send what is held. Safe in a signal handler that came in while the application's code ran."""
+        """Send the held replies. Safe in a signal handler that came in while the application's code ran."""
         if self.holds:
-            self._send_all(b"")
+            with self.lock:
+                self._send_all(b"")
 
     def _send_all(self, frame: bytes) -> None:
         self._hold_until = 0.0
         self.holds = False
-        self._socket.sendall(self._slot.take_held() + frame)
+        self._socket.sendall(self._board.take_held() + frame)
 
     def _start_holding(self) -> bool:
         now = monotonic()
@@ -116,4 +117,58 @@ class ReplyBuffer:
             signal.setitimer(signal.ITIMER_REAL, SLOW)
             self._fires_at = now + SLOW
         self._hold_until = now + HOLD
+        self.is_holding = True
         return True
+
+
+class Teller:
+    """Lets any thread write messages before the reply while a call runs, and none when the call is over.
+
+    Args:
+        replies: where the messages go.
+        interruption: SIGALRM must not come amid a message.
+        is_open: whether a call runs.
+
+    Attributes:
+        is_busy: whether a thread is writing, so that :meth:`wait` is to be called at the end of a call.
+    """
+
+    __slots__ = ("_interruption", "_is_open", "_main", "_pid", "_replies", "is_busy")
+
+    def __init__(self, replies: ReplyBuffer, interruption: Interruption, is_open: Callable[[], bool]) -> None:
+        self._replies = replies
+        self._interruption = interruption
+        self._is_open = is_open
+        self._main = threading.get_ident()
+        self._pid = os.getpid()
+        self.is_busy = False
+
+    def tell(self, act: Callable[[], object]) -> None:
+        """Run a function that writes by :meth:`ReplyBuffer.tell`, if a call runs.
+
+        Nothing happens in a process that the application has forked, nor while this thread is writing already.
+        """
+        if os.getpid() != self._pid:
+            return
+        is_main = threading.get_ident() == self._main
+        if is_main and not self._interruption.hold_back():
+            return
+        try:
+            with self._replies.lock:
+                # First busy, then the look: a call that ends meanwhile either is seen here, or sees this and waits.
+                outer, self.is_busy = self.is_busy, True
+                try:
+                    if self._is_open():
+                        act()
+                finally:
+                    self.is_busy = outer
+        except (ConnectionError, TimeoutError):
+            pass  # the client is gone: the next read from the connection finds out
+        finally:
+            if is_main:
+                self._interruption.let_go()
+
+    def wait(self) -> None:
+        """Until no thread is writing."""
+        with self._replies.lock:
+            pass

@@ -13,7 +13,7 @@ import pytest
 import gtask
 from gtask import logdefer
 from gtask import running_call as current
-from gtask.aspects import worker as story
+from gtask.aspects.logs import reporter
 from tests.support.documents import named_blocks
 
 ROOT = Path(gtask.__file__).parents[1]
@@ -38,8 +38,8 @@ def test_the_programs(tmp_path, program):
 def test_the_numbers():
     """Each limit is the code's."""
     text = " ".join(DOCUMENT.split())
-    assert f"{story.LIMIT >> 20} MiB of records for each call" in text
-    assert f"nothing has left for {story.PAUSE} s" in text
+    assert f"{reporter.LIMIT >> 20} MiB of records for each call" in text
+    assert f"nothing has left for {reporter.PAUSE} s" in text
     characters = logdefer.CHARACTERS >> 20
     assert f"{logdefer.MESSAGES:,} messages of {characters} Mi characters and {logdefer.TIMERS:,} timers" in text
 

@@ -257,7 +257,7 @@ def test_numbers():
     assert f"nothing more has come for {connection.SETTLE:g} seconds" in text
     assert f"A trailer has at most {lastwords.LONGEST:,} bytes" in text
     assert f"between 1 and {lastwords.LONGEST:,} bytes" in text
-    assert f"Cut at {re.search('([0-9]+)s$', scoreboard._ENTRY.format)[1]} bytes" in text
+    assert f"Cut at {scoreboard.METHOD_BYTES} bytes" in text
     assert f"A whole number has at most {jsontext.DIGITS:,} digits" in text
     assert f"lie in each other {jsontext.DEPTH} deep" in text
     assert f"begins with ``{jsonexchange.SETUP_EXCEPTION.strip()}`` and a space" in text

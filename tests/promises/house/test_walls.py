@@ -63,19 +63,21 @@ ARROWS = {
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
     "client.config": "aspects.context wire.messages",
-    "client.connection": "client.loop client.outcomes client.stream errors wire.exceptions.failure wire.messages "
-    "wire.values.agreement",
+    "client.connection": "client.handshake client.loop client.outcomes client.overtime client.preamble client.stream "
+    "errors wire.exceptions.failure wire.messages wire.values.agreement",
     "client.counters": "stats",
     "client.dialects": "",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
     "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers",
     "client.dialects.json": "client.dialects.dialect wire.json.conversation wire.json.text",
+    "client.handshake": "client.loop errors",
     "client.lease": "client.calls client.loop client.outcomes client.submitted errors wire.messages",
     "client.loop": "",
     "client.many": "",
     "client.many.executor": "client.calls client.checkout client.lease client.loop function_names",
     "client.many.unordered": "client.calls client.checkout client.lease client.loop",
     "client.outcomes": "errors wire.exceptions.failure wire.messages",
+    "client.overtime": "client.loop",
     "client.pool": "",
     "client.pool.backoff": "",
     "client.pool.connector": "address aspects.caller client.config client.connection client.dialects.gtask "
@@ -87,6 +89,7 @@ ARROWS = {
     "client.lease client.loop client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.slots errors "
     "stats wire.exceptions.failure wire.messages",
     "client.pool.slots": "",
+    "client.preamble": "errors wire.messages",
     "client.stream": "",
     "client.submitted": "client.calls errors wire.messages",
     #
@@ -128,7 +131,7 @@ ARROWS = {
     "wire.messages",
     "server.master.master": "errors server.config server.listener server.master.attendants server.master.children "
     "server.master.deaths server.master.workers server.metrics.scrapes server.metrics.status server.process "
-    "server.scoreboard server.worker.interface server.worker.worker wire.values.arrays",
+    "server.scoreboard server.worker.interface server.worker.parts server.worker.serve wire.values.arrays",
     "server.master.workers": "server.master.children server.scoreboard",
     "server.metrics": "",
     "server.metrics.scrapes": "errors server.listener server.master.attendants server.metrics.status "
@@ -138,26 +141,33 @@ ARROWS = {
     "server.process": "",
     "server.scoreboard": "",
     "server.worker": "",
+    "server.worker.dialect": "",
+    "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
     "server.worker.interface": "",
-    "server.worker.json": "server.worker.interface wire.json.conversation wire.json.text",
-    "server.worker.replies": "server.scoreboard",
-    "server.worker.worker": "aspects.context aspects.tracing aspects.worker errors logdefer running_call "
-    "server.config server.process server.scoreboard server.worker.interface server.worker.json server.worker.replies "
-    "wire.conversation wire.exceptions.failure wire.frames wire.json.conversation wire.json.text wire.messages "
-    "wire.values.offers wire.values.pickles",
+    "server.worker.interruption": "errors server.process",
+    "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
+    "server.worker.methods": "server.scoreboard server.worker.replies",
+    "server.worker.parts": "aspects.context aspects.current_call aspects.logs.reporter aspects.tracing "
+    "aspects.unpickling server.worker.gtask server.worker.json",
+    "server.worker.replies": "",
+    "server.worker.serve": "errors server.process server.worker.interruption server.worker.worker",
+    "server.worker.worker": "errors server.process server.scoreboard server.worker.dialect server.worker.interruption "
+    "server.worker.methods server.worker.replies wire.exceptions.failure wire.messages",
     #
     "aspects": "",
     "aspects.aspect": "",
     "aspects.caller": "aspects.aspect aspects.context aspects.logs.levels aspects.logs.replay aspects.tracing errors "
     "wire.messages wire.values.pickles",
     "aspects.context": "aspects.aspect",
+    "aspects.current_call": "aspects.aspect running_call wire.messages",
     "aspects.logs": "",
     "aspects.logs.capture": "aspects.logs.levels",
     "aspects.logs.levels": "",
     "aspects.logs.record": "wire.exceptions.failure wire.plain",
     "aspects.logs.replay": "aspects.logs.record wire.exceptions.failure",
+    "aspects.logs.reporter": "aspects.aspect aspects.logs.capture aspects.logs.record errors logdefer wire.messages",
     "aspects.tracing": "aspects.aspect",
-    "aspects.worker": "aspects.logs.capture aspects.logs.record errors logdefer wire.messages",
+    "aspects.unpickling": "aspects.aspect wire.values.pickles",
     #
     "dbapi": "client.client dbapi.connection dbapi.cursor dbapi.drivers_known dbapi.errors dbapi.module_stand_in "
     "dbapi.shared_clients",
@@ -203,7 +213,8 @@ RINGS = [
     "server.scoreboard server.process server.config",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.stream client.outcomes "
-    "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies",
+    "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies "
+    "server.worker.dialect server.worker.methods",
     # Pools and masters, and who makes and serves them.
     "client. server.",
     # What a call may have beside its value.
@@ -226,15 +237,15 @@ HOMES = {
     "gevent": "client.calls client.connection client.loop client.pool.connector dbapi.shared_clients "
     "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
-    "server.master.master server.master.workers server.metrics.scrapes server.worker.json server.worker.replies "
-    "server.worker.worker tool.conversation",
+    "server.master.master server.master.workers server.metrics.scrapes server.worker.dialect server.worker.gtask "
+    "server.worker.json server.worker.replies server.worker.serve tool.conversation",
     "select": "integrations.wsgi server.daemon.keeper server.databases.drivers.generic "
     "server.databases.drivers.postgresql server.listener server.master.master server.master.workers server.process "
     "tool.conversation tool.top",
     "fork": "server.embed server.process",
     "subprocess": "",
     "ctypes": "server.process",
-    "threading": "aspects.worker server.embed",
+    "threading": "server.embed server.worker.replies",
     "random": "client.pool.pool",
     "concurrent": "client.many.executor",
     "importlib": "dbapi.drivers_known gtask server.daemon.application server.functions wire.values.arrays",

@@ -1,0 +1,60 @@
+"""The language of gtask's own clients, as a worker speaks it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gtask.wire.conversation import Conversation
+from gtask.wire.frames import Decoder, Encoder
+from gtask.wire.messages import Greeting, Retire
+from gtask.wire.values import offers
+
+if TYPE_CHECKING:
+    from gtask.aspects.aspect import WorkerAspect
+    from gtask.server.config import ServerConfig
+    from gtask.server.worker.worker import Worker
+
+__all__ = ["GtaskDialect"]
+
+SHORT = 200
+"""Characters of a reason that fit into any message."""
+
+
+class GtaskDialect:
+    """A client of gtask: it greets, may have many calls under way, and hears all that a worker says.
+
+    Args:
+        sock: the connection.
+        config: the server's options.
+    """
+
+    opening = b""
+    greets = True
+    is_terse = False
+    setup_failed = ""
+    aspects: Sequence[WorkerAspect] = ()
+
+    def __init__(self, sock: socket.socket, config: ServerConfig) -> None:
+        self._pickle = config.pickle
+        # Two, for other threads may tell something while the value of the call is being encoded.
+        self._encoders = Encoder(config.limit_message), Encoder(config.limit_message)
+        self.encode, self.encode_value = self._encoders[0].encode, self._encoders[1].encode_value
+        self.decoder = Decoder(config.limit_message)
+        self.conversation = Conversation()
+        self._has_asked = False
+
+    def agree(self, hello: Greeting, reply: Greeting) -> None:
+        """From now on what both greetings offer may travel."""
+        reply.offers = offers.offered(offers.consented(self._pickle))
+        agreed = offers.at_worker(reply.offers, hello)
+        for encoder in self._encoders:
+            encoder.agree(agreed)
+        self.decoder.agree(agreed)
+
+    def retire(self, worker: Worker, reason: str) -> None:
+        """Ask the client once to retire the worker."""
+        if not self._has_asked:
+            self._has_asked = True
+            worker.say(Retire(reason[:SHORT]))
