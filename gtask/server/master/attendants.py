@@ -50,7 +50,7 @@ SILENCE = 0.25
 
 
 class Attendant:
-    """Base of the attendants. A subclass overrides what it needs.
+    """Base of the attendants. A subclass overrides the methods that it needs; each of these does nothing.
 
     Attributes:
         descriptors: watched for something to read.
