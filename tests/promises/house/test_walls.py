@@ -63,19 +63,21 @@ ARROWS = {
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
     "client.config": "aspects.context wire.messages",
-    "client.connection": "client.loop client.outcomes client.stream errors wire.exceptions.failure wire.messages "
-    "wire.values.agreement",
+    "client.connection": "client.handshake client.loop client.outcomes client.overtime client.preamble client.stream "
+    "errors wire.exceptions.failure wire.messages wire.values.agreement",
     "client.counters": "stats",
     "client.dialects": "",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
     "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers",
     "client.dialects.json": "client.dialects.dialect wire.json.conversation wire.json.text",
+    "client.handshake": "client.loop errors",
     "client.lease": "client.calls client.loop client.outcomes client.submitted errors wire.messages",
     "client.loop": "",
     "client.many": "",
     "client.many.executor": "client.calls client.checkout client.lease client.loop function_names",
     "client.many.unordered": "client.calls client.checkout client.lease client.loop",
     "client.outcomes": "errors wire.exceptions.failure wire.messages",
+    "client.overtime": "client.loop",
     "client.pool": "",
     "client.pool.backoff": "",
     "client.pool.connector": "address aspects.caller client.config client.connection client.dialects.gtask "
@@ -87,6 +89,7 @@ ARROWS = {
     "client.lease client.loop client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.slots errors "
     "stats wire.exceptions.failure wire.messages",
     "client.pool.slots": "",
+    "client.preamble": "errors wire.messages",
     "client.stream": "",
     "client.submitted": "client.calls errors wire.messages",
     #
