@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from gtask import address as addresses
-from gtask.errors import AcquireTimeout, CallTimeout, ProtocolError, SetupError, WorkerDied
+from gtask.errors import AcquireTimeout, CallTimeout, ProtocolError, SetupError, WorkerDied, reason_of
 from gtask.wire.conversation import Conversation
 from gtask.wire.exceptions import failure
 from gtask.wire.frames import Encoder
@@ -104,7 +104,7 @@ class Session:
                 select.select((), (), (), AGAIN)
             except OSError as error:
                 sock.close()
-                reason = (error.strerror or str(error)).lower()
+                reason = reason_of(error)
                 raise AcquireTimeout(f"server unreachable: {reason} at {self.address}") from None
 
     def _greet(self, about: bool) -> None:

@@ -210,22 +210,20 @@ class Files:
         return found
 
 
-def test_files_are_looked_at_every_second_and_a_last_time(monkeypatch, caplog):
-    """Each change sends one signal; after the server has begun to drain nobody looks any more."""
+def test_files_are_looked_at_in_each_turn_and_a_last_time(monkeypatch, caplog):
+    """A turn comes every second at the least. After the server has begun to drain nobody looks any more."""
     caplog.set_level("INFO")
     sent, files = [], Files()
     monkeypatch.setattr(attendants.os, "kill", lambda *signal: sent.append(signal))
     watch = ReloadWatch(files, 7)
-    watch.begin(0.0)
+    watch.turn(0.0, ())
+    assert (sent, watch.next_due(0.5)) == ([], 0.5 + attendants.RELOAD_LOOK)
     files.files = ["a.py", "b.py"]
-    watch.turn(attendants.RELOAD_LOOK - 0.1, ())
-    assert sent == []
-    assert watch.next_due(0.5) == attendants.RELOAD_LOOK
-    watch.turn(attendants.RELOAD_LOOK, ())
+    watch.turn(0.6, ())
     assert sent == [(7, signal.SIGHUP)]
     assert "reload, because of a.py, b.py" in caplog.text
     files.files = ["c.py"]
-    watch.drain(attendants.RELOAD_LOOK)
+    watch.drain(0.7)
     assert sent == [(7, signal.SIGHUP)] * 2
     files.files = ["d.py"]
     watch.turn(100.0, ())
@@ -240,8 +238,6 @@ def test_a_keeper_of_another_user_is_not_told(monkeypatch, caplog):
 
     monkeypatch.setattr(attendants.os, "kill", kill)
     files = Files()
-    watch = ReloadWatch(files, 7)
-    watch.begin(0.0)
     files.files = ["a.py"]
-    watch.turn(attendants.RELOAD_LOOK, ())
+    ReloadWatch(files, 7).turn(0.0, ())
     assert "the keeper cannot be told: Operation not permitted" in caplog.text

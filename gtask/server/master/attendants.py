@@ -43,14 +43,14 @@ TITLE_EVERY = 1.0
 """Seconds between changes of the process title, at the least."""
 
 RELOAD_LOOK = 1.0
-"""Seconds between looks at the application's files."""
+"""Seconds between looks at the application's files, at the most: each turn of the loop is a look."""
 
 SILENCE = 0.25
 """Seconds that a client has, when the server drains, to let go of an unused worker; then it is hung up on."""
 
 
 class Attendant:
-    """Base of the attendants. A subclass overrides what it needs.
+    """Base of the attendants. A subclass overrides the methods that it needs; each of these does nothing.
 
     Attributes:
         descriptors: watched for something to read.
@@ -207,21 +207,17 @@ class ReloadWatch(Attendant):
     def __init__(self, watch: Watch, keeper: int) -> None:
         self._watch = watch
         self._keeper = keeper
-        self._look_at = math.inf
+        self._drains = False
 
     def next_due(self, now: float) -> float:
-        return self._look_at
-
-    def begin(self, now: float) -> None:
-        self._look_at = now + RELOAD_LOOK
+        return math.inf if self._drains else now + RELOAD_LOOK
 
     def turn(self, now: float, ready: Collection[int]) -> None:
-        if now >= self._look_at:
-            self._look_at = now + RELOAD_LOOK
+        if not self._drains:
             self._look()
 
     def drain(self, now: float) -> None:
-        self._look_at = math.inf
+        self._drains = True
         self._look()  # for files that the new master has not loaded, and does not watch yet
 
     def _look(self) -> None:

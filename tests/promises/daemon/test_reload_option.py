@@ -110,7 +110,7 @@ def test_a_change_while_the_new_code_is_loaded(operator, connect, write, look):
     write("library.py", "number = 2\n")
     write("go", "")
     server.wait_for("library.py")
-    server.wait_for(" serves", times=3)
+    server.wait_for(" serves", count=3)
     assert connect(operator.address).call("value") == 2
 
 

@@ -73,7 +73,7 @@ class Psycopg2(Driver):
         return not connection.closed and super().is_alive(connection)
 
     def reset(self, connection: Any) -> bool:
-        """psycopg2 rolls back, has the database DISCARD ALL, and sets what it needs of the session: nothing is left
+        """psycopg2 rolls back, has the database DISCARD ALL, and sets its own settings again: nothing is left
         of temporary tables, prepared statements, LISTEN, the locks of the session, or levels of isolation."""
         if connection.closed:
             return False
