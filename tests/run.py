@@ -19,7 +19,7 @@ from tests import parts
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SCRIPTS = ["bin/gtask-server", "bin/soak"]
+SCRIPTS = sorted(f"bin/{path.name}" for path in (ROOT / "bin").iterdir() if "python" in path.read_text().split("\n")[0])
 """Programs in Python whose names do not say so."""
 
 LONG = {
@@ -103,7 +103,7 @@ def test(usual: bool, long: list[str], measure: bool) -> int:
         long: the names of the long parts to be run.
         measure: whether the seconds of each file are to be written down.
     """
-    waiting = [Part(name, [path], measured=False) for name in long for path in LONG[name]]
+    waiting = [Part(Path(path).stem, [path], measured=False) for name in long for path in LONG[name]]
     if usual:
         shared = parts.distribute(usual_files(), parts.read(), AT_ONCE)
         waiting = [Part(f"part {n}", files) for n, files in enumerate(shared, 1)] + waiting
@@ -130,17 +130,12 @@ def run_all(waiting: list[Part], directory: Path) -> dict[str, tuple[int, str]]:
         while waiting or running:
             while waiting and len(running) < AT_ONCE:
                 part = waiting.pop(0)
-                name = (
-                    part.name
-                    if part.name not in ended and part.name not in running
-                    else f"{part.name}, {part.files[0]}"
-                )
-                running[name] = start(part, directory / name.replace("/", "-"))
+                running[part.name] = start(part, directory / part.name)
             for name, process in list(running.items()):
                 if process.poll() is None:
                     continue
                 del running[name]
-                said = (directory / name.replace("/", "-")).read_text(errors="replace")
+                said = (directory / name).read_text(errors="replace")
                 ended[name] = process.returncode, summary(said)
                 print(f"== {name}, after {monotonic() - begun:.0f} s: {summary(said)}", flush=True)
                 if process.returncode:

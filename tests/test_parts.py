@@ -39,9 +39,7 @@ def test_no_test_file_is_forgotten():
     assert long <= files
 
 
-@pytest.mark.parametrize(
-    "line", ["3 failed, 20 passed in 4.56s", "20 passed in 4.56s (0:01:02)", "no tests ran in 0.01s"]
-)
+@pytest.mark.parametrize("line", ["3 failed, 20 passed in 4.56s", "20 passed in 62.00s (0:01:02)"])
 def test_the_summary_is_found(line):
     """It is the last line of pytest's output, or of what there is of it."""
     assert run.summary(f"...\n{line}\n") == line
