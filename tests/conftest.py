@@ -156,12 +156,12 @@ def shared(shared_servers, tmp_path, tmp_path_factory, nothing_is_left_behind):
 def connect(nothing_is_left_behind):
     """``connect(server_or_address, **options)`` makes a client that is closed at the end of the test.
 
-    Unless told otherwise it has no workers in stock and a time-out of 10 s.
+    Unless told otherwise it has no workers in stock and a time-out of 30 s.
     """
     clients = []
 
     def make(server, **options):
-        options = {"min_workers": 0, "timeout": 10, **options}
+        options = {"min_workers": 0, "timeout": 30, **options}
         client = gtask.Client(getattr(server, "address", server), **options)
         clients.append(client)
         return client
