@@ -14,6 +14,7 @@ import pytest
 import gtask
 from gtask import testing
 from gtask.spawn import SpawnedServer
+from tests.support import examples  # noqa: F401  # chooses how many there are
 from tests.support.process import children
 from tests.support.waiting import wait_until
 
