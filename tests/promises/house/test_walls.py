@@ -498,8 +498,8 @@ for statement in sys.argv[1:]:
 def loads(*statements):
     """For each statement the modules that a bare interpreter, without site's own imports, loads for it.
 
-    Each runs in a child of one interpreter. What ``uuid`` loads is left out: in Python 3.10 that is half of the standard
-    library.
+    Each runs in a child of one interpreter. What ``uuid`` loads is left out: in Python 3.10 that is half of the
+    standard library.
     """
     path = os.pathsep.join([str(PACKAGE.parent), LIBRARIES])
     command = [sys.executable, "-S", "-c", PROBE, *statements]
