@@ -136,7 +136,7 @@ def test_patched_futures(run):
             assert next(first).result() in range(0, 18, 2)
         executor = concurrent.futures.ThreadPoolExecutor(2)
         waits = executor.submit(client.call, "hang")
-        testing.wait_until(lambda: client.stats().busy == 1)
+        testing.wait_until(lambda: client.stats().busy == 1, 30)
         client.close(timeout=0.1)
         assert isinstance(waits.exception(), gtask.ClientClosed)
         executor.shutdown()

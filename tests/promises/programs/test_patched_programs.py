@@ -153,7 +153,7 @@ def test_a_spawned_client(run):
         with gtask.Client(address, min_workers=0) as client:
             assert client.call("patched") == [[], [], []]
             server = client.call("parent")
-        testing.wait_until(lambda: not os.path.exists(f"/proc/{server}"), 10)
+        testing.wait_until(lambda: not os.path.exists(f"/proc/{server}"), 30)
     """)
 
 

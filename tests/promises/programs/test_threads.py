@@ -270,7 +270,7 @@ with client.checkout() as checkout:
     assert refused(checkout.cancel)
     assert checkout.pid() == pid
     threadpool.apply(checkout.release)
-    testing.wait_until(lambda: client.stats().idle == 1)
+    testing.wait_until(lambda: client.stats().idle == 1, 30)
 """
 
 
