@@ -14,6 +14,7 @@ import pytest
 import gtask
 from gtask import testing
 from gtask.spawn import SpawnedServer
+from tests.support import examples  # noqa: F401  # chooses how many there are
 from tests.support.process import children
 from tests.support.waiting import wait_until
 
@@ -92,19 +93,18 @@ def start_server(directory, source, *arguments, attribute="", address=None, mark
     (directory / f"{name}.py").write_text(f"DIR = {str(marks or directory)!r}\n" + textwrap.dedent(source))
     target = f"{name}:{attribute}" if attribute else name
     where = gtask.address.parse(address or f"unix:{directory}/{name}.sock")
-    sys.path.insert(0, str(directory))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(directory), *([str(marks)] if marks else []), *sys.path])
         return SpawnedServer(target, where, list(arguments))
-    finally:
-        sys.path.remove(str(directory))
 
 
 @pytest.fixture
-def serve(tmp_path, nothing_is_left_behind):
+def serve(tmp_path, monkeypatch, nothing_is_left_behind):
     """``serve(source, *arguments, attribute="")`` runs gtask-server on a module with this source; gives the server.
 
-    The module finds its test's directory as ``DIR`` (a str), to leave marks in.
+    The module finds its test's directory as ``DIR`` (a str), to leave marks in. Modules in there can be imported.
     """
+    monkeypatch.syspath_prepend(str(tmp_path))
     servers = []
 
     def start(source, *arguments, **options):
@@ -126,10 +126,11 @@ def shared_servers():
 
 
 @pytest.fixture
-def shared(shared_servers, tmp_path, tmp_path_factory, nothing_is_left_behind):
+def shared(shared_servers, tmp_path, tmp_path_factory, monkeypatch, nothing_is_left_behind):
     """``shared(source, *arguments)`` is as ``serve``, but gives the tests of a module that ask for the same the same
     server: for those that do it no harm. Each test finds it without workers, and its ``DIR`` is the test's directory.
     """
+    monkeypatch.syspath_prepend(str(tmp_path))
     used = []
 
     def get(*what):
@@ -156,12 +157,12 @@ def shared(shared_servers, tmp_path, tmp_path_factory, nothing_is_left_behind):
 def connect(nothing_is_left_behind):
     """``connect(server_or_address, **options)`` makes a client that is closed at the end of the test.
 
-    Unless told otherwise it has no workers in stock and a time-out of 10 s.
+    Unless told otherwise it has no workers in stock and a time-out of 30 s.
     """
     clients = []
 
     def make(server, **options):
-        options = {"min_workers": 0, "timeout": 10, **options}
+        options = {"min_workers": 0, "timeout": 30, **options}
         client = gtask.Client(getattr(server, "address", server), **options)
         clients.append(client)
         return client

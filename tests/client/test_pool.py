@@ -44,6 +44,7 @@ from gtask.wire.conversation import Conversation
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.lastwords import last_words
 from gtask.wire.messages import Done, Failure, Greeting, LastWords, Request, Retire, Skipped, Value
+from tests.support.examples import examples
 
 ADDRESS = addresses.parse("unix:/nowhere/fake.sock")
 READ = 1
@@ -1029,7 +1030,7 @@ def test_long_histories(fake_world):
     run_state_machine_as_test(
         Histories,
         settings=settings(
-            max_examples=300,
+            max_examples=examples(3),
             stateful_step_count=60,
             deadline=None,
             phases=(Phase.generate, Phase.shrink),

@@ -18,7 +18,7 @@ import gevent
 import pytest
 
 from tests.support.process import children, is_reaped, state_of
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 FAULTY = """
     import ctypes, itertools, os, resource, signal, sqlite3, subprocess, sys, time
@@ -237,7 +237,7 @@ def program(tmp_path):
 
 def bury(pid, server):
     """SIGKILL a worker that is idle, and wait until its master has buried it and is idle; the hub does not run."""
-    deadline = monotonic() + 5
+    deadline = monotonic() + PATIENCE
     while state_of(pid) != "S":
         assert monotonic() < deadline, f"worker {pid} is not idle"
     os.kill(pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ import pytest
 
 import gtask
 from tests.support.process import children, is_reaped, state_of, stop
-from tests.support.waiting import SOON, wait_until
+from tests.support.waiting import PATIENCE, SOON, wait_until
 
 from .conftest import bury, ran, steady_hub
 
@@ -155,7 +155,7 @@ def test_the_whole_reply_was_sent(faulty, connect, value, hub):
     with client.checkout() as worker:
         pid = worker.pid()
         result = worker.die_after_the_reply.submit(value)
-        deadline = monotonic() + 10
+        deadline = monotonic() + PATIENCE
         while hub == "busy" and not is_reaped(pid):
             assert monotonic() < deadline
         assert result.get() == value

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gtask.server.master.children import GRACE, LAST_GRACE, Children, Signal
 from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
+from tests.support.examples import examples
 
 ALARM, ABORT, KILL = signal.SIGALRM, signal.SIGABRT, signal.SIGKILL
 
@@ -274,4 +275,4 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(deadline=None, max_examples=50, stateful_step_count=40)
+TestHistories.settings = settings(deadline=None, max_examples=examples(0.5), stateful_step_count=40)

@@ -23,6 +23,7 @@ from gtask.server.daemon.succession import (
     Start,
     Succession,
 )
+from tests.support.examples import examples
 
 TIMEOUTS = GRACEFUL_TIMEOUT, STOP_TIMEOUT = 30.0, 5.0
 PATIENCE = GRACEFUL_TIMEOUT + STOP_TIMEOUT
@@ -500,4 +501,4 @@ class Daemons(RuleBasedStateMachine):
 
 
 TestDaemons = Daemons.TestCase
-TestDaemons.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)
+TestDaemons.settings = settings(deadline=None, max_examples=examples(1), stateful_step_count=40)

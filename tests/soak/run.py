@@ -33,7 +33,7 @@ PATIENCE = 8.0
 GROWTH, SOME_MEMORY = 1.2, 10 * 2**20
 """At the end the client may have so many times the memory of half-time, or so many bytes more."""
 
-LIMIT = 40.0
+LIMIT = 120.0
 """Seconds over the soak's after which the program is ended, wherever it may hang."""
 
 

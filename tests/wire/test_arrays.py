@@ -20,6 +20,7 @@ from gtask.wire.values import arrays
 from gtask.wire.values import kinds as extensions
 from gtask.wire.values.agreement import ConditionalFrame
 from gtask.wire.values.offers import NOTHING, agree
+from tests.support.examples import examples
 from tests.support.needs import fail_or_skip
 
 try:
@@ -126,7 +127,7 @@ def filled(dtype, shape, seed):
     return numpy.ndarray(shape, dtype, data.tobytes()) if count else numpy.empty(shape, dtype)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(2))
 @given(st.data())
 def test_an_array_comes_out_as_it_went_in(data):
     """Of any dtype that can be told, any shape, and however it lies in memory; by itself and deep in other values."""
@@ -425,7 +426,7 @@ def test_a_head_that_is_none_is_refused(code, packed):
         tracemalloc.stop()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(3))
 @given(st.data())
 def test_damaged_arrays_are_protocol_errors(data):
     """Whatever bytes are changed, the frame is read or refused, and no array knows more memory than has come."""

@@ -30,6 +30,7 @@ from gtask import errors
 from gtask.errors import EncodeError, RemoteError, SetupError
 from gtask.wire.exceptions import tracebacks
 from gtask.wire.exceptions.failure import describe, rebuild, text
+from tests.support.examples import examples
 
 GROUPS = sys.version_info >= (3, 11)
 ExceptionGroup = vars(builtins).get("ExceptionGroup")
@@ -1580,7 +1581,7 @@ descriptions = st.recursive(
 
 
 class TestAnything:
-    @settings(deadline=None, max_examples=400)
+    @settings(deadline=None, max_examples=examples(4))
     @given(descriptions, st.text() | values)
     def test_rebuild(self, data, message):
         """Whatever comes, rebuild returns a RemoteError that prints, can be told on, and leaves no trace."""
@@ -1594,7 +1595,7 @@ class TestAnything:
         assert isinstance(rebuild(again, text(exc)), RemoteError)
         assert sys.modules == modules
 
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=examples(2))
     @given(
         st.sampled_from([ValueError, KeyError, RuntimeError, sqlite3.Error, AppError, OSError]),
         st.lists(values, max_size=3),

@@ -8,12 +8,11 @@ tests/compliance.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
+
+from tests.support.program import run_program
 
 SERVER = """
     import os, sqlite3, time
@@ -94,20 +93,10 @@ def pid():
 def run(tmp_path, serve):
     """``run(source, max_workers=4)`` runs a program of that project, monkey-patched; all warnings are errors."""
     server = serve(SERVER, attribute="interface")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
     def run(source, max_workers=4, beginning=PATCHED):
-        (tmp_path / "program.py").write_text(beginning + PROJECT + textwrap.dedent(source))
-        with open(tmp_path / "stderr", "w") as stderr:
-            done = subprocess.run(
-                [sys.executable, "-W", "error", "program.py", str(server.address), str(max_workers)],
-                cwd=tmp_path,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stderr=stderr,
-                timeout=100,
-            )
-        assert done.returncode == 0, (tmp_path / "stderr").read_text()
+        source = beginning + PROJECT + textwrap.dedent(source)
+        run_program(source, server.address, max_workers, directory=tmp_path)
 
     return run
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 
 from gtask.server import functions
 from gtask.server.daemon import options
 from tests.support.documents import named_blocks
 from tests.support.process import ROOT
+from tests.support.program import run_program
 
 DOCUMENT = (ROOT / "docs" / "executor.rst").read_text(encoding="utf-8")
 BLOCKS = named_blocks(DOCUMENT)
@@ -25,10 +23,8 @@ def test_the_program(operator):
     operator.address = f"unix:{operator.directory}/pages.sock"
     target, *arguments = shlex.split(command)
     operator.start(*arguments[: arguments.index("--listen")], target=target)
-    done = subprocess.run(
-        [sys.executable, "book.py"], capture_output=True, text=True, timeout=60, cwd=operator.directory, env=os.environ
-    )
-    assert (done.stdout, done.stderr) == (BLOCKS["book.out"], "")
+    ran = run_program("book.py", directory=operator.directory, options=())
+    assert (ran.stdout, ran.stderr) == (BLOCKS["book.out"], "")
 
 
 def test_the_commands_are_understood():

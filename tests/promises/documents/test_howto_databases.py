@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 
 import gtask
 from tests.support.documents import named_blocks
+from tests.support.program import run_program
 
 ROOT = Path(gtask.__file__).parents[1]
 BLOCKS = named_blocks((ROOT / "docs" / "howto" / "databases.rst").read_text(encoding="utf-8"))
@@ -19,16 +18,9 @@ BLOCKS = named_blocks((ROOT / "docs" / "howto" / "databases.rst").read_text(enco
 def run(operator, program):
     """What a program of the page's writes, beside the server that runs."""
     operator.write(program, BLOCKS[program])
-    done = subprocess.run(
-        [sys.executable, program],
-        cwd=operator.directory,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    ran = run_program(program, directory=operator.directory, options=())
+    assert ran.stderr == ""
+    return ran.stdout.splitlines()
 
 
 def test_the_program(operator):

@@ -6,15 +6,13 @@ client.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.documents import named_blocks
+from tests.support.program import run_program
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -28,23 +26,12 @@ def run(tmp_path, unmeasured):
     but for the log of its private server."""
     for name, text in BLOCKS.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "TMPDIR": str(tmp_path)}
 
     def run(program):
-        with open(tmp_path / "stderr", "w") as stderr:
-            done = subprocess.run(
-                [sys.executable, "-W", "error", program],
-                cwd=tmp_path,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                timeout=60,
-            )
+        ran = run_program(program, directory=tmp_path, status=None)
         wait_until(lambda: not list(tmp_path.glob("gtask-*")), "the end of the private server")
-        said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
-        return done.returncode, done.stdout, said
+        said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", ran.stderr)
+        return ran.status, ran.stdout, said
 
     return run
 

@@ -6,16 +6,14 @@ Its program runs both of them for multiprocessing, gipc and gevent.threadpool, a
 from __future__ import annotations
 
 import inspect
-import os
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import gtask
 from tests.support.documents import named_blocks
 from tests.support.needs import fail_or_skip
+from tests.support.program import run_program
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -29,21 +27,9 @@ def test_the_program_prints_what_the_page_shows(tmp_path, unmeasured):
         fail_or_skip("gipc: pip install gipc")
     for name, text in BLOCKS.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "TMPDIR": str(tmp_path)}
-    with open(tmp_path / "stderr", "w") as stderr:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "moving.py"],
-            cwd=tmp_path,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            timeout=100,
-        )
-    said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
-    assert (done.returncode, said) == (0, "")
-    assert done.stdout == BLOCKS["moving.out"]
+    ran = run_program("moving.py", directory=tmp_path)
+    assert re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", ran.stderr) == ""
+    assert ran.stdout == BLOCKS["moving.out"]
     wait_until(lambda: not list(tmp_path.glob("gtask-*")), "the end of the private servers")
 
 

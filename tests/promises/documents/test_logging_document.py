@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from gtask import logdefer
 from gtask import running_call as current
 from gtask.aspects.logs import reporter
 from tests.support.documents import named_blocks
+from tests.support.program import run_program
 
 ROOT = Path(gtask.__file__).parents[1]
 DOCUMENT = (ROOT / "docs" / "logging.rst").read_text(encoding="utf-8")
@@ -27,12 +26,9 @@ def test_the_programs(tmp_path, program):
     for name, body in BLOCKS.items():
         if name.endswith(".py"):
             (tmp_path / name).write_text(body)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    command = [sys.executable, f"{program}.py"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=60
-    )
-    assert done.stdout == BLOCKS[f"{program}.txt"]
+    environment = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    ran = run_program(f"{program}.py", directory=tmp_path, options=(), env=environment)
+    assert ran.stdout == BLOCKS[f"{program}.txt"]
 
 
 def test_the_numbers():

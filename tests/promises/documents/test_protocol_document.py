@@ -11,8 +11,6 @@ import decimal
 import os
 import re
 import socket
-import subprocess
-import sys
 import textwrap
 import uuid
 from pathlib import Path
@@ -38,6 +36,7 @@ from gtask.wire.values import kinds as extensions
 from gtask.wire.values import pickles as pickled
 from gtask.wire.values.offers import agree
 from gtask.wire.values.pickles import unseal
+from tests.support.program import run_program
 from tests.support.waiting import wait_until
 
 try:
@@ -338,12 +337,8 @@ def test_complete_client(shared, connect, tmp_path):
     server = shared(SERVED)
     with connect(server) as client:
         client.call("echo")  # waits for the server
-    program = tmp_path / "program.py"
-    program.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
-    ran = subprocess.run(
-        [sys.executable, str(program), server.address.path], capture_output=True, text=True, timeout=50
-    )
-    assert (ran.stderr, ran.stdout, ran.returncode) == ("", "all is well\n", 0)
+    ran = run_program(PROGRAM, server.address.path, directory=tmp_path, options=())
+    assert (ran.stderr, ran.stdout) == ("", "all is well\n")
 
 
 PROGRAM = """

@@ -30,6 +30,7 @@ from gtask.client.config import ClientConfig
 from gtask.server.config import ServerConfig
 from gtask.server.master import children
 from tests.support.documents import named_blocks
+from tests.support.program import run_program
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -90,10 +91,8 @@ def test_synopsis_runs(server, program, first_call, run_command, connect, tmp_pa
     (command,) = (line for line in COMMANDS if line.startswith(f"gtask-server {server}"))
     run_command(command)
     connect(f"unix:{tmp_path}/{server}.sock", timeout=30).call(*first_call)  # waits for the server
-    ran = subprocess.run(
-        [sys.executable, f"{program}.py"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=50
-    )
-    assert (ran.stdout, ran.stderr, ran.returncode) == (BLOCKS[f"{program}.out"], "", 0)
+    ran = run_program(f"{program}.py", directory=tmp_path, options=())
+    assert (ran.stdout, ran.stderr) == (BLOCKS[f"{program}.out"], "")
 
 
 def test_examples_are_those_of_the_readme():

@@ -85,7 +85,7 @@ def new_gate(name):
     os.mkfifo(os.path.join(DIR, name))
 
 def await_worker_at(gate):
-    testing.wait_until(lambda: os.path.exists(os.path.join(DIR, gate + ".inside")))
+    testing.wait_until(lambda: os.path.exists(os.path.join(DIR, gate + ".inside")), 30)
 
 def let_go_on(gate, text="go on"):
     with open(os.path.join(DIR, gate), "w") as file:
@@ -291,7 +291,7 @@ def test_the_child_holds_no_socket_of_the_parent(run):
 
         pid = fork(child)
         client.close()
-        testing.wait_until(lambda: all(map(is_gone, workers)), 10, "the end of the workers")
+        testing.wait_until(lambda: all(map(is_gone, workers)), 30, "the end of the workers")
         assert not is_gone(pid)
         os.write(child_may_end, b".")
         wait_for(pid)
@@ -486,11 +486,11 @@ def test_a_client_with_a_private_server(run, tmp_path):
         theirs = int(os.read(tell, 20))
         assert client.call("server") == mine
         client.close()
-        testing.wait_until(lambda: is_gone(mine), 10, "the end of the parent's server")
+        testing.wait_until(lambda: is_gone(mine), 30, "the end of the parent's server")
         assert not is_gone(pid) and not is_gone(theirs)
         os.write(child_may_end, b".")
         wait_for(pid)
-        testing.wait_until(lambda: is_gone(theirs), 10, "the end of the child's server")
+        testing.wait_until(lambda: is_gone(theirs), 30, "the end of the child's server")
         """,
         "none",
     )

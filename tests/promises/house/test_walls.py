@@ -365,6 +365,10 @@ def words_of(tree):
             yield from (alias.name for alias in node.names)
 
 
+IMPORTS = {name: set(imports(tree)) for name, tree in SOURCES.items()}
+WORDS = {name: set(words_of(tree)) for name, tree in SOURCES.items()}
+
+
 def test_every_module_has_its_place():
     """The table names each module, and no other."""
     assert set(SOURCES) == set(ARROWS)
@@ -373,7 +377,7 @@ def test_every_module_has_its_place():
 @pytest.mark.parametrize("name", SOURCES)
 def test_imports_are_those_of_the_table(name):
     """A module of gtask imports exactly what the table says of it."""
-    assert inner(imports(SOURCES[name])) == set(ARROWS.get(name, "").split())
+    assert inner(IMPORTS[name]) == set(ARROWS.get(name, "").split())
 
 
 def test_imports_run_one_way():
@@ -424,7 +428,7 @@ def test_rings_know_no_outer_ones(ring):
     """What a ring may import of the others."""
     outermost = {0: 0, 1: 1, 2: 3, 3: 3}.get(ring, len(RINGS))
     names = [name for name in SOURCES if name not in EMPTY and ring_of(name) == ring]
-    outer = {name: {other for other in inner(imports(SOURCES[name])) if ring_of(other) > outermost} for name in names}
+    outer = {name: {other for other in inner(IMPORTS[name]) if ring_of(other) > outermost} for name in names}
     assert {name: others for name, others in outer.items() if others} == {}
 
 
@@ -434,7 +438,7 @@ def test_the_call_knows_nothing_optional():
     for name in SOURCES:
         if name not in EMPTY and ring_of(name) == 1:
             types = inner(imports(SOURCES[name], ast.walk)) - {"aspects.aspect"}
-            known[name] = {other for other in types | inner(imports(SOURCES[name])) if is_of(other, OPTIONAL)}
+            known[name] = {other for other in types | inner(IMPORTS[name]) if is_of(other, OPTIONAL)}
     assert {name: others for name, others in known.items() if others} == {}
 
 
@@ -456,9 +460,9 @@ def test_imports_stand_at_the_top():
 def test_what_is_dangerous_has_its_home(thing):
     """Only the modules of the table import it (``fork``: use it under any name)."""
     if thing == "fork":
-        users = {name for name, tree in SOURCES.items() if not {"fork", "forkpty"}.isdisjoint(words_of(tree))}
+        users = {name for name, words in WORDS.items() if not {"fork", "forkpty"}.isdisjoint(words)}
     else:
-        users = {name for name, tree in SOURCES.items() if thing in {full.split(".")[0] for full in imports(tree)}}
+        users = {name for name, names in IMPORTS.items() if thing in {full.split(".")[0] for full in names}}
     assert users == set(HOMES[thing].split())
 
 
@@ -489,23 +493,42 @@ def test_clocks_are_monotonic():
 LIBRARIES = str(pathlib.Path(msgpack.__file__).parent.parent)
 
 
-def loads(statement):
-    """The modules that a bare interpreter, without site's own imports, loads for this statement.
+PROBE = """
+import os, sys, uuid
 
-    What ``uuid`` loads is left out: in Python 3.10 that is half of the standard library.
+for statement in sys.argv[1:]:
+    if not os.fork():
+        before = set(sys.modules)
+        exec(statement)
+        print(*set(sys.modules) - before, flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+
+
+def loads(*statements):
+    """For each statement the modules that a bare interpreter, without site's own imports, loads for it.
+
+    Each runs in a child of one interpreter. What ``uuid`` loads is left out: in Python 3.10 that is half of the
+    standard library.
     """
-    code = f"import sys, uuid; before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
     path = os.pathsep.join([str(PACKAGE.parent), LIBRARIES])
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code], env={"PYTHONPATH": path}, capture_output=True, text=True, check=True
-    )
-    return set(done.stdout.split())
+    command = [sys.executable, "-S", "-c", PROBE, *statements]
+    done = subprocess.run(command, env={"PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [set(line.split()) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def loaded_by():
+    """A pure module to all that its import loads."""
+    return dict(zip(PURE, loads(*[f"import gtask.{name}" for name in PURE]), strict=True))
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_what_is_pure_loads_nothing_that_acts(name):
+def test_what_is_pure_loads_nothing_that_acts(loaded_by, name):
     """Imported alone, it brings neither gevent nor sockets, signals, processes, threads nor chance with it."""
-    modules = loads(f"import gtask.{name}")
+    modules = loaded_by[name]
     assert f"gtask.{name}" in modules
     loaded = {module.split(".")[0] for module in modules}
     allowed = set(PURE[name].split())
@@ -521,15 +544,15 @@ def test_what_is_pure_reads_no_clock():
 
 def test_the_front_door_loads_neither_side():
     """``import gtask`` alone costs the errors, and nothing else of gtask."""
-    assert inner(loads("import gtask")) == {"gtask", "errors"}
+    assert inner(loads("import gtask")[0]) == {"gtask", "errors"}
 
 
 def test_each_name_loads_its_own_side():
     """A client does not load the server's side, nor a server the client's and with it gevent."""
-    client = loads("from gtask import Client, Checkout")
+    sides = ("Server", "fork_server", "Interface", "spawn_server")
+    client, *servers = loads("from gtask import Client, Checkout", *[f"from gtask import {name}" for name in sides])
     assert not {name for name in client if name.startswith("gtask.server")}
-    for names in ("Server", "fork_server", "Interface", "spawn_server"):
-        loaded = loads(f"from gtask import {names}")
+    for loaded in servers:
         assert not {name for name in loaded if name.startswith("gtask.client")}
         assert not {"gevent", "greenlet", "gtask.testing"} & loaded
     assert "gtask.testing" not in client
@@ -538,7 +561,7 @@ def test_each_name_loads_its_own_side():
 def test_the_servers_side_never_loads_gevent():
     """All its modules together do not."""
     names = ", ".join(f"gtask.{name}" for name in SOURCES if is_of_the_server(name))
-    assert not {"gevent", "greenlet"} & loads(f"import {names}")
+    assert not {"gevent", "greenlet"} & loads(f"import {names}")[0]
 
 
 SERVED = """

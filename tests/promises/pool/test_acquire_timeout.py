@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+from time import monotonic
 
 import gevent
 import pytest
@@ -116,18 +117,21 @@ def test_nobody_listens_any_more(connect, tmp_path):
 def test_an_outage_begins_anew(serve, connect, tmp_path):
     """After the server had been there, the time that is told counts from when it went."""
     client = connect(f"unix:{tmp_path}/server.sock", timeout=0.8)
-    with pytest.raises(gtask.AcquireTimeout, match=r"server unreachable since 0\.[6-9] s: no such file"):
+    with pytest.raises(gtask.AcquireTimeout) as caught:
         client.call("note", "never")
+    said = re.search(r"server unreachable since (\S+) s: no such file", str(caught.value))
+    assert float(said[1]) >= 0.6
     server = serve(SOURCE, address=f"unix:{tmp_path}/server.sock")
     with client.checkout(timeout=10) as worker:
         worker.note("served")
+        killed = monotonic()
         os.kill(server.pid, signal.SIGKILL)
         wait_until(server.obituary, what="the end of the server")
         with pytest.raises(gtask.AcquireTimeout) as caught, client.checkout(timeout=0.3) as other:
             other.note("never")
         said = re.search(r"server unreachable since (\S+) s", str(caught.value))
         assert said is not None
-        assert float(said[1]) < 0.8
+        assert float(said[1]) <= monotonic() - killed + 0.1  # it is rounded
     assert ran(tmp_path) == ["served"]
 
 

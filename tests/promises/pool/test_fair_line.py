@@ -14,7 +14,7 @@ import greenlet
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 SOURCE = """
     import os
@@ -133,7 +133,7 @@ def test_thousands_who_want_nothing_any_more_are_passed_over(shared, connect):
 def kill_unnoticed(pid):
     """Kill a worker, and wait until it is gone without letting the hub run."""
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while os.path.exists(f"/proc/{pid}"):
         assert time.monotonic() < deadline
 

@@ -11,7 +11,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 SOURCE = """
     import os
@@ -41,7 +41,7 @@ def test_it_is_not_lent_either_before_the_hub_has_run(shared, connect, way):
     client = connect(shared(SOURCE), max_workers=1)
     pid = client.call("pid")
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while not is_gone(pid):  # not wait_until: that would let the hub run
         assert time.monotonic() < deadline
     with client.checkout() as worker:

@@ -6,13 +6,12 @@ traceback on stderr, and its workers go. Each test is a program of its own.
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from tests.support.program import run_program
 from tests.support.waiting import wait_until
 
 APPLICATION = """
@@ -58,22 +57,12 @@ def run(request, tmp_path):
     """``run(source, address, status=0)`` runs a program whose stderr must stay empty; gives what it told."""
     os.mkfifo(tmp_path / "never")
     (tmp_path / "this_one.py").write_text("")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
 
     def run(source, address, status=0):
-        (tmp_path / "program.py").write_text(request.param + BEGINNING + textwrap.dedent(source))
-        with open(tmp_path / "stderr", "w") as stderr:
-            # 20 s are far more than an exit takes and less than any time-out in a client or server.
-            done = subprocess.run(
-                [sys.executable, "-W", "error", "program.py", str(address)],
-                cwd=tmp_path,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stderr=stderr,
-                timeout=20,
-            )
-        assert done.returncode == status, (tmp_path / "stderr").read_text()
-        return json.loads((tmp_path / "facts").read_text()), (tmp_path / "stderr").read_text()
+        source = request.param + BEGINNING + textwrap.dedent(source)
+        # 20 s are far more than an exit takes and less than any time-out in a client or server.
+        ran = run_program(source, address, directory=tmp_path, status=status, deadline=20)
+        return json.loads((tmp_path / "facts").read_text()), ran.stderr
 
     return run
 

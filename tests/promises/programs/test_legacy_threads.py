@@ -4,13 +4,12 @@ Those of a monkey-patched program are greenlets and share a client. A real one h
 it; in another's it is told WrongThread. Each test is a program of its own.
 """
 
-import os
 import re
-import subprocess
-import sys
 import textwrap
 
 import pytest
+
+from tests.support.program import run_program
 
 SOURCE = """
 import os
@@ -75,18 +74,9 @@ def run(serve, tmp_path, unmeasured):
     (tmp_path / "application.py").write_text(SOURCE)
 
     def run(beginning, source):
-        (tmp_path / "program.py").write_text(beginning + BEGINNING + textwrap.dedent(source))
-        with open(tmp_path / "stderr", "w") as stderr:
-            done = subprocess.run(
-                [sys.executable, "-W", "error", "program.py", str(serve(SOURCE).address)],
-                cwd=tmp_path,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)},
-                stdin=subprocess.DEVNULL,
-                stderr=stderr,
-                timeout=80,
-            )
-        said = re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", (tmp_path / "stderr").read_text())
-        assert (done.returncode, said) == (0, ""), said
+        source = beginning + BEGINNING + textwrap.dedent(source)
+        ran = run_program(source, serve(SOURCE).address, directory=tmp_path)
+        assert re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", ran.stderr) == ""
 
     return run
 
@@ -146,7 +136,7 @@ def test_patched_futures(run):
             assert next(first).result() in range(0, 18, 2)
         executor = concurrent.futures.ThreadPoolExecutor(2)
         waits = executor.submit(client.call, "hang")
-        testing.wait_until(lambda: client.stats().busy == 1)
+        testing.wait_until(lambda: client.stats().busy == 1, 30)
         client.close(timeout=0.1)
         assert isinstance(waits.exception(), gtask.ClientClosed)
         executor.shutdown()

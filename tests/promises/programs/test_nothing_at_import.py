@@ -4,12 +4,11 @@ No greenlet, hub, thread, process or descriptor comes of it, and no I/O, so that
 before monkey-patching, before a fork, before its server runs.
 """
 
-import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
+
+from tests.support.program import run_program
 
 BEGINNING = """
 import os, sys, threading
@@ -46,13 +45,10 @@ ADDRESSES = ["unix:/run/nobody.sock", "unix:@nobody", "tcp://localhost:1", "spaw
 @pytest.fixture
 def run(tmp_path, unmeasured):
     """``run(source, *arguments)`` runs a program in this test's directory, with all warnings as errors."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
 
     def run(source, *arguments):
-        (tmp_path / "program.py").write_text(BEGINNING + textwrap.dedent(source))
-        command = [sys.executable, "-W", "error", "program.py", *map(str, arguments)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=50)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        ran = run_program(BEGINNING + textwrap.dedent(source), *arguments, directory=tmp_path)
+        assert (ran.stdout, ran.stderr) == ("", "")
 
     return run
 

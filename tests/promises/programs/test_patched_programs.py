@@ -4,12 +4,11 @@ The client and the private servers behave the same in both. A server is never pa
 whoever started it. Each test is a program of its own, because this process is never patched.
 """
 
-import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
+
+from tests.support.program import run_program
 
 PLAIN = "import gevent"
 PATCHED = "from gevent import monkey; monkey.patch_all()\nimport gevent"
@@ -58,21 +57,9 @@ address = sys.argv[1]
 def run(request, tmp_path, unmeasured):
     """``run(source, *arguments)`` runs a program that is plain or patched; all warnings but gevent's own are errors."""
     (tmp_path / "application.py").write_text(APPLICATION)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
 
     def run(source, address="spawn:application"):
-        program = tmp_path / "program.py"
-        program.write_text(request.param + BEGINNING + textwrap.dedent(source))
-        with open(tmp_path / "stderr", "w") as stderr:
-            done = subprocess.run(
-                [sys.executable, "-W", "error", program.name, str(address)],
-                cwd=tmp_path,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stderr=stderr,
-                timeout=50,
-            )
-        assert done.returncode == 0, (tmp_path / "stderr").read_text()
+        run_program(request.param + BEGINNING + textwrap.dedent(source), address, directory=tmp_path)
 
     return run
 
@@ -166,7 +153,7 @@ def test_a_spawned_client(run):
         with gtask.Client(address, min_workers=0) as client:
             assert client.call("patched") == [[], [], []]
             server = client.call("parent")
-        testing.wait_until(lambda: not os.path.exists(f"/proc/{server}"), 10)
+        testing.wait_until(lambda: not os.path.exists(f"/proc/{server}"), 30)
     """)
 
 

@@ -6,8 +6,6 @@ it out. Threads that want to call have a client each.
 
 import gc
 import os
-import subprocess
-import sys
 import textwrap
 import threading
 
@@ -15,6 +13,7 @@ import gevent
 import pytest
 
 import gtask
+from tests.support.program import run_program
 from tests.support.waiting import wait_until
 
 SOURCE = """
@@ -271,22 +270,12 @@ with client.checkout() as checkout:
     assert refused(checkout.cancel)
     assert checkout.pid() == pid
     threadpool.apply(checkout.release)
-    testing.wait_until(lambda: client.stats().idle == 1)
+    testing.wait_until(lambda: client.stats().idle == 1, 30)
 """
 
 
 def run(tmp_path, address, source):
-    (tmp_path / "program.py").write_text(textwrap.dedent(source))
-    done = subprocess.run(
-        [sys.executable, "program.py", str(address)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert run_program(source, address, directory=tmp_path, options=()).stderr == ""
 
 
 def test_the_threadpool_of_gevent(serve, tmp_path, unmeasured):

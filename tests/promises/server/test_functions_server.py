@@ -7,13 +7,11 @@ refusal costs.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
 import gtask
-from tests.support.process import ROOT
+from tests.support.program import run_program
 
 TARGET = "gtask.server.functions"
 
@@ -179,10 +177,7 @@ with server, gtask.Client(server.address) as client:
 """
 
 
-def test_a_forked_server():
+def test_a_forked_server(tmp_path):
     """Of fork_server."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        capture_output=True, text=True, timeout=30, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert (done.stdout, done.stderr) == ("3.0\n", "")
+    ran = run_program(PROGRAM, directory=tmp_path, options=())
+    assert (ran.stdout, ran.stderr) == ("3.0\n", "")

@@ -3,14 +3,12 @@
 A system without POLLRDHUP, memfd_create, waitid and prctl is played by taking them away from this one.
 """
 
-import os
-import subprocess
 import sys
-import textwrap
 
 import pytest
 
 from gtask.server import process
+from tests.support.program import run_program
 
 PROGRAM = """
     import ctypes, gevent, logging, os, select, signal, subprocess, sys, sysconfig, tempfile, traceback
@@ -50,18 +48,10 @@ PROGRAM = """
 
 def test_a_server_without_them(tmp_path):
     """It imports, serves, tells of a death with its stacks from a temporary file, and has said so at its start."""
-    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
-    done = subprocess.run(
-        [sys.executable, "program.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    ran = run_program(PROGRAM, directory=tmp_path, options=())
+    assert ran.stderr == ""
     for lacking in ("no POLLRDHUP: ", "no memfd_create: ", "no prctl: "):
-        assert f"this system has {lacking}" in done.stdout
+        assert f"this system has {lacking}" in ran.stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others do lack something")

@@ -19,7 +19,7 @@ import pytest
 import gtask
 from gtask.wire.frames import Encoder
 from gtask.wire.messages import Done, Greeting, Request, Value
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 SOURCE = """
 import os, sys, gtask
@@ -132,7 +132,7 @@ def test_a_trickle_is_not_better_than_silence(start):
     """A peer that says a byte now and then has no longer to greet than one that says nothing."""
     with peer(start(0.5)) as sock:
         sock.sendall(struct.pack("!I", 1_000_000))
-        deadline = monotonic() + 5
+        deadline = monotonic() + PATIENCE
         with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012 - one more byte, until it is closed
             while monotonic() < deadline:
                 sock.sendall(b"x")

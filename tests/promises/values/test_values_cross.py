@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gtask
+from tests.support.examples import examples
 
 SHARED = """\
 import datetime, decimal, uuid
@@ -256,7 +257,7 @@ def test_any_value_there_and_back(client):
     """Whatever hypothesis makes of the types that can travel comes back as it was."""
     with client.checkout() as worker:
 
-        @settings(deadline=None, max_examples=100, database=None)
+        @settings(deadline=None, max_examples=examples(1), database=None)
         @given(values)
         def comes_back(value):
             assert same(worker.echo(value), value)

@@ -1,0 +1,46 @@
+"""The parts of bin/test take about the same time, and each test file is in one of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import parts, run
+
+NAMES = st.integers(0, 40).map("tests/test_{}.py".format)
+
+
+@given(st.dictionaries(NAMES, st.floats(0, 100)), st.sets(NAMES), st.integers(1, 6))
+def test_each_file_is_in_one_part(seconds, new, count):
+    """Whether it was measured or not; and no part takes longer than another by more than its last file."""
+    files = set(seconds) | new
+    shared = parts.distribute(files, seconds, count)
+    assert len(shared) == count
+    assert sorted(path for part in shared for path in part) == sorted(files)
+    loads = [sum(seconds.get(path, parts.DEFAULT) for path in part) for part in shared]
+    longest = max((seconds.get(path, parts.DEFAULT) for path in files), default=0)
+    assert max(loads) - min(loads) <= longest + 1e-9
+
+
+def test_seconds_are_read_as_they_were_written(tmp_path):
+    """By the tenth; where there is no file nothing is known."""
+    assert parts.read(tmp_path / "seconds.txt") == {}
+    parts.write({"tests/b.py": 2.04, "tests/a.py": 10.0}, tmp_path / "seconds.txt")
+    assert (tmp_path / "seconds.txt").read_text() == "10.0 tests/a.py\n2.0 tests/b.py\n"
+    assert parts.read(tmp_path / "seconds.txt") == {"tests/a.py": 10.0, "tests/b.py": 2.0}
+
+
+def test_no_test_file_is_forgotten():
+    """Each belongs to the usual parts or to a long one, but for the suite of SQLAlchemy, which one of them runs."""
+    files = {str(path.relative_to(run.ROOT)) for path in (run.ROOT / "tests").rglob("test_*.py")}
+    long = {path for paths in run.LONG.values() for path in paths}
+    assert run.usual_files() == sorted(files - long - {"tests/compliance/sqlalchemy/test_suite.py"})
+    assert long <= files
+
+
+@pytest.mark.parametrize("line", ["3 failed, 20 passed in 4.56s", "20 passed in 62.00s (0:01:02)"])
+def test_the_summary_is_found(line):
+    """It is the last line of pytest's output, or of what there is of it."""
+    assert run.summary(f"...\n{line}\n") == line
+    assert run.summary("") == "it said nothing"
