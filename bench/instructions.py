@@ -1,0 +1,164 @@
+"""How many instructions an operation takes in user space, counted by valgrind: a figure that no other process disturbs.
+
+Only differences are counted: the work is done 200 times and 1,200 times, each in a process of its own, and what the
+second did beyond the first is divided by 1,000. So neither start nor end has a part in it. The caller and the worker are
+counted apart, as valgrind writes one file for each process.
+
+Run as a program (:func:`main`) this module is what valgrind runs: it imports everything once and then forks, so that the
+slow start under valgrind is paid once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import gtask
+from bench.operations import METHODS, OPERATIONS, Operation
+from bench.prototype import prototype, prototype_worker
+
+__all__ = ["PROTOTYPE", "Count", "Unavailable", "count_instructions"]
+
+FEW, MANY = 200, 1200
+PATIENCE = 1800
+"""Seconds for all of them, of which one takes about three."""
+
+PROTOTYPE = Operation("prototype", "bare prototype", prototype)
+"""What the others are compared with; it takes a socket in place of an address."""
+
+
+class Unavailable(Exception):
+    """Instructions cannot be counted here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """The instructions of one operation, in its two processes."""
+
+    caller: float
+    worker: float
+
+    @property
+    def total(self) -> float:
+        return self.caller + self.worker
+
+
+def count_instructions(names: Collection[str]) -> dict[str, Count]:
+    """Count the operations of these names, and the bare prototype.
+
+    Raises:
+        Unavailable: there is no valgrind, or its run failed.
+    """
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        raise Unavailable("valgrind is not installed (Debian and Ubuntu: apt install valgrind)")
+    wanted = [PROTOTYPE.name, *(operation.name for operation in OPERATIONS if operation.name in names)]
+    with tempfile.TemporaryDirectory(prefix="gtask-bench.") as directory:
+        # setarch: the same addresses each time.
+        command = [*setarch(), valgrind, "--tool=cachegrind", "--cache-sim=no", "--trace-children=yes", "--quiet"]
+        command += ["--fair-sched=yes", "--vgdb=no"]  # or valgrind has pipes of its own, which a forked server would close
+        command += [f"--cachegrind-out-file={directory}/%p", f"--log-file={directory}/%p.log"]
+        command += [sys.executable, "-m", "bench.instructions", directory, *wanted]
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
+        )
+        if done.returncode:
+            raise Unavailable(f"valgrind ended with {done.returncode}: {done.stderr[-2000:]}")
+        return {name: difference(Path(directory), name) for name in wanted}
+
+
+def setarch() -> list[str]:
+    """What runs a program without address randomisation, if it can be had and is permitted."""
+    command = ["setarch", os.uname().machine, "-R"]
+    with contextlib.suppress(OSError):
+        if not subprocess.run([*command, "true"], capture_output=True).returncode:
+            return command
+    return []
+
+
+def difference(directory: Path, name: str) -> Count:
+    """What the longer run of this operation took beyond the shorter one, per operation."""
+    few, many = (json.loads((directory / f"{name}-{times}").read_text()) for times in (FEW, MANY))
+    caller, worker = (
+        (total(directory / str(many[role])) - total(directory / str(few[role]))) / (MANY - FEW)
+        for role in ("caller", "worker")
+    )
+    return Count(caller, worker)
+
+
+def total(file: Path) -> int:
+    """The instructions of a process, by cachegrind's file, which a process writes as the last thing it does."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if file.exists():
+            last = file.read_text().rstrip().rpartition("\n")[2]
+            if last.startswith("summary:"):
+                return int(last.split()[1])
+        time.sleep(0.05)
+    raise Unavailable(f"valgrind has written no {file.name}")
+
+
+# ----- What runs under valgrind -----------------------------------------------------------------------
+
+
+def main(directory: str, *names: str) -> None:
+    """Do each operation few times and many times, each in a forked process, and write down which processes did it."""
+    operations = {operation.name: operation for operation in (PROTOTYPE, *OPERATIONS)}
+    gc.collect()
+    gc.freeze()  # so a full collection costs each of them the same
+    for name in names:
+        for times in (FEW, MANY):
+            pid = os.fork()
+            if not pid:
+                in_child(operations[name], times, Path(directory, f"{name}-{times}"))
+            if os.waitpid(pid, 0)[1]:
+                sys.exit(f"{name} failed")
+
+
+def in_child(operation: Operation, times: int, file: Path) -> NoReturn:
+    status = 1
+    try:
+        work = prototype_processes if operation is PROTOTYPE else gtask_processes
+        worker = work(operation, times)
+        file.write_text(json.dumps({"caller": os.getpid(), "worker": worker}))
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def prototype_processes(operation: Operation, times: int) -> int:
+    """Do the work with the prototype; returns the worker's process id."""
+    with prototype_worker(METHODS) as (sock, pid), prototype(sock) as run:
+        run(times)
+    return pid
+
+
+def gtask_processes(operation: Operation, times: int) -> int:
+    """Do the work with gtask; returns the worker's process id."""
+    with gtask.fork_server(operation.interface) as server, operation.begin(server.address) as run:
+        run(times)
+        (worker,) = children(server.pid)
+    return worker
+
+
+def children(pid: int) -> Iterator[int]:
+    return map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
