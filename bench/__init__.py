@@ -1,4 +1,4 @@
-"""The benchmark of gtask: how long a call takes, and how many instructions, beside what else a gevent program could use.
+"""The benchmark of gtask: the cost of a call in time and in instructions, beside the alternatives of a gevent program.
 
-``bin/bench`` runs it; docs/performance.rst has its figures and says how to repeat them. Nothing in ``gtask`` imports it.
+``bin/bench`` runs it, and docs/performance.rst has its figures. Nothing in ``gtask`` imports it.
 """

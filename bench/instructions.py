@@ -1,11 +1,11 @@
-"""How many instructions an operation takes in user space, counted by valgrind: a figure that no other process disturbs.
+"""Instructions that an operation takes in user space, counted by valgrind: no other process disturbs this figure.
 
-Only differences are counted: the work is done 200 times and 1,200 times, each in a process of its own, and what the
-second did beyond the first is divided by 1,000. So neither start nor end has a part in it. The caller and the worker are
-counted apart, as valgrind writes one file for each process.
+The work is done 200 times in one process and 1,200 times in another; the difference of their counts is divided by
+1,000. So neither start nor end has a part in the figure. Caller and worker are counted apart, because valgrind writes
+one file for each process.
 
-Run as a program (:func:`main`) this module is what valgrind runs: it imports everything once and then forks, so that the
-slow start under valgrind is paid once.
+Valgrind runs this module as a program (:func:`main`). The program imports everything, then forks a process for each
+count, so the slow start under valgrind happens once.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ def count_instructions(names: Collection[str]) -> dict[str, Count]:
     with tempfile.TemporaryDirectory(prefix="gtask-bench.") as directory:
         # setarch: the same addresses each time.
         command = [*setarch(), valgrind, "--tool=cachegrind", "--cache-sim=no", "--trace-children=yes", "--quiet"]
-        command += ["--fair-sched=yes", "--vgdb=no"]  # or valgrind has pipes of its own, which a forked server would close
+        command += [
+            "--fair-sched=yes",
+            "--vgdb=no",
+        ]  # or valgrind has pipes of its own, which a forked server would close
         command += [f"--cachegrind-out-file={directory}/%p", f"--log-file={directory}/%p.log"]
         command += [sys.executable, "-m", "bench.instructions", directory, *wanted]
         environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

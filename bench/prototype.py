@@ -1,8 +1,7 @@
-"""The least that a call can take: a bare prototype of gtask without any feature, and a ping-pong without even a protocol.
+"""The lower bounds of a call's cost: a bare prototype of gtask without any feature, and a ping-pong without a protocol.
 
-The prototype has what cannot be left out: a message in msgpack with its length before it, one forked worker that knows
-functions by their names, and a gevent client whose hub reads the reply and switches to the greenlet that waits for it.
-It checks nothing, so its cost is what gtask's cost is compared with.
+The prototype has only what no call can do without: a msgpack message with its length before it, one forked worker that
+finds functions by name, and a gevent hub that reads the reply and switches to the calling greenlet.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ __all__ = ["Prototype", "echoing_process", "ping_pong", "prototype", "prototype_
 
 CHUNK = 65536
 FRAME = b"x" * 26
-"""Bytes without a meaning, and as many as ``echo("hello", 1)`` has on gtask's wire."""
+"""A meaningless message, as long as the request ``echo("hello", 1)`` is on gtask's wire."""
 
 LENGTH = struct.Struct("!I")
 
 
 class Prototype:
-    """The client's side of the prototype: calls of one worker, of which one at a time is under way."""
+    """The client of one worker, with one call at a time."""
 
     __slots__ = ("_buffer", "_caller", "_hub", "_socket", "_watcher")
 
@@ -43,7 +42,7 @@ class Prototype:
         self._watcher.start(self._receive)
 
     def call(self, name: str, *args: object) -> Any:
-        """Send the request, and block this greenlet until the hub switches back to it with the value."""
+        """Send the request, and block this greenlet until the hub delivers the value."""
         body = msgpack.packb(("do", None, name, *args))
         self._caller = gevent.getcurrent()
         self._socket.send(LENGTH.pack(len(body)) + body)
@@ -63,7 +62,7 @@ class Prototype:
 
 
 def serve(sock: socket.socket, functions: Mapping[str, Callable[..., object]]) -> NoReturn:
-    """Run calls until the client hangs up; the worker's side of the prototype."""
+    """The prototype's worker: run calls until the client hangs up."""
     buffer = memoryview(bytearray(CHUNK))
     while sock.recv_into(buffer):
         (length,) = LENGTH.unpack_from(buffer)
@@ -93,7 +92,7 @@ def prototype_worker(functions: Mapping[str, Callable[..., object]]) -> Iterator
 
 @contextlib.contextmanager
 def prototype(sock: socket.socket) -> Iterator[Run]:
-    """The prototype's ``echo("hello", 1)``, of the worker at this socket."""
+    """Calls of ``echo("hello", 1)`` through the prototype, to the worker at this socket."""
     client = Prototype(sock)
 
     def run(times: int) -> None:
@@ -105,7 +104,7 @@ def prototype(sock: socket.socket) -> Iterator[Run]:
 
 
 def ping_pong(sock: socket.socket | gevent.socket.socket) -> Run:
-    """The ping-pong at this socket, which may be a blocking one or one of gevent's."""
+    """Messages to an echoing process and back, over a blocking socket or one of gevent's."""
     buffer = bytearray(CHUNK)
 
     def run(times: int) -> None:
@@ -118,7 +117,7 @@ def ping_pong(sock: socket.socket | gevent.socket.socket) -> Run:
 
 @contextlib.contextmanager
 def echoing_process() -> Iterator[int]:
-    """Fork a process that sends back what it gets.
+    """Fork a process that sends every message back.
 
     Yields:
         the descriptor of a socket to it.
