@@ -15,7 +15,7 @@ from bench.instructions import Unavailable, count_instructions
 from bench.memory import bytes_in_line, resident_daemon
 from bench.operations import OPERATIONS
 from bench.page import latencies, page_server
-from bench.report import Line, counts_as_lines, figure, is_over, table, times_as_lines
+from bench.report import Line, counts_as_lines, figure, over_limits, table, times_as_lines
 from bench.rounds import contest, needed, on_one_core
 from gtask.address import Address
 
@@ -109,7 +109,8 @@ def main() -> int:
     about = {"gtask": gtask.__version__, "python": platform.python_version()}
     if options.check or options.instructions:
         try:
-            lines = counts_as_lines(OPERATIONS, count_instructions(options.only))
+            counted = [one for one in OPERATIONS if one.name in options.only]
+            lines = counts_as_lines(counted, count_instructions(counted))
         except Unavailable as error:
             print(f"bin/bench: {error}", file=sys.stderr)
             return 2
@@ -117,7 +118,7 @@ def main() -> int:
         about["rounds"] = options.rounds
         lines = measure(options.only, options.rounds)
     print(json.dumps({**about, "results": lines}, indent=2) if options.json else table(lines))
-    over = is_over(lines) if options.check else []
+    over = over_limits(lines) if options.check else []
     for name in over:
         print(f"bin/bench: {name} takes more instructions than its limit allows", file=sys.stderr)
     return 1 if over else 0

@@ -7,6 +7,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import gevent
 
@@ -30,7 +31,7 @@ def processor_shares() -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def refusing(family: socket.AddressFamily, address: object) -> Iterator[object]:
+def refusing(family: socket.AddressFamily, address: Any) -> Iterator[Any]:
     """A bound socket that does not listen; yields its address."""
     with socket.socket(family) as sock:
         sock.bind(address)

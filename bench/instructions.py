@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -34,8 +34,8 @@ FEW, MANY = 200, 1200
 PATIENCE = 1800
 """Seconds for all of them, of which one takes about three."""
 
-PROTOTYPE = Operation("prototype", "bare prototype", prototype)
-"""What the others are compared with; it takes a socket in place of an address."""
+PROTOTYPE = "prototype"
+"""The name of the bare prototype, with which all operations are compared."""
 
 
 class Unavailable(Exception):
@@ -54,8 +54,11 @@ class Count:
         return self.caller + self.worker
 
 
-def count_instructions(names: Collection[str]) -> dict[str, Count]:
-    """Count the operations of these names, and the bare prototype.
+def count_instructions(operations: Iterable[Operation]) -> dict[str, Count]:
+    """Count the bare prototype and these operations.
+
+    Returns:
+        the counts, by name.
 
     Raises:
         Unavailable: there is no valgrind, or its run failed.
@@ -63,7 +66,7 @@ def count_instructions(names: Collection[str]) -> dict[str, Count]:
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise Unavailable("valgrind is not installed (Debian and Ubuntu: apt install valgrind)")
-    wanted = [PROTOTYPE.name, *(operation.name for operation in OPERATIONS if operation.name in names)]
+    names = [PROTOTYPE, *(operation.name for operation in operations)]
     with tempfile.TemporaryDirectory(prefix="gtask-bench.") as directory:
         # setarch: the same addresses each time.
         command = [*setarch(), valgrind, "--tool=cachegrind", "--cache-sim=no", "--trace-children=yes", "--quiet"]
@@ -72,14 +75,14 @@ def count_instructions(names: Collection[str]) -> dict[str, Count]:
             "--vgdb=no",
         ]  # or valgrind has pipes of its own, which a forked server would close
         command += [f"--cachegrind-out-file={directory}/%p", f"--log-file={directory}/%p.log"]
-        command += [sys.executable, "-m", "bench.instructions", directory, *wanted]
+        command += [sys.executable, "-m", "bench.instructions", directory, *names]
         environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
         )
         if done.returncode:
             raise Unavailable(f"valgrind ended with {done.returncode}: {done.stderr[-2000:]}")
-        return {name: difference(Path(directory), name) for name in wanted}
+        return {name: difference(Path(directory), name) for name in names}
 
 
 def setarch() -> list[str]:
@@ -118,23 +121,23 @@ def total(file: Path) -> int:
 
 def main(directory: str, *names: str) -> None:
     """Do each operation few times and many times, each in a forked process, and write down which processes did it."""
-    operations = {operation.name: operation for operation in (PROTOTYPE, *OPERATIONS)}
+    operations = {operation.name: operation for operation in OPERATIONS}
     gc.collect()
     gc.freeze()  # so a full collection costs each of them the same
     for name in names:
         for times in (FEW, MANY):
             pid = os.fork()
             if not pid:
-                in_child(operations[name], times, Path(directory, f"{name}-{times}"))
+                in_child(operations.get(name), times, Path(directory, f"{name}-{times}"))
             if os.waitpid(pid, 0)[1]:
                 sys.exit(f"{name} failed")
 
 
-def in_child(operation: Operation, times: int, file: Path) -> NoReturn:
+def in_child(operation: Operation | None, times: int, file: Path) -> NoReturn:
+    """Do the operation, or the prototype's if there is none; the file gets the ids of the two processes."""
     status = 1
     try:
-        work = prototype_processes if operation is PROTOTYPE else gtask_processes
-        worker = work(operation, times)
+        worker = prototype_processes(times) if operation is None else gtask_processes(operation, times)
         file.write_text(json.dumps({"caller": os.getpid(), "worker": worker}))
         status = 0
     except BaseException:
@@ -144,7 +147,7 @@ def in_child(operation: Operation, times: int, file: Path) -> NoReturn:
         os._exit(status)
 
 
-def prototype_processes(operation: Operation, times: int) -> int:
+def prototype_processes(times: int) -> int:
     """Do the work with the prototype; returns the worker's process id."""
     with prototype_worker(METHODS) as (sock, pid), prototype(sock) as run:
         run(times)

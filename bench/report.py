@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from bench.contestants import PING_PONG, Contestant, Limit
 from bench.instructions import PROTOTYPE, Count
 from bench.operations import Operation
 
-__all__ = ["Line", "counts_as_lines", "figure", "is_over", "table", "times_as_lines"]
+__all__ = ["Line", "counts_as_lines", "figure", "over_limits", "table", "times_as_lines"]
 
-Line = dict[str, object]
+Line = dict[str, Any]
 """The report on one contestant, operation or figure; docs/performance.rst lists the keys."""
 
 
@@ -46,21 +47,24 @@ def median_ratio(dividends: Sequence[float], divisors: Sequence[float]) -> float
 
 
 def counts_as_lines(operations: Iterable[Operation], counts: Mapping[str, Count]) -> list[Line]:
-    """The lines of a count of instructions."""
-    base = counts[PROTOTYPE.name].total
-    return [
-        {
-            "name": one.name,
-            "title": one.title,
-            "caller": round(counts[one.name].caller),
-            "worker": round(counts[one.name].worker),
-            "instructions": round(counts[one.name].total),
-            "ratio": counts[one.name].total / base,
-            "limits": [] if one.most is None else [within(counts[one.name].total / base, one.most, PROTOTYPE.name)],
-        }
-        for one in (PROTOTYPE, *operations)
-        if one.name in counts
-    ]
+    """The lines of the prototype and of these operations."""
+    base = counts[PROTOTYPE]
+    lines = [count_as_line(PROTOTYPE, "bare prototype", base, base, None)]
+    lines += [count_as_line(one.name, one.title, counts[one.name], base, one.most) for one in operations]
+    return lines
+
+
+def count_as_line(name: str, title: str, count: Count, base: Count, most: float | None) -> Line:
+    ratio = count.total / base.total
+    return {
+        "name": name,
+        "title": title,
+        "caller": round(count.caller),
+        "worker": round(count.worker),
+        "instructions": round(count.total),
+        "ratio": ratio,
+        "limits": [] if most is None else [within(ratio, most, PROTOTYPE)],
+    }
 
 
 def figure(name: str, title: str, unit: str, value: float, most: float | None = None) -> Line:
@@ -69,7 +73,7 @@ def figure(name: str, title: str, unit: str, value: float, most: float | None = 
     return {"name": name, "title": title, "value": value, "unit": unit, "limits": limits}
 
 
-def is_over(lines: Iterable[Line]) -> list[str]:
+def over_limits(lines: Iterable[Line]) -> list[str]:
     """The names of the lines that are over a limit."""
     return [str(line["name"]) for line in lines if not all(limit["ok"] for limit in line["limits"])]
 
@@ -79,7 +83,8 @@ def is_over(lines: Iterable[Line]) -> list[str]:
 
 def table(lines: Sequence[Line]) -> str:
     """All lines as text, each kind below its own head."""
-    rows, head = [], None
+    rows: list[str] = []
+    head = None
     for line in lines:
         row_head, row = as_row(line)
         if row_head != head:
@@ -100,10 +105,14 @@ def as_row(line: Line) -> tuple[str, str]:
         numbers = f"{line['caller']:9}{line['worker']:9}{line['instructions']:9}{line['ratio']:9.2f}"
     else:
         head = "other figures"
-        numbers = f"{line['value']:18,.6g} {line['unit']:17}"
+        numbers = f"{number(line['value']):>18} {line['unit']:17}"
     return head.rstrip(), title + numbers
 
 
 def limit_text(limit: Line) -> str:
-    text = f"{limit['value']:.3g} of {limit['limit']:g}"
-    return f"{text}{' x ' if limit['than'] else ''}{limit['than']} {'ok' if limit['ok'] else 'OVER'}"
+    other = f" x {limit['than']}" if limit["than"] else ""
+    return f"{number(limit['value'])} of {number(limit['limit'])}{other} {'ok' if limit['ok'] else 'OVER'}"
+
+
+def number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
