@@ -63,30 +63,35 @@ def count_instructions(operations: Iterable[Operation]) -> dict[str, Count]:
     Raises:
         Unavailable: there is no valgrind, or its run failed.
     """
-    valgrind = shutil.which("valgrind")
-    if valgrind is None:
+    if shutil.which("valgrind") is None:
         raise Unavailable("valgrind is not installed (Debian and Ubuntu: apt install valgrind)")
     names = [PROTOTYPE, *(operation.name for operation in operations)]
     with tempfile.TemporaryDirectory(prefix="gtask-bench.") as directory:
-        # setarch: the same addresses each time.
-        command = [*setarch(), valgrind, "--tool=cachegrind", "--cache-sim=no", "--trace-children=yes", "--quiet"]
-        command += [
-            "--fair-sched=yes",
-            "--vgdb=no",
-        ]  # or valgrind has pipes of its own, which a forked server would close
-        command += [f"--cachegrind-out-file={directory}/%p", f"--log-file={directory}/%p.log"]
-        command += [sys.executable, "-m", "bench.instructions", directory, *names]
-        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
-        )
-        if done.returncode:
-            raise Unavailable(f"valgrind ended with {done.returncode}: {done.stderr[-2000:]}")
+        run_under_valgrind(Path(directory), [sys.executable, "-m", "bench.instructions", directory, *names])
         return {name: difference(Path(directory), name) for name in names}
 
 
-def setarch() -> list[str]:
-    """What runs a program without address randomisation, if it can be had and is permitted."""
+def run_under_valgrind(directory: Path, program: list[str]) -> None:
+    """Run a program whose processes each leave a file in the directory, named by the process id."""
+    options = [
+        *("--tool=cachegrind", "--cache-sim=no", "--trace-children=yes", "--quiet"),
+        *("--fair-sched=yes", "--vgdb=no"),  # or valgrind has pipes, which a forked server would close
+        *(f"--cachegrind-out-file={directory}/%p", f"--log-file={directory}/%p.log"),
+    ]
+    done = subprocess.run(
+        [*without_randomisation(), "valgrind", *options, *program],
+        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    if done.returncode:
+        raise Unavailable(f"valgrind ended with {done.returncode}: {done.stderr[-2000:]}")
+
+
+def without_randomisation() -> list[str]:
+    """The command before a program that is to have the same addresses each time; empty where that is not permitted."""
     command = ["setarch", os.uname().machine, "-R"]
     with contextlib.suppress(OSError):
         if not subprocess.run([*command, "true"], capture_output=True).returncode:
