@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +15,8 @@ from bench import report
 from bench.contestants import CONTESTS, Contestant, Limit
 from bench.instructions import Count
 from bench.operations import OPERATIONS
+from tests.support.process import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = (ROOT / "docs" / "performance.rst").read_text()
 KEYS = {
     "contestant": {"name", "title", "us", "least_us", "ratio", "least_ratio", "limits"},
