@@ -43,7 +43,7 @@ ARROWS = {
     "wire.frames": "errors wire.messages wire.values.agreement wire.values.culprit wire.values.kinds",
     "wire.json": "",
     "wire.json.conversation": "wire.conversation wire.messages",
-    "wire.json.text": "errors wire.messages",
+    "wire.json.text": "errors wire.json.conversation wire.messages",
     "wire.lastwords": "errors wire.frames wire.messages wire.values.agreement wire.values.kinds",
     "wire.messages": "errors",
     "wire.plain": "",
@@ -57,37 +57,42 @@ ARROWS = {
     "wire.values.pickles": "errors wire.values.culprit wire.values.kinds",
     #
     "client": "",
-    "client.calls": "aspects.caller errors wire.messages wire.values.agreement",
+    "client.calls": "errors",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
     "client.config": "aspects.context wire.messages",
-    "client.connection": "address aspects.caller aspects.logs.levels client.calls client.loop client.outcomes errors "
-    "wire.conversation wire.frames wire.lastwords wire.messages wire.values.agreement wire.values.offers",
+    "client.connection": "client.loop client.outcomes client.stream errors wire.exceptions.failure wire.messages "
+    "wire.values.agreement",
     "client.counters": "stats",
     "client.dialects": "",
-    "client.dialects.json": "aspects.caller aspects.logs.replay client.calls client.connection errors "
-    "wire.exceptions.failure wire.json.conversation wire.json.text wire.messages",
-    "client.lease": "aspects.caller aspects.context aspects.tracing client.calls client.connection client.counters "
-    "client.loop client.submitted errors wire.exceptions.failure wire.messages wire.values.agreement "
-    "wire.values.pickles",
+    "client.dialects.dialect": "wire.conversation wire.values.agreement",
+    "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers",
+    "client.dialects.json": "client.dialects.dialect wire.json.conversation wire.json.text",
+    "client.lease": "client.calls client.loop client.outcomes client.submitted errors wire.messages",
     "client.loop": "",
     "client.many": "",
     "client.many.executor": "client.calls client.checkout client.lease client.loop function_names",
     "client.many.unordered": "client.calls client.checkout client.lease client.loop",
     "client.outcomes": "errors wire.exceptions.failure wire.messages",
     "client.pool": "",
+    "client.pool.audit": "client.pool.slots",
     "client.pool.backoff": "",
-    "client.pool.connector": "address aspects.logs.levels client.config client.connection client.dialects.json "
-    "client.pool.slots errors spawn wire.frames wire.json.text wire.messages wire.values.agreement wire.values.offers",
+    "client.pool.connector": "address aspects.caller client.config client.connection client.dialects.gtask "
+    "client.dialects.json client.loop client.pool.slots errors spawn",
     "client.pool.ledger": "client.config client.counters client.pool.backoff client.pool.slots",
-    "client.pool.nesting": "client.lease client.pool.ledger",
-    "client.pool.no_worker": "client.pool.slots errors",
-    "client.pool.pool": "address aspects.caller client.calls client.checkout client.config client.connection "
-    "client.counters client.lease client.loop client.pool.ledger client.pool.nesting client.pool.no_worker "
-    "client.pool.slots errors stats wire.exceptions.failure wire.messages wire.values.agreement",
+    "client.pool.line_clock": "",
+    "client.pool.nesting": "",
+    "client.pool.news": "client.loop",
+    "client.pool.no_worker": "client.pool.slots errors wire.exceptions.failure",
+    "client.pool.ownership": "client.loop client.pool.no_worker",
+    "client.pool.pool": "aspects.caller client.checkout client.counters client.lease client.loop client.pool.ledger "
+    "client.pool.no_worker client.pool.ownership client.pool.slots client.pool.workers errors",
     "client.pool.slots": "",
-    "client.submitted": "client.calls errors wire.messages wire.values.agreement",
+    "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
+    "client.pool.news client.pool.slots errors",
+    "client.stream": "",
+    "client.submitted": "client.calls errors wire.messages",
     #
     "server": "",
     "server.config": "address wire.messages",
@@ -98,7 +103,7 @@ ARROWS = {
     "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "
     "server.daemon.pidfile server.daemon.systemd server.listener server.process spawn",
     "server.daemon.completion": "server.daemon.options",
-    "server.daemon.keeper": "server.config server.daemon.succession server.daemon.systemd server.listener "
+    "server.daemon.keeper": "errors server.config server.daemon.succession server.daemon.systemd server.listener "
     "server.process",
     "server.daemon.logs": "",
     "server.daemon.options": "address gtask server.config server.daemon.values",
@@ -146,14 +151,16 @@ ARROWS = {
     "wire.values.offers wire.values.pickles",
     #
     "aspects": "",
-    "aspects.caller": "aspects.logs.replay wire.messages",
-    "aspects.context": "",
+    "aspects.aspect": "",
+    "aspects.caller": "aspects.aspect aspects.context aspects.logs.levels aspects.logs.replay aspects.tracing errors "
+    "wire.messages wire.values.pickles",
+    "aspects.context": "aspects.aspect",
     "aspects.logs": "",
     "aspects.logs.capture": "aspects.logs.levels",
     "aspects.logs.levels": "",
     "aspects.logs.record": "wire.exceptions.failure wire.plain",
     "aspects.logs.replay": "aspects.logs.record wire.exceptions.failure",
-    "aspects.tracing": "",
+    "aspects.tracing": "aspects.aspect",
     "aspects.worker": "aspects.logs.capture aspects.logs.record errors logdefer wire.messages",
     #
     "dbapi": "client.client dbapi.connection dbapi.cursor dbapi.drivers_known dbapi.errors dbapi.module_stand_in "
