@@ -129,9 +129,7 @@ def test_deaths():
         'Current thread 0x1 (most recent call first):\n  File "a.py", line 3 in inner\n  File "b.py", line 9 in outer\n'
     )
     other = 'Thread 0x2 (most recent call first):\n  File "threading.py", line 1 in wait\n\n'
-    it.died(
-        NOW - 1, "worker 2 was ended by SIGSEGV in crash after 2 s", f"Fatal Python error: x\n\n{other}{stacks}"
-    )
+    it.died(NOW - 1, "worker 2 was ended by SIGSEGV in crash after 2 s", f"Fatal Python error: x\n\n{other}{stacks}")
     assert status.snapshot(it, living(), lambda pid: 0, NOW)["deaths"] == [
         {"ago": 5.0, "line": "worker 1 was ended by SIGKILL"},
         {"ago": 1.0, "line": 'worker 2 was ended by SIGSEGV in crash after 2 s, at File "a.py", line 3 in inner'},
