@@ -89,18 +89,18 @@ class Alarm:
 
     def stop(self) -> None:
         """Forget the deadline: the function is not called until the alarm is set again."""
-        if self.at != -math.inf:
+        if self._loop is not None:
             self.at = math.inf
         timer, self._timer = self._timer, None
         _end_timer(timer)
 
     def close(self) -> None:
         """Stop for good: :meth:`set` does nothing from now on."""
-        self.at = -math.inf
+        self._loop, self.at = None, -math.inf
         self.stop()
 
     def _fire(self) -> None:
-        if self.at != -math.inf:
+        if self._loop is not None:
             self.at = math.inf
             self._function()
         if self.at == math.inf:
@@ -118,34 +118,24 @@ class Loop:
     """The hub of this thread."""
 
     def __init__(self) -> None:
-        self.hub = self._hub = gevent.get_hub()
+        self.hub = gevent.get_hub()
         self.thread = thread_ident()
 
     clock = staticmethod(monotonic)
 
-    def timer(self, seconds: float, function: Callable[[], object]) -> Callable[[], None]:
-        """Call a function in so many seconds, unless the function given back is called before."""
-        timer = self._hub.loop.timer(max(SHORTEST, seconds))
-        timer.start(function, update=True)
-
-        def stop() -> None:
-            _end_timer(timer)
-
-        return stop
-
     def alarm(self, function: Callable[[], object]) -> Alarm:
         """An alarm that calls this function; it is not set yet."""
-        return Alarm(self._hub.loop, function)
+        return Alarm(self.hub.loop, function)
 
     def soon(self, function: Callable[[], object]) -> None:
         """Call a function in the hub's next turn."""
-        self._hub.loop.run_callback(function)
+        self.hub.loop.run_callback(function)
 
     def from_anywhere(self, function: Callable[[], object]) -> None:
         """The same from any thread, and from a finaliser, which may run amid anything."""
         # At the very end of the interpreter the loop may be gone, and then so is what there was to do.
         with suppress(Exception):
-            self._hub.loop.run_callback_threadsafe(function)
+            self.hub.loop.run_callback_threadsafe(function)
 
     def at_thread_end(self, function: Callable[[], object]) -> Callable[[], None]:
         """Call a function when this OS thread has ended and the hub never turns again, unless the function given back
