@@ -16,7 +16,7 @@ import pytest
 import gtask
 from gtask import address
 from gtask.server import listener
-from gtask.server.master import master
+from gtask.server.master import attendants, children, deaths, master, workers
 from gtask.server.metrics import status
 from gtask.tool.conversation import Session
 from tests.promises.server.test_tool_call import tool
@@ -232,10 +232,12 @@ def test_the_master_is_not_asked(server, connect):
 
 def test_the_master_reads_no_byte_of_a_client():
     """In its source, nothing is done with what a ``recv`` gives, whatever that is; and it has no decoder."""
-    nodes = [node for module in (master, listener) for node in ast.walk(ast.parse(inspect.getsource(module)))]
+    modules = (attendants, children, deaths, listener, master, workers)
+    nodes = [node for module in modules for node in ast.walk(ast.parse(inspect.getsource(module)))]
     receiving = {node for node in nodes if isinstance(node, ast.Call) and ".recv" in ast.unparse(node.func)}
     dropped = {node.value for node in nodes if isinstance(node, ast.Expr)}
     dropped |= {node.test for node in nodes if isinstance(node, ast.While) and isinstance(node.body[0], ast.Pass)}
     assert receiving
     assert receiving <= dropped
-    assert not {"Decoder", "decode_body", "ReplyDecoder"} & set(vars(master))
+    for module in modules:
+        assert not {"Decoder", "decode_body", "ReplyDecoder"} & set(vars(module))
