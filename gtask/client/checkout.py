@@ -6,6 +6,7 @@ to the Checkout, so that dropping it releases the worker.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gtask.client.calls import Result
@@ -17,21 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["Checkout", "Method", "lease_of"]
 
 
-class Method:
-    """A method of the worker's interface, by name: call it, or ``submit`` it."""
+class Method(partial[Any]):
+    """A method of the worker's interface, by name: call it, or ``submit`` it.
 
-    __slots__ = ("_checkout", "_name")
+    It refers to the Checkout: ``client.checkout().hash("x")`` drops the Checkout when the call is over.
+    """
 
-    def __init__(self, checkout: Checkout, name: str) -> None:
-        self._checkout = checkout  # a strong reference: client.checkout().hash("x") is used like this
-        self._name = name
+    __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"<Method {self._name} of {self._checkout!r}>"
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call it and block this greenlet until its value is there; see :meth:`Checkout.call`."""
-        return self._checkout._lease.call(self._name, (self._name, *args), kwargs)
+        checkout, name = self.args
+        return f"<Method {name} of {checkout!r}>"
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Result:
         """Send the call behind those already made on this checkout, without waiting.
@@ -44,7 +41,32 @@ class Method:
             Overloaded: too many calls are queued on this checkout.
             Error: the sticky error of this checkout.
         """
-        return self._checkout._lease.submit(self._name, (self._name, *args), kwargs)
+        checkout, name = self.args
+        return lease_of(checkout).submit(name, (name, *args), kwargs)
+
+
+def _call(checkout: Checkout, name: str, /, *args: Any, **kwargs: Any) -> Any:
+    return checkout._lease.call(name, (name, *args), kwargs)
+
+
+class _Name:
+    """The name of a used method, as an attribute of the class: found faster than by ``__getattr__``."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, checkout: Checkout | None, owner: type) -> Method:
+        if checkout is None:
+            raise AttributeError(self._name)
+        return Method(_call, checkout, self._name)
+
+
+NAMES = 1000
+"""The most names that are kept."""
+
+_known: set[str] = set()
 
 
 class Checkout:
@@ -68,7 +90,10 @@ class Checkout:
         if name[:1] == "_":
             # Copying, pickling and the like ask for such names; no interface offers one.
             raise AttributeError(name)
-        return Method(self, name)
+        if len(_known) < NAMES:
+            _known.add(name)
+            setattr(Checkout, name, _Name(name))
+        return Method(_call, self, name)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the worker with just these arguments, for an interface that is a function; else as :meth:`call`."""

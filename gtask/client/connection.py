@@ -19,7 +19,7 @@ from gtask.client import outcomes
 from gtask.client.handshake import Handshake
 from gtask.client.loop import Alarm
 from gtask.client.overtime import Overtime
-from gtask.client.preamble import Preambles
+from gtask.client.preamble import NO_ORDERS, encode_preamble, preamble_of
 from gtask.client.stream import Stream
 from gtask.errors import Cancelled, Error, ProtocolError, SetupError, reason_of
 from gtask.wire.exceptions import failure
@@ -56,7 +56,7 @@ class Connection:
         dialect: the language.
         client: the client's name, for messages.
         aspects: those of the client's calls.
-        orders: what the worker must know before its next call; None for nothing.
+        orders: the standing orders for the client's workers.
 
     Attributes:
         pending: the calls that are owed a reply, in order; with a dialect of few requests at once also those behind.
@@ -68,9 +68,33 @@ class Connection:
     """
 
     __slots__ = (
-        "_agreement", "_aspects", "_at_once", "_client", "_closed", "_conversation", "_dialect", "_done_frame",
-        "_handshake", "_in_hand", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader",
-        "_settling", "_stream", "_tell_drained", "address", "error", "pending", "pid", "server", "slot",
+        "_agreement",
+        "_alarm",
+        "_aspects",
+        "_at_once",
+        "_client",
+        "_closed",
+        "_conversation",
+        "_dialect",
+        "_done_frame",
+        "_handshake",
+        "_in_hand",
+        "_loop",
+        "_orders",
+        "_orders_told",
+        "_overtime",
+        "_owes_done",
+        "_owner",
+        "_reader",
+        "_settling",
+        "_stream",
+        "_tell_drained",
+        "address",
+        "error",
+        "pending",
+        "pid",
+        "server",
+        "slot",
         "untouched",
     )  # fmt: skip
 
@@ -82,7 +106,7 @@ class Connection:
         dialect: Dialect,
         client: str = "",
         aspects: tuple[CallerAspect, ...] = (),
-        orders: StandingOrders | None = None,
+        orders: StandingOrders = NO_ORDERS,
     ) -> None:
         self.address = address
         self.pid = 0
@@ -95,7 +119,8 @@ class Connection:
         self._dialect = dialect
         self._client = client
         self._aspects = aspects
-        self._preambles = Preambles(dialect, orders)
+        self._orders = orders
+        self._orders_told: Any = None
         self._agreement = PLAIN
         self._at_once = dialect.at_once
         self._conversation = dialect.make_conversation()
@@ -106,6 +131,7 @@ class Connection:
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
         self._overtime = Overtime(self, loop, self._guarded)
+        self._alarm = self._overtime.alarm
         self._settling = Alarm(loop, partial(self._guarded, self._on_settled))
         self._stream = Stream(sock, loop, self.read, self._guarded)
 
@@ -177,31 +203,42 @@ class Connection:
         if len(pending) >= self._at_once:
             pending.append(call)
             return
-        self._conversation.client_says(_A_REQUEST)
+        self._conversation.request()
         now = call.sent_at = monotonic()
         pending.append(call)
         self._send_frame(call, now)
 
     def _send_frame(self, call: Call, now: float) -> None:
-        pending, frame, preambles = self.pending, call.frame, self._preambles
-        if isinstance(frame, ConditionalFrame):
-            frame = frame.data
-        orders = preambles.orders
-        if call.deadline or (orders is not None and (not orders.holds or orders.told is not preambles.told)):
+        frame = call.frame
+        if type(frame) is not bytes:
+            frame = frame.data  # type: ignore[union-attr]
+        if not self._orders.holds or self._orders.told is not self._orders_told or call.deadline:
             frame = self._preamble(call.deadline - now) + frame
-        if call is pending[0]:
-            self._overtime.watch(call, now)
+        if call is self.pending[0]:
+            deadline = call.reach_head(now)
+            if deadline < self._alarm.at:
+                self._alarm.set(deadline, now)
         if self._owes_done:
             self._owes_done = False
             frame = self._done_frame + frame
-        self._write(frame, len(pending) > BUSY_WITH)
+        try:
+            if len(self.pending) <= BUSY_WITH:
+                self._stream.write(frame)
+            else:
+                self._stream.collect(frame)
+            self.untouched = False
+        except OSError as error:
+            self._die(f"broke the connection ({reason_of(error)})")
 
     def _preamble(self, left: float) -> bytes:
-        preamble = self._preambles.make(left)
+        """The frame of what the worker must know before the next call: changed orders, and the rest of its time."""
+        orders = self._orders.current()
+        preamble = preamble_of(orders if orders is not self._orders_told else None, left)
+        self._orders_told = orders
         if preamble is None:
             return b""
         self._conversation.client_says(preamble)
-        return self._preambles.encode(preamble)
+        return encode_preamble(self._dialect, preamble)
 
     def end_checkout(self) -> bool:
         """Tell the worker that the checkout is over.
@@ -323,7 +360,10 @@ class Connection:
                 return
             for message in reader.received(count):
                 if self.error is None:
-                    self._take(message)
+                    if type(message) is Value:
+                        self._take_reply(message)
+                    else:
+                        self._take(message)
             if reader.withheld:
                 self._settling.stop()
                 self._settling.set((now := monotonic()) + SETTLE, now)
@@ -373,11 +413,12 @@ class Connection:
                 self._take(message)
 
     def _take(self, message: Message) -> None:
-        self._conversation.worker_says(message)
         kind = type(message)
         if kind is Value or kind is Failure or kind is Skipped:
             self._take_reply(message)
-        elif kind is LogRecords:
+            return
+        self._conversation.worker_says(message)
+        if kind is LogRecords:
             self.pending[0].hear(self._aspects, message, self.pid)
         elif isinstance(message, Extend):
             call = self.pending[0]
@@ -391,7 +432,11 @@ class Connection:
 
     def _take_reply(self, reply: Any) -> None:
         pending, kind = self.pending, type(reply)
-        if (self._overtime.is_over and len(pending) == 1) or (kind is Failure and outcomes.is_interrupted(reply)):
+        self._conversation.reply(kind)
+        if kind is Failure and outcomes.is_interrupted(reply):
+            self.hang_up(self._overdue_error(reply))
+            return
+        if self._overtime.is_over and len(pending) == 1:
             # The last call is the one that hung: its time was over, whatever it says now.
             self.hang_up(self._overdue_error(reply if kind is Failure else None))
             return
@@ -399,9 +444,11 @@ class Connection:
         if kind is Value and reply.used:
             call.hear(self._aspects, reply, self.pid)
         pending.popleft()
-        unsent = len(pending) - self._conversation.owed  # calls that wait in the client, with some dialects
-        if pending and not unsent:
-            self._overtime.watch(pending[0], monotonic())
+        unsent = 0
+        if pending:
+            unsent = len(pending) - self._conversation.owed  # calls that wait in the client, with some dialects
+            if not unsent:
+                self._overtime.watch(pending[0], monotonic())
         call.deliver(reply)
         self._in_hand = None
         if unsent:
@@ -432,13 +479,9 @@ class Connection:
             note = f"setup raised this in {self.label}"
             self.hang_up(failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, note=note))
 
-    def _write(self, data: bytes, is_busy: bool = False) -> None:
+    def _write(self, data: bytes) -> None:
         try:
-            if is_busy:
-                self._stream.collect(data)
-            else:
-                self._stream.write(data)
+            self._stream.write(data)
+            self.untouched = False
         except OSError as error:
             self._die(f"broke the connection ({reason_of(error)})")
-        else:
-            self.untouched = False

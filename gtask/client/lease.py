@@ -61,20 +61,9 @@ class Lease:
     """
 
     __slots__ = (
-        "_aspects",
-        "_epoch",
-        "_has_raised",
-        "_lender",
-        "_queue",
-        "_timeout",
-        "_traceback",
-        "connection",
-        "entered_by",
-        "error",
-        "made_at",
-        "released",
-        "replays",
-    )
+        "_aspects", "_epoch", "_has_raised", "_is_plain", "_lender", "_queue", "_timeout", "_traceback",
+        "connection", "entered_by", "error", "made_at", "released", "replays",
+    )  # fmt: skip
 
     def __init__(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...] = ()) -> None:
         self.connection: Connection | None = None
@@ -86,6 +75,7 @@ class Lease:
         self._lender = lender
         self._timeout = timeout
         self._aspects = aspects
+        self._is_plain = not aspects and timeout == lender.terms.timeout
         self._traceback: TracebackType | None = None
         self._epoch = _new_epoch()
         self._has_raised = False
@@ -168,7 +158,6 @@ class Lease:
             return
         try:
             self.released = True
-            self._aspects = ()
             if self.entered_by is not None:
                 self._lender.leave_block(self)
             connection = self.connection
@@ -304,7 +293,7 @@ class Lease:
         queue = self._queue if connection is None else connection.pending
         if queue and len(queue) >= lender.terms.max_queue:
             raise self._overload(call.method, len(queue))
-        meta = self._begin_aspects(call) if self._aspects or self._timeout != lender.terms.timeout else None
+        meta = None if self._is_plain else self._begin_aspects(call)
         try:
             frame = call.frame = lender.encode(args, kwargs, self._epoch, meta)
             refusal = "" if type(frame) is bytes or connection is None else connection.refusal(frame)

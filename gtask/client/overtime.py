@@ -28,26 +28,27 @@ class Overtime:
         guard: called in the hub with a function; calls the function and sees to what it raises.
 
     Attributes:
+        alarm: set for the earliest deadline that is known.
         is_over: whether the deadline of the call at the head has passed.
     """
 
-    __slots__ = ("_alarm", "_connection", "_guard", "is_over")
+    __slots__ = ("_connection", "_guard", "alarm", "is_over")
 
     def __init__(self, connection: Connection, loop: Any, guard: Callable[[Callable[[], object]], object]) -> None:
         self.is_over = False
         self._connection = connection
         self._guard = guard
-        self._alarm = Alarm(loop, self._on_alarm)
+        self.alarm = Alarm(loop, self._on_alarm)
 
     def watch(self, call: Call, now: float) -> None:
         """The call is at the head from now on."""
         deadline = call.reach_head(now)
-        if deadline < self._alarm.at:
-            self._alarm.set(deadline, now)
+        if deadline < self.alarm.at:
+            self.alarm.set(deadline, now)
 
     def close(self) -> None:
         """Watch no more."""
-        self._alarm.close()
+        self.alarm.close()
 
     def _on_alarm(self) -> None:
         self._guard(self._look)
@@ -66,12 +67,12 @@ class Overtime:
         deadline = connection.pending[0].reach_head(now)
         if deadline > now:
             if deadline < math.inf:
-                self._alarm.set(deadline, now)
+                self.alarm.set(deadline, now)
         elif self.is_over or not connection.has_last_words:
             self.is_over = True
             connection.give_up()
         else:
             # Half-close, so that the server hears it while last words can still come.
             self.is_over = True
-            self._alarm.set(now + LAST_WORDS, now)
+            self.alarm.set(now + LAST_WORDS, now)
             connection.end_writing()

@@ -9,49 +9,40 @@ from gtask.errors import EncodeError
 from gtask.wire.messages import Preamble
 
 if TYPE_CHECKING:
-    from gtask.aspects.aspect import StandingOrders
     from gtask.client.dialects.dialect import Dialect
 
-__all__ = ["Preambles"]
+__all__ = ["NO_ORDERS", "encode_preamble", "preamble_of"]
 
 
-class Preambles:
-    """Those of one connection.
+class _NoOrders:
+    """The orders of a client that has none: they hold for ever."""
+
+    holds = True
+    told = None
+
+    def current(self) -> None:
+        return None
+
+
+NO_ORDERS = _NoOrders()
+
+
+def preamble_of(orders: Any, left: float) -> Preamble | None:
+    """The preamble of the next call; None for none.
 
     Args:
-        dialect: writes them.
-        orders: the client's standing orders; None for none.
-
-    Attributes:
-        orders: the same.
-        told: the orders that this worker has been told.
+        orders: the standing orders, if they have changed; else None.
+        left: seconds that are left of the call's time; 0 or less, or infinite, for all of it.
     """
+    if not 0 < left < math.inf:
+        return None if orders is None else Preamble(orders)
+    return Preamble(orders, left)
 
-    __slots__ = ("_dialect", "orders", "told")
 
-    def __init__(self, dialect: Dialect, orders: StandingOrders | None) -> None:
-        self._dialect = dialect
-        self.orders = orders
-        self.told: Any = None
-
-    def make(self, left: float) -> Preamble | None:
-        """The preamble of the next call; None for none.
-
-        Args:
-            left: seconds that are left of the call's time; 0 or less, or infinite, for all of it.
-        """
-        preamble = Preamble()
-        orders = None if self.orders is None else self.orders.current()
-        if orders is not self.told:
-            self.told = preamble.levels = orders
-        if 0 < left < math.inf:
-            preamble.left = left
-        return None if preamble.levels is None and preamble.left is None else preamble
-
-    def encode(self, preamble: Preamble) -> bytes:
-        """The frame of a preamble."""
-        try:
-            return self._dialect.encode(preamble)
-        except EncodeError:  # over a small limit_message: fewer words, and perhaps more records than are wanted
-            preamble.levels = {"": min((preamble.levels or {}).values(), default=0)}
-            return self._dialect.encode(preamble)
+def encode_preamble(dialect: Dialect, preamble: Preamble) -> bytes:
+    """The frame of a preamble."""
+    try:
+        return dialect.encode(preamble)
+    except EncodeError:  # over a small limit_message: fewer words, and perhaps more records than are wanted
+        preamble.levels = {"": min((preamble.levels or {}).values(), default=0)}
+        return dialect.encode(preamble)

@@ -74,6 +74,7 @@ def _may(speaker: str) -> dict[str, dict[type, str]]:
 
 _REPLIES = frozenset({Value, Failure, Skipped})
 _CLIENT_MAY, _WORKER_MAY = _may(CLIENT), _may(WORKER)
+_MAY_REQUEST = frozenset({state for state in STATES if Request in _CLIENT_MAY[state]})
 
 
 class Conversation:
@@ -107,14 +108,14 @@ class Conversation:
             ProtocolError: it is not the client's turn to say that.
         """
         kind = type(message)
+        if kind is Request:
+            self.request()
+            return
         state = _CLIENT_MAY[self.state].get(kind)
         if state is None:
             raise self._out_of_turn(CLIENT, kind)
-        if kind is Request:
-            self.owed += 1
-        elif kind is Done and not self._answers_done:
-            return
-        self.state = state
+        if kind is not Done or self._answers_done:
+            self.state = state
 
     def worker_says(self, message: Message) -> None:
         """Note a message of the worker: at the client when it has come, or its own before it is sent.
@@ -123,18 +124,32 @@ class Conversation:
             ProtocolError: it is not the worker's turn to say that.
         """
         kind = type(message)
+        if kind in _REPLIES:
+            self.reply(kind)
+            return
         state = _WORKER_MAY[self.state].get(kind)
         if state is None:
             raise self._out_of_turn(WORKER, kind)
-        if kind is Value or kind in _REPLIES:
-            self.owed -= 1
-            if self.owed:
-                return
-        elif isinstance(message, Greeting):
+        if isinstance(message, Greeting):
             self._answers_done = message.done
             if message.exc is not None or message.text:
                 state = "failed"
         self.state = state
+
+    def request(self) -> None:
+        """Note a request: as :meth:`client_says`, for what is said most often."""
+        if self.state not in _MAY_REQUEST:
+            raise self._out_of_turn(CLIENT, Request)
+        self.owed += 1
+        self.state = "busy"
+
+    def reply(self, kind: type) -> None:
+        """Note a reply of this kind: as :meth:`worker_says`."""
+        if self.state != "busy":
+            raise self._out_of_turn(WORKER, kind)
+        self.owed -= 1
+        if not self.owed:
+            self.state = "idle"
 
     def must_skip(self, do: Request) -> bool:
         """At the worker: whether an earlier call of this call's epoch failed."""

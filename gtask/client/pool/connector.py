@@ -24,6 +24,7 @@ from gtask.client.dialects.gtask import gtask_dialect
 from gtask.client.dialects.json import json_dialect
 from gtask.client.loop import Alarm
 from gtask.client.pool.slots import PoolSlot
+from gtask.client.preamble import NO_ORDERS
 from gtask.errors import ClientClosed, Error, reason_of
 from gtask.spawn import SpawnedServer
 
@@ -71,7 +72,7 @@ class Connector:
         self._dialect = DIALECTS[config.codec](config)
         self.encode = self._dialect.encode_request
         self.aspects = caller_aspects(config, lambda: str(self.address))
-        self._orders = standing_orders(config)
+        self._orders = standing_orders(config) or NO_ORDERS
         self._attempts: dict[PoolSlot, Any] = {}
         self._ending: SpawnedServer | None = None
 

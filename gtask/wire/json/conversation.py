@@ -36,16 +36,17 @@ class JsonConversation(Conversation):
         self.state = "idle"
 
     def client_says(self, message: Message) -> None:
-        self.state = self._next(CLIENT, message)
-        self.owed += self.state == "busy"
+        if type(message) is Request:
+            self.request()
+        else:
+            self.state = self._next(CLIENT, message)
 
     def worker_says(self, message: Message) -> None:
         following = self._next(WORKER, message)
         if isinstance(message, (Value, Failure)):
-            self.owed -= 1
-            if self.owed:
-                return
-        self.state = following
+            self.reply(type(message))
+        else:
+            self.state = following
 
     def must_skip(self, do: Request) -> bool:
         """A JSON peer has no epochs: each of its calls runs."""
