@@ -80,6 +80,16 @@ class ClientConfig:
         ):
             raise TypeError(f"raises={self.raises!r}: list exception classes and modules")
 
+    @property
+    def title(self) -> str:
+        """The client in a sentence: "client 'shop'", or "the client" if it has no name."""
+        return f"client {self.name!r}" if self.name else "the client"
+
+    @property
+    def for_client(self) -> str:
+        """What follows a worker or a checkout in a sentence: " for client 'shop'", or "" if the client has no name."""
+        return f" for {self.title}" if self.name else ""
+
 
 def check_timeout(timeout: float | None, name: str = "timeout") -> None:
     """Refuse a time-out that is neither None nor a number of seconds over 0."""

@@ -10,21 +10,24 @@ from gtask.stats import BOUNDS, ClientStats, Times
 __all__ = ["Counters", "Stopwatch", "count"]
 
 CAUSES = 50
-"""How many causes are told apart: workers may give any reason for their retirement."""
+"""The most causes that are told apart: a worker may give any reason for its retirement."""
 
 
 @dataclass(slots=True)
 class Stopwatch:
-    """The times that something took."""
+    """How often something took how long."""
 
-    count: int = 0
     total: float = 0.0
     longest: float = 0.0
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
 
+    @property
+    def count(self) -> int:
+        """How often."""
+        return sum(self.buckets)
+
     def add(self, seconds: float) -> None:
-        """It took so long once more."""
-        self.count += 1
+        """Count one more that took this time."""
         if not seconds:
             self.buckets[0] += 1
             return
@@ -34,12 +37,12 @@ class Stopwatch:
         self.buckets[bisect_left(BOUNDS, seconds)] += 1
 
     def take_back(self, seconds: float) -> None:
-        """What was added last did not happen after all."""
-        self.count -= 1
+        """Undo the last add."""
         self.total -= seconds
         self.buckets[bisect_left(BOUNDS, seconds)] -= 1
 
     def snapshot(self) -> Times:
+        """The times as they are now."""
         return Times(self.count, self.total, self.longest, tuple(self.buckets))
 
 
@@ -62,7 +65,7 @@ class Counters:
     uses: Stopwatch = field(default_factory=Stopwatch)
 
     def snapshot(self, **gauges: int) -> ClientStats:
-        """All of it, beside the gauges."""
+        """All counters, beside these gauges."""
         return ClientStats(
             checkouts=self.waits.count,
             calls=self.calls,
@@ -83,7 +86,7 @@ class Counters:
 
 
 def count(causes: dict[str, int], cause: str) -> None:
-    """One more of this cause."""
+    """Count one more of this cause."""
     if cause not in causes and len(causes) >= CAUSES:
         cause = "other"
     causes[cause] = causes.get(cause, 0) + 1

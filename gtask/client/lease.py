@@ -169,6 +169,8 @@ class Lease:
         try:
             self.released = True
             self._aspects = ()
+            if self.entered_by is not None:
+                self._lender.leave_block(self)
             connection = self.connection
             if connection is None:
                 if not self._queue:
@@ -191,7 +193,8 @@ class Lease:
         """
         if not self._queue and (self.error is not None or self.released):
             return False
-        self._lender.stop_clock(self)
+        if self._queue:  # or no clock was started
+            self._lender.stop_clock(self)
         self.connection = connection
         connection.lend()
         while self._queue and self.connection is not None:

@@ -89,18 +89,18 @@ class Alarm:
 
     def stop(self) -> None:
         """Forget the deadline: the function is not called until the alarm is set again."""
-        if self.at != -math.inf:
+        if self._loop is not None:
             self.at = math.inf
         timer, self._timer = self._timer, None
         _end_timer(timer)
 
     def close(self) -> None:
         """Stop for good: :meth:`set` does nothing from now on."""
-        self.at = -math.inf
+        self._loop, self.at = None, -math.inf
         self.stop()
 
     def _fire(self) -> None:
-        if self.at != -math.inf:
+        if self._loop is not None:
             self.at = math.inf
             self._function()
         if self.at == math.inf:
@@ -122,16 +122,6 @@ class Loop:
         self.thread = thread_ident()
 
     clock = staticmethod(monotonic)
-
-    def timer(self, seconds: float, function: Callable[[], object]) -> Callable[[], None]:
-        """Call a function in so many seconds, unless the function given back is called before."""
-        timer = self._hub.loop.timer(max(SHORTEST, seconds))
-        timer.start(function, update=True)
-
-        def stop() -> None:
-            _end_timer(timer)
-
-        return stop
 
     def alarm(self, function: Callable[[], object]) -> Alarm:
         """An alarm that calls this function; it is not set yet."""

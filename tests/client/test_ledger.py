@@ -384,19 +384,19 @@ def test_one_that_asks_is_retired():
     lent, settling = only(ledger.checkout("a", 0.0)), only(ledger.checkout("b", 0.0))
     ledger.settling(settling, 0.0)
     (idle,) = ledger.slots - {lent, settling}
-    assert kinds(ledger.asked(idle, "memory", 0.0)) == [Close, Connect]
-    assert ledger.asked(lent, "memory", 0.0) == ledger.asked(settling, "draining", 0.0) == []
+    assert kinds(ledger.retire_asked(idle, "memory", 0.0)) == [Close, Connect]
+    assert ledger.retire_asked(lent, "memory", 0.0) == ledger.retire_asked(settling, "draining", 0.0) == []
     assert kinds(ledger.returned(lent, 0.0)) == [Close, Connect]
     assert kinds(ledger.returned(settling, 0.0)) == [Close, Connect]
     assert ledger.counters.retirements == {"memory": 2, "draining": 1}
-    assert ledger.asked(idle, "again", 0.0) == []
+    assert ledger.retire_asked(idle, "again", 0.0) == []
 
 
 def test_one_that_asks_while_it_connects_is_not_lent():
     """It is closed as it comes, and another connects for who waits."""
     ledger = new(max_workers=1)
     slot = only(ledger.checkout("a", 0.0))
-    assert ledger.asked(slot, "draining", 0.0) == []
+    assert ledger.retire_asked(slot, "draining", 0.0) == []
     assert kinds(ledger.connected(slot, 0.0, 0.0)) == [Close, Connect]
 
 
@@ -780,7 +780,7 @@ def test_workers_that_die_before_they_are_asked_for_anything_are_asked_for_ever_
     now, pauses = 0.0, []
     for _ in range(5):
         assert ledger.connected(slot, now, 0.0) == [Give(slot, "a")]
-        ledger.stillborn(now, 1.0)
+        ledger.died_unused(now, 1.0)
         ledger.lost(slot, now, 1.0)
         assert ledger.rejoin("a", now) == []
         pauses.append(ledger.wake_at - now)
@@ -871,7 +871,7 @@ def test_news_of_a_worker_that_is_gone_is_ignored():
     ledger.lost(slot, 0.0, 0.0)
     assert ledger.lost(slot, 0.0, 0.0) == []
     assert ledger.returned(slot, 0.0) == ledger.returned(slot, 0.0, "interrupted") == []
-    assert ledger.settling(slot, 0.0) == ledger.asked(slot, "memory", 0.0) == []
+    assert ledger.settling(slot, 0.0) == ledger.retire_asked(slot, "memory", 0.0) == []
     assert ledger.refused(slot, 0.0) == []
     assert (slot.state, ledger.count(IDLE)) == (GONE, 0)
     assert isinstance(only(ledger.checkout("b", 0.0)), PoolSlot)
@@ -921,7 +921,7 @@ def test_repair_makes_up_for_a_missed_time():
 def test_repair_completes_an_end_or_a_drain_that_was_interrupted():
     """Idle workers that were to go, do; and nobody is left in line of a closed ledger."""
     ledger = opened(idle=2)
-    ledger._era += 1  # as drain() begins
+    ledger._drain_generation += 1  # as drain() begins
     assert kinds(ledger.repair(lambda slot: True, 0.0)) == [Close, Close]
     ledger = opened(idle=1, min_workers=1)
     ledger.closed = True  # as close() begins
@@ -1316,7 +1316,7 @@ class Histories(RuleBasedStateMachine):
             self.pause(chance, max(self.ledger.backoff.failures, self.stillborn))
             self.stillborn += 1
         if stands_again and self.loans[slot] == 1:
-            self.ledger.stillborn(self.now, chance)
+            self.ledger.died_unused(self.now, chance)
         self.carry_out(self.ledger.lost(slot, self.now, chance))
         if stands_again:
             self.waiters += 1
@@ -1330,7 +1330,7 @@ class Histories(RuleBasedStateMachine):
         self.wants_out[slot] = why
         was_idle = self.states[slot] == IDLE
         before = self.ledger.counters.retirements.get(why, 0)
-        self.carry_out(self.ledger.asked(slot, why, self.now))
+        self.carry_out(self.ledger.retire_asked(slot, why, self.now))
         assert (slot in self.forgotten) is was_idle
         assert self.ledger.counters.retirements.get(why, 0) == before + was_idle
 
@@ -1343,7 +1343,7 @@ class Histories(RuleBasedStateMachine):
         assert ledger.connected(slot, now, 0.5) == [Close(slot)]
         assert ledger.failed(slot, now, 0.5, True) == ledger.lost(slot, now, 0.5) == []
         assert ledger.returned(slot, now) == ledger.returned(slot, now, "late") == ledger.refused(slot, now) == []
-        assert ledger.settling(slot, now) == ledger.asked(slot, "late", now) == []
+        assert ledger.settling(slot, now) == ledger.retire_asked(slot, "late", now) == []
 
     @rule(data=st.data())
     @precondition(lambda self: self.those(IDLE, CONNECTING))

@@ -46,6 +46,14 @@ def test_only_an_earlier_deadline_counts(alarm, calls):
     assert len(calls) == 1
 
 
+def test_a_deadline_that_has_always_been_over(alarm, calls):
+    """Minus infinity is met at once, and the alarm serves on."""
+    alarm.set(-math.inf, monotonic())
+    gevent.sleep(0.02)
+    assert len(calls) == 1
+    assert alarm.at == math.inf
+
+
 def test_it_is_never_set_to_infinity(alarm):
     """A call without a time-out costs no timer."""
     alarm.set(math.inf, monotonic())

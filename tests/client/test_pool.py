@@ -35,8 +35,11 @@ from gtask.client import lease as lease_module
 from gtask.client.checkout import Checkout
 from gtask.client.config import ClientConfig
 from gtask.client.connection import Connection
+from gtask.client.loop import Alarm
 from gtask.client.pool import connector as connector_module
+from gtask.client.pool import ownership as ownership_module
 from gtask.client.pool import pool as pool_module
+from gtask.client.pool import workers as workers_module
 from gtask.client.pool.connector import Connector
 from gtask.client.pool.pool import Pool
 from gtask.client.pool.slots import BUSY, CONNECTING, IDLE
@@ -228,15 +231,13 @@ class World:
     def run_callback(self, function, *args):
         self.hub.loop.run_callback(function, *args)
 
-    # for the pool: gtask.client.loop.Loop, and for connections, which give a repeat
+    # for the pool: gtask.client.loop.Loop
 
     def clock(self):
         return self.now
 
-    def timer(self, seconds, then):
-        timer = Timer(self, max(0.0, seconds))
-        timer.start(then)
-        return timer.stop
+    def alarm(self, function):
+        return Alarm(Hub(self).loop, function)
 
     def soon(self, function):
         self.hub.loop.run_callback(function)
@@ -247,7 +248,7 @@ class World:
         return lambda: None  # it does not end
 
     def spawn(self, function, *args):
-        if getattr(function, "__self__", None) is not pool_module.log:
+        if getattr(function, "__self__", None) is not workers_module.log:
             function(*args)
 
     greenlet = staticmethod(gevent.getcurrent)
@@ -431,7 +432,7 @@ class Histories(RuleBasedStateMachine):
     def lends(self, connection):
         """A worker is handed over."""
         self.look_at_the_line()
-        lease, worker = connection.slot.holder, connection._socket.worker
+        lease, worker = connection.slot.holder, connection._stream._socket.worker
         self.lent += 1
         right = {
             "has one owner": not [h for h in self.holders if h.lease is not lease and h.lease.connection is connection],
@@ -820,7 +821,7 @@ class Histories(RuleBasedStateMachine):
         heard = [(worker, worker.exchange.state, len(worker.todo), worker.hung_up_on) for worker in self.world.workers]
         # Whose checkout has failed was told so by the parent, though perhaps from the hub's next turn.
         waiting = [call for holder in self.holders if holder.lease.error is None for call in holder.open_calls]
-        self.pool.after_fork()
+        self.pool._ownership.after_fork()
         for worker, state, todo, hung_up_on in heard:
             assert (worker.exchange.state, len(worker.todo), worker.hung_up_on) == (state, todo, hung_up_on)
         self.world.turn()
@@ -907,7 +908,7 @@ class Histories(RuleBasedStateMachine):
         for connection in idle:
             assert connection.state == "idle", "a dirty worker is idle"
             assert not connection.pending
-            assert not connection._socket.worker.todo
+            assert not connection._stream._socket.worker.todo
         assert stats.waiting == len(self.ledger.line)
         assert (stats.busy, stats.idle, stats.settling) == (len(held), len(idle), len(settling))
         assert stats.connecting == self.pool._connector.attempts
@@ -915,7 +916,7 @@ class Histories(RuleBasedStateMachine):
             slot for slot in self.ledger.slots if slot.state == CONNECTING
         }
         opened = {worker.socket for worker in self.world.workers if not worker.socket.closed}
-        assert opened == {connection._socket for connection in there}, "a socket is nobody's"
+        assert opened == {connection._stream._socket for connection in there}, "a socket is nobody's"
         assert not (self.line and idle), "somebody waits while a worker is idle"
         total = stats.busy + stats.idle + stats.settling + stats.connecting
         assert total <= self.ceiling, "too many workers"
@@ -1003,15 +1004,15 @@ def fake_world(monkeypatch):
     lend, rejoin, leave = Connection.lend, Pool.rejoin, Pool.leave
 
     def lends(connection):
-        connection._owner._loop.machine.lends(connection)
+        connection._owner.loop.machine.lends(connection)
         lend(connection)
 
     def rejoins(pool, lease):
-        pool._loop.machine.rejoins(lease)
+        pool._workers.loop.machine.rejoins(lease)
         rejoin(pool, lease)
 
     def leaves(pool, lease):
-        pool._loop.machine.leaves()
+        pool._workers.loop.machine.leaves()
         leave(pool, lease)
 
     monkeypatch.setattr(lease_module, "monotonic", now)
@@ -1019,7 +1020,7 @@ def fake_world(monkeypatch):
     monkeypatch.setattr(connection_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
     monkeypatch.setattr(calls_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
     monkeypatch.setattr(connector_module, "connect", lambda *args: Histories.current.world.connect(*args))
-    monkeypatch.setattr(pool_module, "_inherited", [])
+    monkeypatch.setattr(ownership_module, "_inherited", [])
     monkeypatch.setattr(Connection, "lend", lends)
     monkeypatch.setattr(Pool, "rejoin", rejoins)
     monkeypatch.setattr(Pool, "leave", leaves)

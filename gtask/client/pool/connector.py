@@ -1,6 +1,6 @@
 """Opens connections, each in a greenlet of its own, so that a waiter who gives up does not end the attempt.
 
-It tells the pool how each attempt ended. For a private server it starts that server first, and ends it at the end.
+The pool hears how each attempt ended. A private server is started before the first attempt, and ended at the end.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from gtask.client.config import ClientConfig
 from gtask.client.connection import Connection
 from gtask.client.dialects.gtask import gtask_dialect
 from gtask.client.dialects.json import json_dialect
+from gtask.client.loop import Alarm
 from gtask.client.pool.slots import PoolSlot
 from gtask.errors import ClientClosed, Error
 from gtask.spawn import SpawnedServer
 
 if TYPE_CHECKING:
-    from gtask.client.pool.pool import Pool
+    from gtask.client.pool.workers import Workers
 
 __all__ = ["Connector"]
 
@@ -80,15 +81,15 @@ class Connector:
             self._server = self._spawn()
             self.address = self._server.address
 
-    def start(self, slot: PoolSlot, pool: Pool) -> None:
-        """Begin an attempt for this slot. Never blocks; the pool is told how it ended."""
+    def start(self, slot: PoolSlot, workers: Workers) -> None:
+        """Begin an attempt for this slot. Never blocks; the pool hears how it ended."""
 
         def ended(_: object) -> None:
             self._attempts.pop(slot, None)
             if slot.state == "connecting" or not greenlet.successful():
-                pool.interrupted()  # the greenlet was, at whatever line
+                workers.interrupted()  # the greenlet was, at whatever line
 
-        greenlet = gevent.spawn(self._attempt, slot, pool)
+        greenlet = gevent.spawn(self._attempt, slot, workers)
         self._attempts[slot] = greenlet
         greenlet.link(ended)
 
@@ -146,65 +147,67 @@ class Connector:
             connection.abandon(error)
         self.connections = set()
 
-    def _attempt(self, slot: PoolSlot, pool: Pool) -> None:
+    def _attempt(self, slot: PoolSlot, workers: Workers) -> None:
         assert self.address is not None
         config, connection = self._config, None
         try:
             sock = connect(self.address, CONNECT_TIMEOUT)
-            connection = Connection(sock, self.address, pool, self._dialect, config.name, self.aspects, self._orders)
+            connection = Connection(sock, self.address, workers, self._dialect, config.name, self.aspects, self._orders)
             connection.slot = slot
             slot.worker = connection
             self.connections.add(connection)
-            pool.reached()
+            workers.reached()
             hi = connection.greet(config.setup_timeout)
         except Error as error:  # some of which are OSErrors, too
-            self._failed(slot, pool, str(error))
+            self._failed(slot, workers, str(error))
         except OSError as error:
             full = error.errno == errno.EAGAIN  # so says a unix socket, and waits for nobody
             reason = "its backlog is full" if full else (error.strerror or str(error)).lower()
             ours = error.errno in (errno.EMFILE, errno.ENFILE)  # for want of descriptors here, whatever is there
-            self._failed(slot, pool, f"{reason} at {self.address}", unreachable=not ours)
+            self._failed(slot, workers, f"{reason} at {self.address}", unreachable=not ours)
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
             if connection is not None:
                 self._give_up(connection, "the client was closed while it connected")
-            self._failed(slot, pool, "interrupted")
+            self._failed(slot, workers, "interrupted")
             raise
         else:
             if self._attempts.pop(slot, None) is None:
                 self._give_up(connection, "nobody wants it any more")
             elif hi.exc is not None or hi.text:
                 self._give_up(connection, "setup failed")
-                pool.setup_failed(slot, hi)
+                workers.setup_failed(slot, hi)
             else:
-                pool.arrived(slot, connection)
+                workers.arrived(slot)
 
     def _give_up(self, connection: Connection, why: str) -> None:
         connection.close(ClientClosed(why))
         self.connections.discard(connection)
 
-    def _failed(self, slot: PoolSlot, pool: Pool, reason: str, unreachable: bool = False) -> None:
+    def _failed(self, slot: PoolSlot, workers: Workers, reason: str, unreachable: bool = False) -> None:
         if self._attempts.pop(slot, None) is not None:  # or it was stopped, and nobody wants to know
             obituary = self._server.obituary() if self._server is not None else ""
-            pool.failed(slot, obituary or reason, unreachable and not obituary)
+            workers.failed(slot, obituary or reason, unreachable and not obituary)
 
     def _reap(self, server: SpawnedServer, then: Callable[[], object]) -> None:
         """Look after a server that was told to end, so that it leaves no zombie."""
-        deadline = monotonic() + SERVER_END
-        timer = gevent.get_hub().loop.timer(SERVER_LOOK, SERVER_LOOK)
+        started = monotonic()
+        deadline = started + SERVER_END
 
         def look() -> None:
             nonlocal deadline
+            now = monotonic()
             if server.obituary():
-                timer.stop()
-                timer.close()
                 if self._ending is server:
                     self._ending = None
                     then()
-            elif monotonic() > deadline:
+                return
+            if now > deadline:
                 server.kill()
                 deadline = math.inf
+            alarm.set(now + SERVER_LOOK, now)
 
-        timer.start(look, update=True)
+        alarm = Alarm(gevent.get_hub().loop, look)
+        alarm.set(started + SERVER_LOOK, started)
 
 
 def connect(address: Address, timeout: float) -> Any:

@@ -83,10 +83,12 @@ class Ledger(Generic[W]):
     _line: OrderedDict[W, float] = field(default_factory=OrderedDict)  # and since when
     _connecting: int = 0
     _not_before: float = -math.inf
-    _stillborn: int = 0  # workers that died before anything was asked of them, since one last came back from a checkout
-    _era: int = 0
+    _died_unused: int = (
+        0  # workers that died before anything was asked of them, since one last came back from a checkout
+    )
+    _drain_generation: int = 0
     _out_since: float | None = None  # when attempts began to fail, whether or not the server was reached since
-    _told_unreachable: bool = False
+    _unreachable_reported: bool = False
     _low_water: int = 0  # the fewest that were idle in this period of max_idle
     _shrink_at: float = math.inf
     _shortest: float = math.inf  # the shortest wait in this interval of shedding
@@ -103,10 +105,11 @@ class Ledger(Generic[W]):
         return self._grow(now)
 
     def checkout(self, waiter: W, now: float) -> list[Action]:
-        """A place in line is taken."""
+        """Take a place in line, or an idle worker."""
         self.opened = True
-        if self._idle and not self._line:
-            return [self._lend(self._next_idle(), waiter, now, now)]
+        slot = self.lend_idle(waiter, now)
+        if slot is not None:
+            return [Give(slot, waiter)]
         limit = self.terms.max_waiting
         if limit is not None:
             coming = self._connecting + max(0, self.max_workers - len(self.slots))
@@ -120,12 +123,26 @@ class Ledger(Generic[W]):
                 self.failing_since = self._out_since = None
         return self._grow(now)
 
+    def lend_idle(self, waiter: W, now: float) -> PoolSlot | None:
+        """Lend an idle worker to a waiter that has just come: the ordinary checkout.
+
+        Returns:
+            the slot; None if there is no idle worker, or somebody in line before the waiter.
+        """
+        if not self._idle or self._line:
+            return None
+        slot = self._next_idle()
+        self._lend(slot, waiter, 0.0, now)
+        return slot
+
     def rejoin(self, waiter: W, now: float) -> list[Action]:
-        """A waiter whose worker was lost unused takes the first place in line."""
+        """Give a waiter whose worker was lost unused the first place in line, or an idle worker."""
         if self.closed:
             return [Fail(waiter, CLOSED, self._pressure(now))]
         if self._idle:
-            return [self._lend(self._next_idle(), waiter, now, now)]
+            slot = self._next_idle()
+            self._lend(slot, waiter, 0.0, now)
+            return [Give(slot, waiter)]
         self._line[waiter] = now
         self._line.move_to_end(waiter, last=False)
         if len(self._line) == 1:
@@ -138,7 +155,7 @@ class Ledger(Generic[W]):
 
     def drain(self, now: float) -> list[Action]:
         """Retire every worker: idle ones now, the others as they come back."""
-        self._era += 1
+        self._drain_generation += 1
         return [*[self._drop(slot, "drain") for slot in list(self._idle)], *self._grow(now)]
 
     def resize(self, min_workers: int, max_workers: int, now: float) -> list[Action]:
@@ -177,8 +194,8 @@ class Ledger(Generic[W]):
         self.counters.connects += 1
         self.backoff.succeeded()
         self.reached()
-        self._out_since, self._told_unreachable = None, False
-        if not self._stillborn:
+        self._out_since, self._unreachable_reported = None, False
+        if not self._died_unused:
             self._not_before = -math.inf
         terms, part = self.terms, JITTER * chance
         if terms.max_lifetime is not None:
@@ -208,7 +225,7 @@ class Ledger(Generic[W]):
             self.failing_since = now
         if self._out_since is None:
             self._out_since = now
-        if not self._told_unreachable:
+        if not self._unreachable_reported:
             self._plan(self._out_since + self.terms.reconnect_timeout)
         actions: list[Action] = []
         if for_all:
@@ -226,24 +243,34 @@ class Ledger(Generic[W]):
         return self._back(slot, now)
 
     def returned(self, slot: PoolSlot, now: float, why: str = "") -> list[Action]:
-        """A lent or settling worker is free again; or, if there is a reason why, is to be retired."""
+        """A lent or settling worker is free again; or is to be retired, if there is a reason why."""
         if slot.state == BUSY:
-            self.counters.uses.add(now - slot.since)
-            self._stillborn = 0
+            self._end_use(slot, now)
         return self._back(slot, now, why)
+
+    def take_back_idle(self, slot: PoolSlot, now: float) -> bool:
+        """Take a lent worker back that may be lent again, while nobody stands in line: the ordinary release.
+
+        Returns:
+            whether the worker is idle now. If not, nothing has changed, and :meth:`returned` decides.
+        """
+        if slot.state != BUSY or self._line or self._unfit(slot, now):
+            return False
+        self._end_use(slot, now)
+        self._rest(slot)
+        return True
 
     def settling(self, slot: PoolSlot, now: float) -> list[Action]:
         """A lent worker is released, and runs its checkout_done hook before it can be lent again."""
         if slot.state != BUSY:
             return []
-        self.counters.uses.add(now - slot.since)
-        self._stillborn = 0
+        self._end_use(slot, now)
         slot.state, slot.holder, slot.since = SETTLING, None, now
         return self._grow(now)
 
-    def asked(self, slot: PoolSlot, why: str, now: float) -> list[Action]:
+    def retire_asked(self, slot: PoolSlot, why: str, now: float) -> list[Action]:
         """A worker asks to be retired: at once if it is idle, or else when it comes back."""
-        slot.asked = why
+        slot.retire_reason = why
         return [self._drop(slot, why), *self._grow(now)] if slot.state == IDLE else []
 
     def lost(self, slot: PoolSlot, now: float, chance: float) -> list[Action]:
@@ -254,16 +281,16 @@ class Ledger(Generic[W]):
             self.counters.uses.add(now - slot.since)
         self._forget(slot)
         if not slot.checkouts:
-            self.stillborn(now, chance)
+            self.died_unused(now, chance)
         return self._grow(now)
 
-    def stillborn(self, now: float, chance: float) -> None:
+    def died_unused(self, now: float, chance: float) -> None:
         """A worker died before anything was asked of it, so the next may, too: that it came was no success.
 
         To be told before its holder rejoins, if it was lent already; otherwise :meth:`lost` sees to it.
         """
-        self.backoff.failures = max(self.backoff.failures, self._stillborn)
-        self._stillborn += 1
+        self.backoff.failures = max(self.backoff.failures, self._died_unused)
+        self._died_unused += 1
         self._back_off(now, chance)
 
     def repair(self, is_sound: Callable[[PoolSlot], bool], now: float) -> list[Action]:
@@ -327,6 +354,10 @@ class Ledger(Generic[W]):
         """Who stands in line, in order."""
         return list(self._line)
 
+    def leases(self) -> list[W]:
+        """Who stands in line, and who has a worker."""
+        return [*self._line, *(slot.holder for slot in self.slots if slot.holder is not None)]
+
     def ahead(self, waiter: W) -> int:
         """How many stand in line before this one."""
         return next((place for place, other in enumerate(self._line) if other is waiter), len(self._line))
@@ -347,12 +378,21 @@ class Ledger(Generic[W]):
             return [self._drop(slot, why), *self._grow(now)]
         if self._line:
             return [self._lend_to_first(slot, now)]
+        self._rest(slot)
+        return []
+
+    def _end_use(self, slot: PoolSlot, now: float) -> None:
+        """Count a checkout that has ended in order."""
+        self.counters.uses.add(now - slot.since)
+        self._died_unused = 0
+
+    def _rest(self, slot: PoolSlot) -> None:
+        """Let a worker be idle."""
         slot.state = IDLE
         slot.holder = None
         self._idle.append(slot)
         if slot.ends_at < self.wake_at:
             self.wake_at = slot.ends_at
-        return []
 
     def _unfit(self, slot: PoolSlot, now: float) -> str:
         """Why a worker must not be lent any more, or ""."""
@@ -360,13 +400,13 @@ class Ledger(Generic[W]):
             return "max_checkouts"
         if now >= slot.ends_at:
             return "max_lifetime"
-        if slot.era != self._era:
+        if slot.drain_generation != self._drain_generation:
             return "drain"
         if len(self.slots) > self.max_workers:
             return "resize"
         if self.closed:
             return "close"
-        return slot.asked
+        return slot.retire_reason
 
     def _next_idle(self) -> PoolSlot:
         slot = self._idle.pop() if self.terms.lifo else self._idle.popleft()
@@ -379,20 +419,20 @@ class Ledger(Generic[W]):
         wait = now - since
         if wait < self._shortest:
             self._shortest = wait
-        return self._lend(slot, waiter, since, now)
+        self._lend(slot, waiter, wait, now)
+        self._line.pop(waiter, None)
+        return Give(slot, waiter)
 
-    def _lend(self, slot: PoolSlot, waiter: W, since: float, now: float) -> Action:
+    def _lend(self, slot: PoolSlot, waiter: W, waited: float, now: float) -> None:
         slot.holder = waiter  # first of all: an interruption must not forget who was about to be served
         slot.state = BUSY
         slot.checkouts += 1
         slot.since = now
-        slot.waited = now - since
-        slot.told = False
-        self._line.pop(waiter, None)
-        self.counters.waits.add(slot.waited)
+        slot.waited = waited
+        slot.leak_reported = False
+        self.counters.waits.add(waited)
         if self.terms.leak_after is not None:
             self._plan(now + self.terms.leak_after)
-        return Give(slot, waiter)
 
     def _drop(self, slot: PoolSlot, why: str) -> Action:
         if slot.state != CONNECTING:
@@ -427,7 +467,7 @@ class Ledger(Generic[W]):
         if now < self._not_before:
             self._plan(self._not_before)
             return []
-        new = [PoolSlot(self._era) for _ in range(wanted)]
+        new = [PoolSlot(self._drain_generation) for _ in range(wanted)]
         self.slots.update(new)
         self._connecting += wanted
         return [Connect(slot) for slot in new]
@@ -488,19 +528,19 @@ class Ledger(Generic[W]):
 
     def _report(self, now: float) -> list[Action]:
         actions: list[Action] = []
-        if self._out_since is not None and not self._told_unreachable:
+        if self._out_since is not None and not self._unreachable_reported:
             since = self._out_since + self.terms.reconnect_timeout
             if now < since:
                 self._plan(since)
             elif self._line or not self.is_ready:  # or else nobody has tried
-                self._told_unreachable = True
+                self._unreachable_reported = True
                 actions.append(Unreachable())
         limit = self.terms.leak_after
         if limit is not None:
             for slot in self.slots:
-                if slot.state == BUSY and not slot.told:
+                if slot.state == BUSY and not slot.leak_reported:
                     if now >= slot.since + limit:
-                        slot.told = True
+                        slot.leak_reported = True
                         self.counters.leaks += 1
                         actions.append(Leaked(slot))
                     else:

@@ -1,25 +1,62 @@
-"""Whether a greenlet waits for a worker that can never come, because it holds the workers itself. Pure.
+"""Whether a greenlet waits for a worker that can never come, because the greenlet holds the workers itself. Pure.
 
 What counts as holding is being in the ``with`` block of a checkout: a block ends only when its greenlet gets there, and
-that one waits. A checkout outside of a block may be in other hands by now, and be released any moment.
+that greenlet waits. A checkout outside of a block may be in other hands, and be released at any moment.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from gtask.client.lease import Lease
-from gtask.client.pool.ledger import Ledger
+if TYPE_CHECKING:
+    from gtask.client.lease import Lease
+    from gtask.client.pool.ledger import Ledger
 
-__all__ = ["waiter_of", "waits_for_itself"]
+__all__ = ["Blocks", "waiter_of", "waits_for_itself"]
+
+
+class Blocks:
+    """How many ``with`` blocks of one pool's checkouts each greenlet is in.
+
+    Greenlets are known by weak references, of which there is one for each greenlet.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[Any, int] = {}
+
+    def enter(self, lease: Lease, greenlet: Any) -> None:
+        """The greenlet enters the block of this lease's checkout."""
+        if lease.entered_by is not None:
+            self.leave(lease)
+        lease.entered_by = greenlet
+        self._counts[greenlet] = self._counts.get(greenlet, 0) + 1
+
+    def leave(self, lease: Lease) -> None:
+        """The lease is released, and its block has no meaning any more."""
+        greenlet, lease.entered_by = lease.entered_by, None
+        count = self._counts.pop(greenlet, 1) - 1
+        if count:
+            self._counts[greenlet] = count
+
+    def has_others(self, lease: Lease, greenlet: Any) -> bool:
+        """Whether the greenlet is in the block of another checkout than this lease's."""
+        return self._counts.get(greenlet, 0) > (lease.entered_by is greenlet)
+
+    def recount(self, leases: Iterable[Lease]) -> None:
+        """After an interruption: count the blocks of these leases, and of no other."""
+        self._counts = {}
+        for lease in leases:
+            if lease.entered_by is not None:
+                self._counts[lease.entered_by] = self._counts.get(lease.entered_by, 0) + 1
 
 
 def waits_for_itself(ledger: Ledger[Lease], greenlet: Any) -> bool:
-    """Whether all workers that there may be are held by this greenlet, which is about to wait, or by others that wait.
+    """Whether this greenlet would wait for ever: every worker is held by it or by greenlets that wait in the same way.
 
     Args:
         ledger: of the pool.
-        greenlet: the one that is about to wait, or waits already.
+        greenlet: one that is about to wait in line, or waits already.
     """
     waiting: set[Any] | None = None
 
@@ -36,12 +73,12 @@ def waits_for_itself(ledger: Ledger[Lease], greenlet: Any) -> bool:
             waiting = {other for waiter in ledger.line for other in waiter.blocked}
         return holder.entrant in waiting
 
-    # First whether it holds one at all, for that is quick to see and seldom so.
+    # First whether the greenlet holds a worker at all, which is quick to see and seldom so.
     return any(is_mine(slot.holder) for slot in ledger.slots) and ledger.can_never_serve(is_stuck)
 
 
 def waiter_of(ledger: Ledger[Lease], greenlet: Any) -> Lease | None:
-    """The lease in line that this greenlet waits for, if it may be in vain."""
+    """The lease in line that this greenlet waits for, if the wait may be in vain."""
     # Whether all workers are held in with blocks is quick to see; to look through the line is not.
     if ledger.can_never_serve(lambda holder: not holder.released and holder.entrant is not None):
         return next((waiter for waiter in ledger.line if greenlet in waiter.blocked), None)

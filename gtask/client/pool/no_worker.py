@@ -1,13 +1,106 @@
-"""What a waiter is told that gets no worker. Pure: from the facts to the error."""
+"""The errors for those who get no worker. Pure: from the facts to the error."""
 
 from __future__ import annotations
 
-from gtask.client.pool.slots import Pressure
-from gtask.errors import AcquireTimeout, ClientClosed, NestedCheckout, Overloaded
+from typing import TYPE_CHECKING
 
-__all__ = ["closed", "crowd", "full", "inherited", "nested", "orphaned", "overdue", "shed", "trouble"]
+from gtask.client.pool.slots import BUSY, CONNECTING, FULL, SETTLING, SETUP_FAILED, SHED, Fail, Pressure
+from gtask.errors import AcquireTimeout, ClientClosed, Error, NestedCheckout, Overloaded, SetupError, WrongThread
+from gtask.wire.exceptions import failure
+
+if TYPE_CHECKING:
+    from gtask.client.calls import Call
+    from gtask.client.config import ClientConfig
+    from gtask.client.lease import Lease
+    from gtask.client.pool.connector import Connector
+    from gtask.client.pool.ledger import Ledger
+    from gtask.wire.messages import Greeting
+
+__all__ = [
+    "NoWorker",
+    "closed",
+    "crowd",
+    "full",
+    "inherited",
+    "nested",
+    "orphaned",
+    "overdue",
+    "shed",
+    "trouble",
+    "wrong_thread",
+]
 
 REMEDIES = "raise max_workers if there are cores to spare, make the calls shorter, or send fewer"
+
+
+class NoWorker:
+    """Why a pool has no worker for somebody, as the errors that say so.
+
+    Attributes:
+        trouble: why the last worker did not come, or was lost unused; "" if none was.
+        is_unreachable: whether the trouble is that there is no server.
+        greeting: that of the last worker whose setup has raised; None if none has.
+    """
+
+    def __init__(self, config: ClientConfig, ledger: Ledger[Lease], connector: Connector) -> None:
+        self.trouble = ""
+        self.is_unreachable = False
+        self.greeting: Greeting | None = None
+        self._config = config
+        self._ledger = ledger
+        self._connector = connector
+
+    @property
+    def where(self) -> str:
+        """For which client, and where the server is."""
+        return f"{self._config.for_client} at {self._connector.address}"
+
+    def not_open(self, timeout: float | None, now: float) -> AcquireTimeout:
+        """The error for ``open(wait=True)``: min_workers did not come in time."""
+        ledger = self._ledger
+        there = len(ledger.slots) - ledger.count(CONNECTING)
+        subject = f"the client is not open: {there} of min_workers={ledger.min_workers} workers came"
+        return overdue(subject, self.where, timeout, self._reason(ledger.waiting, now))
+
+    def not_sent(self, lease: Lease, call: Call, now: float) -> AcquireTimeout:
+        """The error for a lease whose first call waited for a worker until its time-out."""
+        return overdue(
+            f"{call.method} was not sent", self.where, call.timeout, self._reason(self._ledger.ahead(lease), now)
+        )
+
+    def refusal(self, fail: Fail[Lease]) -> Error:
+        """The error for a waiter that the ledger refuses."""
+        config = self._config
+        if fail.why == FULL:
+            return full(self.where, config.max_waiting or 0, fail.pressure)
+        if fail.why == SHED:
+            return shed(self.where, config.shed_target or 0.0, config.shed_interval, fail.pressure)
+        return self.setup_failed() if fail.why == SETUP_FAILED else closed()
+
+    def nested(self) -> NestedCheckout:
+        """The error for a greenlet that waits for itself."""
+        return nested(self.where, self._ledger.max_workers)
+
+    def setup_failed(self) -> Error:
+        """The exception that a worker's setup has raised; each call makes one with a traceback of its own."""
+        config, greeting = self._config, self.greeting
+        assert greeting is not None
+        client = f",{config.for_client}" if config.name else ""
+        worker = f"worker {greeting.pid} of {greeting.name or 'the server'} at {self._connector.address}{client}"
+        note = f"setup raised this in {worker}"
+        return failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, raises=config.raises, note=note)
+
+    def wrong_thread(self, owner: int, thread: int) -> WrongThread:
+        """The error for a use in another thread than the client's."""
+        return wrong_thread(f"{self._config.title} at {self._connector.address}", owner, thread)
+
+    def _reason(self, ahead: int, now: float) -> str:
+        ledger = self._ledger
+        there = len(ledger.slots) - ledger.count(CONNECTING)
+        if ledger.backoff.failures and there < ledger.max_workers:
+            return trouble(self.trouble, self.is_unreachable, ledger.failing_since, now)
+        busy, settling = ledger.count(BUSY), ledger.count(SETTLING)
+        return crowd(busy, settling, ledger.max_workers, self._connector.attempts, ahead)
 
 
 def overdue(subject: str, where: str, timeout: float | None, reason: str) -> AcquireTimeout:
@@ -16,7 +109,7 @@ def overdue(subject: str, where: str, timeout: float | None, reason: str) -> Acq
     Args:
         subject: what was to be done, such as ``"hash was not sent"``.
         where: for which client, and where the server is.
-        timeout: seconds that were waited.
+        timeout: the seconds that have passed in waiting.
         reason: why there was none.
     """
     return AcquireTimeout(f"{subject}: no worker{where} within {timeout or 0:g} s: {reason}")
@@ -28,7 +121,7 @@ def trouble(reason: str, unreachable: bool, since: float | None, now: float) -> 
     Args:
         reason: of the last failure.
         unreachable: whether there is no server at all.
-        since: when the attempts began to fail; None if the server is there by now.
+        since: the time at which the attempts began to fail; None if the server has been reached since.
         now: the time.
     """
     lasts = f"{now - since:.1f} s" if since is not None else ""
@@ -56,7 +149,7 @@ def full(where: str, limit: int, pressure: Pressure) -> Overloaded:
 
 
 def shed(where: str, target: float, interval: float, pressure: Pressure) -> Overloaded:
-    """It had waited longer than shed_target while nobody was served faster."""
+    """The waiter had waited longer than shed_target, while nobody was served faster."""
     return Overloaded(
         f"no worker{where}: for {interval:g} s nobody was served within {target:g} s (shed_target), and "
         f"{_crowd(pressure)}; this checkout, one of those that had waited longer than that, gives way; {REMEDIES}"
@@ -64,7 +157,7 @@ def shed(where: str, target: float, interval: float, pressure: Pressure) -> Over
 
 
 def nested(where: str, most: int) -> NestedCheckout:
-    """Nobody will ever give back the worker that it waits for."""
+    """Nobody will ever give back a worker for which the greenlet waits."""
     holds = "the only worker that there may be is" if most == 1 else f"all {most} workers that there may be are"
     return NestedCheckout(
         f"no worker{where}, ever: {holds} held in with blocks of this greenlet, or of others that wait for one in the "
@@ -85,8 +178,16 @@ def inherited(parent: int, child: int) -> ClientClosed:
 
 
 def orphaned(thread: int) -> ClientClosed:
-    """The client's thread is no more."""
+    """The client's thread has ended."""
     return ClientClosed(f"the client ended with its thread, {thread}: give each thread a client of its own")
+
+
+def wrong_thread(client: str, owner: int, thread: int) -> WrongThread:
+    """The client belongs to another thread."""
+    return WrongThread(
+        f"{client} belongs to thread {owner}, which was the first to use it, and this is thread {thread}: give each "
+        "thread a client of its own"
+    )
 
 
 def _crowd(pressure: Pressure) -> str:

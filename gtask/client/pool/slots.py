@@ -1,4 +1,4 @@
-"""The words of the ledger: a slot for each worker, its states, and the actions that the ledger returns. Pure."""
+"""The words of the ledger: the slot of a worker, its states, and the actions that the ledger returns. Pure."""
 
 from __future__ import annotations
 
@@ -41,33 +41,39 @@ class PoolSlot:
 
     Attributes:
         state: ``connecting``, ``idle``, ``busy``, ``settling`` (checkout_done runs) or ``gone``.
-        era: how often the pool had been drained when it was made.
-        checkouts: how often it has been lent, and ``most_checkouts``, how often it may be.
-        ends_at: when its lifetime is over.
-        since: when it was lent, or released.
-        waited: seconds that its holder had waited for it.
-        told: whether it has been reported as leaked in this checkout.
-        asked: why its worker asked to be retired, or "".
-        holder: who has it, while it is busy.
-        worker: the pool's; the ledger does not look at it.
+        drain_generation: how often the pool had been drained when the slot was made.
+        checkouts: how often the worker has been lent.
+        most_checkouts: how often the worker may be lent.
+        ends_at: the time at which the worker's lifetime is over.
+        since: the time at which the worker was lent, or released.
+        waited: seconds that the holder had waited in line.
+        leak_reported: whether the present checkout has been reported as leaked.
+        retire_reason: why the worker asked to be retired, or "".
+        holder: the lease that has the worker, while the slot is busy.
+        worker: the pool's connection; the ledger does not look at it.
     """
 
-    era: int
+    drain_generation: int
     state: str = CONNECTING
     checkouts: int = 0
     most_checkouts: float = math.inf
     ends_at: float = math.inf
     since: float = 0.0
     waited: float = 0.0
-    told: bool = False
-    asked: str = ""
+    leak_reported: bool = False
+    retire_reason: str = ""
     holder: Any = None
     worker: Any = None
 
 
 @dataclass(slots=True, frozen=True)
 class Pressure:
-    """How crowded the line is: how many wait, and how long the first of them has waited, in seconds."""
+    """How crowded the line is.
+
+    Attributes:
+        waiting: how many stand in it.
+        longest: seconds that the first of them has waited.
+    """
 
     waiting: int
     longest: float
@@ -80,9 +86,9 @@ class Connect:
     slot: PoolSlot
 
 
-@dataclass(slots=True)  # not frozen, which would make its making three times as long, for each checkout
+@dataclass(slots=True)  # frozen, it would take three times as long to make, at each hand-over
 class Give(Generic[W]):
-    """Offer this slot's worker to the waiter; report ``refused`` if it does not take it."""
+    """Offer this slot's worker to the waiter; report ``refused`` if the waiter does not take it."""
 
     slot: PoolSlot
     waiter: W
@@ -97,8 +103,11 @@ class Close:
 
 @dataclass(slots=True, frozen=True)
 class Fail(Generic[W]):
-    """Tell this waiter, who is out of the line now, that it gets no worker: the client is ``closed``, ``setup failed``,
-    the line is ``full``, or it was ``shed``."""
+    """Tell this waiter, which has left the line, that it gets no worker.
+
+    Attributes:
+        why: the client is ``closed``, ``setup failed``, the line is ``full``, or the waiter was ``shed``.
+    """
 
     waiter: W
     why: str

@@ -1,0 +1,49 @@
+"""Waiting until something is so of a pool: greenlets that block until it is open, or empty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from gtask.client.loop import Event, Loop
+
+__all__ = ["News"]
+
+
+class News:
+    """Wakes those that wait for a condition, whenever something has changed."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._event: Event | None = None  # none before somebody has waited
+
+    def tell(self) -> None:
+        """Something has changed that somebody may wait for."""
+        if self._event is not None:
+            self._event.set()
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Block this greenlet until a condition holds.
+
+        Args:
+            condition: looked at again after each :meth:`tell`.
+            timeout: seconds to wait; None for no limit.
+
+        Returns:
+            whether the condition holds; False after the time-out.
+        """
+        deadline = math.inf if timeout is None else self._loop.clock() + timeout
+        while not condition():
+            now = self._loop.clock()
+            if now >= deadline:
+                return False
+            self._event = self._event or Event()
+            self._event.clear()
+            # Not the event's own time-out, which would wake this greenlet in a forked child, too.
+            alarm = self._loop.alarm(self.tell)
+            alarm.set(deadline, now)
+            try:
+                self._event.wait()
+            finally:
+                alarm.close()
+        return True

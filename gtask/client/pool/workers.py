@@ -1,0 +1,304 @@
+"""What befalls the workers of a pool, and what is done with them: handed over, closed, connected as the ledger decides.
+
+Connections and the connector report here. Every method is quick and never blocks: what the ledger returns is done at
+once, in whatever greenlet the news came.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gtask.client.counters import count
+from gtask.client.pool import nesting
+from gtask.client.pool.audit import Audit
+from gtask.client.pool.line_clock import LineClock
+from gtask.client.pool.news import News
+from gtask.client.pool.slots import (
+    CONNECTING,
+    IDLE,
+    Action,
+    Close,
+    Connect,
+    Fail,
+    Give,
+    Leaked,
+    PoolSlot,
+)
+from gtask.errors import CallTimeout, Cancelled, ClientClosed, Error, ProtocolError, SetupError, WorkerDied
+
+if TYPE_CHECKING:
+    from gtask.client.calls import Call
+    from gtask.client.config import ClientConfig
+    from gtask.client.connection import Connection
+    from gtask.client.lease import Lease
+    from gtask.client.loop import Loop
+    from gtask.client.pool.connector import Connector
+    from gtask.client.pool.ledger import Ledger
+    from gtask.client.pool.no_worker import NoWorker
+    from gtask.client.pool.ownership import Ownership
+    from gtask.wire.messages import Greeting
+
+__all__ = ["Workers"]
+
+log = logging.getLogger("gtask.client")
+
+SWEEP = 0.1
+"""Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""
+
+
+class Workers:
+    """The workers of a pool from its first use on, in the hub of the thread that owns it.
+
+    Args:
+        config: the client's options.
+        loop: of the owning thread.
+        ledger: decides.
+        connector: opens connections.
+        no_worker: makes the errors for waiters.
+        ownership: forgets the thread when the client is closed and has nothing open any more.
+        on_reconnect_failed: called, in a greenlet of its own, when no worker could be had for reconnect_timeout.
+
+    Attributes:
+        loop: as given.
+        wake: the alarm for the ledger's next decision.
+        sweeper: the alarm for telling idle workers that their checkout is over.
+        line_clock: the time-outs of those who wait.
+        blocks: the ``with`` blocks that greenlets are in.
+        news: wakes those that wait for a change.
+        setup_error: what the setup of a worker has raised since somebody last set it to None.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        loop: Loop,
+        ledger: Ledger[Lease],
+        connector: Connector,
+        no_worker: NoWorker,
+        ownership: Ownership,
+        on_reconnect_failed: Callable[[], object],
+    ) -> None:
+        self.setup_error: Error | None = None
+        self.blocks = nesting.Blocks()
+        self.news = News(loop)
+        self.line_clock = LineClock(loop, self.interrupted)
+        self.wake = loop.alarm(self._tick)
+        self.sweeper = loop.alarm(self._sweep)
+        self._config = config
+        self.loop = loop
+        self._ledger = ledger
+        self._connector = connector
+        self._no_worker = no_worker
+        self._ownership = ownership
+        self._on_reconnect_failed = on_reconnect_failed
+        self._audit = Audit(ledger, connector)
+        self._is_abandoned = False
+
+    # --- acting ----------------------------------------------------------------------------------------
+
+    def decide(self, decision: Callable[[float], list[Action]]) -> None:
+        """Have the ledger decide something, and carry that out."""
+        try:
+            self.carry_out(decision(self.loop.clock()))
+        except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
+            self.interrupted()
+            raise
+
+    def carry_out(self, actions: list[Action]) -> None:
+        """Do what the ledger has decided."""
+        try:
+            for action in actions:  # which grow meanwhile: many may refuse a worker in turn
+                if isinstance(action, Give):
+                    self._give(action.slot, action.waiter, actions)
+                elif isinstance(action, Connect):
+                    self._connector.start(action.slot, self)
+                elif isinstance(action, Close):
+                    self._close(action.slot)
+                elif isinstance(action, Fail):
+                    action.waiter.fail(self._no_worker.refusal(action))
+                elif isinstance(action, Leaked):
+                    self._report_leak(action.slot)
+                else:
+                    self.loop.spawn(self._on_reconnect_failed)
+        except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
+            self._audit.unnotified += [action for action in actions if isinstance(action, Fail)]
+            self.interrupted()
+            raise
+        if self._ledger.wake_at < self.wake.at:
+            self.wake.set(self._ledger.wake_at, self.loop.clock())
+
+    def shut(self) -> None:
+        """The client is closed: nothing is to be done any more but by lent workers."""
+        self._close_alarms()
+        self._connector.stop()
+        self._end_server()
+        self.news.tell()
+
+    def abandon(self, error: ClientClosed) -> None:
+        """In a forked child, or when the thread has ended: forget the leases, and do nothing any more."""
+        self._is_abandoned = True
+        self._close_alarms()
+        for lease in self._ledger.leases():
+            lease.abandon(error)
+
+    def _close_alarms(self) -> None:
+        self.wake.close()
+        self.sweeper.close()
+        self.line_clock.close()
+
+    def deadlock_of(self, greenlet: Any) -> Error | None:
+        """The error for a greenlet that waits for a worker, if the wait has no end because the greenlet holds them."""
+        return self._no_worker.nested() if nesting.waits_for_itself(self._ledger, greenlet) else None
+
+    def _give(self, slot: PoolSlot, lease: Lease, actions: list[Action]) -> None:
+        if not lease.accept(slot.worker):
+            actions += self._ledger.refused(slot, self.loop.clock())
+        elif lease.entered_by is not None and not slot.worker.pending:
+            # A greenlet got a worker before it called it: perhaps it waits in an inner checkout, now in vain.
+            waiter = nesting.waiter_of(self._ledger, lease.entrant)
+            deadlock = self.deadlock_of(lease.entrant) if waiter is not None else None
+            if waiter is not None and deadlock is not None:
+                waiter.fail(deadlock)
+
+    def _close(self, slot: PoolSlot) -> None:
+        if slot.worker is not None:
+            slot.worker.close(ClientClosed("the worker was retired"))
+            self._connector.forget(slot.worker)
+        holder, slot.holder = slot.holder, None
+        if holder is not None and not holder.is_over:  # only after an interruption
+            if holder.wants:
+                self.carry_out(self._ledger.rejoin(holder, self.loop.clock()))
+            else:
+                holder.fail(Cancelled("an interruption came while the pool handed over this checkout's worker"))
+        self._end_server()
+        self.news.tell()
+
+    def _end_server(self) -> None:
+        """End the private server once the client is closed and no worker is lent any more."""
+        if self._ledger.closed and not self._ledger.slots:
+            self._connector.stop_server(self._ownership.forget_end)
+
+    def _report_leak(self, slot: PoolSlot) -> None:
+        holder: Lease = slot.holder
+        stack = "".join(traceback.format_list(holder.made_at[::-1])) if holder.made_at is not None else ""
+        text = "a checkout of %r%s was held for %.3g s (leak_after); end it, or use it in a with block. Made at:\n%s"
+        # In a greenlet of its own: logging may block, and this is the hub.
+        self.loop.spawn(log.warning, text, slot.worker, self._no_worker.where, self._config.leak_after, stack)
+
+    # --- alarms ----------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self.carry_out(self._ledger.tick(self.loop.clock()))
+
+    def _sweep(self) -> None:
+        """Let the workers that nobody has wanted for a moment know that their checkout is over."""
+        for slot in list(self._ledger.slots):
+            if slot.state == IDLE:
+                slot.worker.tell_done()
+
+    # --- interruptions ---------------------------------------------------------------------------------
+
+    def interrupted(self) -> None:
+        """An exception came amid some change: check the books in the hub's next turn."""
+        if not self._audit.is_due and not self._is_abandoned:
+            self._audit.is_due = True
+            self.loop.soon(self._check_books)
+
+    def _check_books(self) -> None:
+        """Give up what is not in the state that the books say, and book the rest anew."""
+        if self._is_abandoned:
+            return  # the audit was due in the process from which this one was forked
+        for fail in self._audit.begin():
+            fail.waiter.fail(self._no_worker.refusal(fail))
+        self.carry_out(self._audit.repair(self.loop.clock()))
+        for slot in self._audit.strays():
+            self._close(slot)
+        self.blocks.recount(self._ledger.leases())
+        self.line_clock.repair()
+        if self._ledger.closed:
+            self.shut()
+
+    # --- connections report ----------------------------------------------------------------------------
+
+    def drained(self, connection: Connection) -> None:
+        """The last reply that a released lease was owed has come."""
+        connection.slot.holder.give_back()
+
+    def settled(self, connection: Connection) -> None:
+        """The worker's checkout_done hook has run."""
+        self.carry_out(self._ledger.returned(connection.slot, self.loop.clock()))
+
+    def asked(self, connection: Connection, why: str) -> None:
+        """The worker asks not to be lent again, for this reason."""
+        self.carry_out(self._ledger.retire_asked(connection.slot, why, self.loop.clock()))
+
+    def lost(self, connection: Connection, error: Error, unsent: list[Call]) -> None:
+        """The connection is closed, though the pool had not closed it.
+
+        If nothing had been sent since it was lent, its calls are ``unsent``, and another worker may have them.
+        """
+        self._connector.forget(connection)
+        slot: PoolSlot = connection.slot
+        self._count_loss(slot, error)
+        holder = slot.holder
+        if holder is not None and holder.is_over:
+            holder = None  # it is just giving the worker back
+        if not slot.checkouts:
+            self._note_trouble(str(error))
+        if holder is not None and connection.untouched and isinstance(error, WorkerDied):
+            if slot.checkouts == 1:
+                self._note_trouble(str(error))
+                self._ledger.died_unused(self.loop.clock(), random.random())
+            holder.stand_again(unsent)
+        elif holder is not None:
+            holder.fail(error)
+        self.carry_out(self._ledger.lost(slot, self.loop.clock(), random.random()))
+        self._end_server()
+        self.news.tell()
+
+    def _count_loss(self, slot: PoolSlot, error: Error) -> None:
+        counters = self._ledger.counters
+        if isinstance(error, CallTimeout):
+            counters.call_timeouts += 1
+        elif isinstance(error, WorkerDied):
+            exited = f"exit {error.exitcode}" if error.exitcode is not None else "connection lost"
+            count(counters.deaths, error.signal or exited)
+        elif slot.state != CONNECTING:
+            count(counters.retirements, _CUT_OFF.get(type(error), "interrupted"))
+
+    def _note_trouble(self, trouble: str, is_unreachable: bool = False) -> None:
+        self._no_worker.trouble, self._no_worker.is_unreachable = trouble, is_unreachable
+
+    # --- the connector reports -------------------------------------------------------------------------
+
+    def reached(self) -> None:
+        """The server is there, though the worker is not yet ready."""
+        if self._no_worker.is_unreachable:
+            self._note_trouble("the server is there by now, and a worker is starting")
+            self._ledger.reached()
+
+    def arrived(self, slot: PoolSlot) -> None:
+        """The worker of this slot has greeted."""
+        self.carry_out(self._ledger.connected(slot, self.loop.clock(), random.random()))
+        self.news.tell()
+
+    def failed(self, slot: PoolSlot, reason: str, is_unreachable: bool) -> None:
+        """There is no worker for this slot; perhaps no server either."""
+        self._note_trouble(reason, is_unreachable)
+        self.carry_out(self._ledger.failed(slot, self.loop.clock(), random.random(), for_all=False))
+
+    def setup_failed(self, slot: PoolSlot, greeting: Greeting) -> None:
+        """There is a worker for this slot, whose setup has raised."""
+        self._note_trouble(f"its setup has raised {greeting.text}")
+        self._no_worker.greeting = greeting
+        self.setup_error = self._no_worker.setup_failed()
+        self.carry_out(self._ledger.failed(slot, self.loop.clock(), random.random(), for_all=True))
+        self.news.tell()
+
+
+_CUT_OFF = {ClientClosed: "close", ProtocolError: "protocol error", SetupError: "setup failed"}
+"""Why a worker was closed amid a checkout, by its error; else it was cancelled, or its caller interrupted."""
