@@ -5,11 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextvars import ContextVar
+from dataclasses import fields
+from functools import partial
 from types import EllipsisType, ModuleType
 from typing import Any
 
 from gtask import address as addresses
-from gtask.aspects import context as contextbridge
+from gtask.aspects import context as context_aspect
 from gtask.aspects.caller import RequestLog
 from gtask.client.checkout import Checkout
 from gtask.client.config import ClientConfig, check_count, check_size, check_timeout
@@ -33,47 +35,49 @@ class Client:
     Args:
         address: of the server: ``unix:/path``, ``tcp://host:port``, or ``spawn:module[:attribute]`` for a private
             server that is started at first use and ends with the client. The server may come later than the client.
-        name: this client's, for errors and the server's log.
-        timeout: seconds that a call may take, from when it is the first of its checkout's queue, waiting for a
-            worker included; default 30, None for no limit.
-        min_workers: how many workers are kept ready once the pool is open; default 2.
-        max_workers: how many there are at most; default 20.
+        name: this client's, for errors and the server's log; default "".
+        timeout: seconds that a call may take, the time in line for a worker included; default 30, None for no limit.
+            The time runs from when the call is the first of its checkout's queue.
+        min_workers: the number of workers that are kept ready once the pool is open; default 2.
+        max_workers: the most workers that there may be; default 20.
         max_checkouts: how often a worker is lent before a new one takes its place, or up to a tenth less, so that
             workers do not end together; default None, for no limit.
         max_lifetime: seconds after which a worker is replaced, or up to a tenth less; default None, for no limit. A
             checkout is never cut short for it.
-        max_idle: seconds in which one worker more than min_workers was never needed, after which one ends; default
-            600, None to keep all.
-        lifo: whether the worker that was used last is lent next (the default: its caches are warm, and the others may
-            end), or the one that has been idle for longest.
-        max_waiting: how many checkouts may wait in line, beyond those for which there is room for a worker. Others are
-            told Overloaded at once. Default None, for no limit.
-        shed_target: seconds that a wait in line may last. If for shed_interval seconds nobody was served faster, those
-            that have waited longer are told Overloaded. Default None: nobody is.
-        shed_interval: see shed_target; default 1.
-        max_connecting: how many workers may be on their way at a time; default 8.
-        reconnect_timeout: seconds for which no worker could be had, after which ``on_reconnect_failed(client)`` is
-            called, once, in a greenlet of its own; default 300. The attempts go on.
-        on_reconnect_failed: see reconnect_timeout; default None.
+        max_idle: seconds in which one worker was never needed, after which one ends; default 600, None to keep all.
+            min_workers stay.
+        lifo: whether the worker that was used last is lent next; default True: its caches are warm, and the others may
+            end. False lends the worker that has been idle for longest.
+        max_waiting: the most checkouts that may wait in line, beyond those for which there is room for a worker. Others
+            get Overloaded at once. Default None, for no limit.
+        shed_target: seconds that a wait in line may last. If nobody was served faster for shed_interval seconds,
+            checkouts that have waited longer get Overloaded. Default None: none does.
+        shed_interval: seconds that a burst may last before checkouts are shed; default 1. See shed_target.
+        max_connecting: the most workers that may be starting at a time; default 8.
+        reconnect_timeout: seconds without any worker to be had, after which on_reconnect_failed is called, once;
+            default 300. The attempts go on.
+        on_reconnect_failed: a function that takes the client, and is called in a greenlet of its own; default None. See
+            reconnect_timeout.
         leak_after: seconds after which a checkout that is still held is logged (logger ``gtask.client``), with the
             stack where it was made; default None: none is. To know the stack costs some 10 us per checkout.
-        refork_after_error: whether a worker that raised is replaced at the end of the checkout; default True.
-        raises: exception classes, and modules of such, that may be raised here for a worker's exception, beside
-            Python's own; by default all that this process has imported. Others become RemoteError.
+        refork_after_error: whether a worker in which a call raised is replaced at the end of the checkout; default
+            True.
+        raises: exception classes, and modules of such, that may be raised for a worker's exception, beside Python's
+            own; default None, for all that this process has imported. Others become RemoteError.
         setup_timeout: seconds that a new worker's setup may take; default 300.
-        max_queue: how many calls may be queued on one checkout; default 10,000.
+        max_queue: the most calls that may be queued on one checkout; default 10,000.
         limit_message: bytes that a message may have, both ways; default 64 MiB.
-        logs: whether what the workers log during a call is replayed here, by the loggers of the same names, as far as
-            their levels here want it; default True.
-        context: context variables whose values here the worker's code has, too; each must be at the top level of a
-            module, and what it holds must be able to travel. Default: none.
+        logs: whether records that workers log during a call are replayed here, by the loggers of the same names, as far
+            as their levels here want it; default True.
+        context: context variables whose values travel with each call. Each must be at the top level of a module, and
+            its value must be able to travel. Default: none.
         codec: how messages are written: ``"msgpack"`` (the default), or ``"json"`` for a server of AnyEvent::Task in
             Perl. With JSON fewer types can travel, calls are sent one at a time, and errors are RemoteError; see
             docs/protocol.rst.
-        pickle: whether what cannot travel otherwise is pickled, both ways, if the server consents as well
-            (``gtask-server --pickle``). Who sends a pickle can have its reader run any code: both sides must trust each
-            other. Only at a unix socket, unless ``insecure``. Default False.
-        insecure: whether ``pickle`` is allowed over TCP; default False.
+        pickle: whether values that cannot travel otherwise are pickled, if the server consents as well
+            (``gtask-server --pickle``). Default False. A pickle can have its reader run any code: both sides must trust
+            each other. Only at a unix socket, unless ``insecure``.
+        insecure: whether pickle is allowed over TCP; default False.
 
     Raises:
         ValueError, TypeError: an argument makes no sense; the message says what is allowed.
@@ -109,46 +113,20 @@ class Client:
         pickle: bool = False,
         insecure: bool = False,
     ) -> None:
-        self._config = ClientConfig(
-            name=name,
-            timeout=timeout,
-            min_workers=min_workers,
-            max_workers=max_workers,
-            max_checkouts=max_checkouts,
-            max_lifetime=max_lifetime,
-            max_idle=max_idle,
-            lifo=lifo,
-            max_waiting=max_waiting,
-            shed_target=shed_target,
-            shed_interval=shed_interval,
-            max_connecting=max_connecting,
-            reconnect_timeout=reconnect_timeout,
-            on_reconnect_failed=on_reconnect_failed,
-            leak_after=leak_after,
-            refork_after_error=refork_after_error,
-            raises=raises,
-            setup_timeout=setup_timeout,
-            max_queue=max_queue,
-            limit_message=limit_message,
-            logs=logs,
-            context=contextbridge.name(context),
-            codec=codec,
-            pickle=pickle,
-            insecure=insecure,
-        )
+        given = locals()
+        options = {option.name: given[option.name] for option in fields(ClientConfig)}
+        self._config = config = ClientConfig(**options | {"context": context_aspect.name(context)})
         if isinstance(address, str) and address.startswith("spawn:"):
             target = address[len("spawn:") :]
             if not target:
                 raise ValueError("write spawn:module or spawn:module:attribute")
-            connector = Connector(None, self._config, lambda: spawn_server(target, name=target, pickle=pickle))
+            connector = Connector(None, config, lambda: spawn_server(target, name=target, pickle=pickle))
         else:
             server = addresses.parse(address)
-            if pickle and not insecure and isinstance(server, addresses.TcpAddress):
-                raise ValueError(
-                    f"pickle=True: whoever answers at {server} could have this process run any code. Use a unix "
-                    "socket, or say insecure=True if the network is trusted"
-                )
-            connector = Connector(server, self._config)
+            if pickle:
+                danger = "whoever answers at {} could have this process run any code"
+                addresses.check_pickle(server, insecure, danger)
+            connector = Connector(server, config)
         self._address = str(address)
         this = weakref.ref(self)  # the pool must not keep its client alive
 
@@ -157,7 +135,7 @@ class Client:
             if client is not None and on_reconnect_failed is not None:
                 on_reconnect_failed(client)
 
-        self._pool = Pool(self._config, connector, on_reconnect_failed=reconnect_failed)
+        self._pool = Pool(config, connector, on_reconnect_failed=reconnect_failed)
 
     def __repr__(self) -> str:
         name = f" {self._config.name!r}" if self._config.name else ""
@@ -329,10 +307,6 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        client = self._client
-
-        def method(*args: Any, **kwargs: Any) -> Any:
-            return client.call(name, *args, **kwargs)
-
+        method: Any = partial(self._client.call, name)
         method.__name__ = method.__qualname__ = name
         return method

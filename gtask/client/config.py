@@ -1,9 +1,12 @@
-"""What a client may be told, as one frozen, validated value."""
+"""What a client may be told, as one frozen, validated value.
+
+Each option has its default, its check and one sentence here; :class:`gtask.Client` has the same names in its signature.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import Any
 
@@ -14,87 +17,16 @@ __all__ = ["ClientConfig", "check_count", "check_size", "check_timeout"]
 
 CODECS = ("msgpack", "json")
 
+Check = Callable[[str, Any], None]
+"""Refuses the value of an option by raising TypeError or ValueError; is given the option's name and the value."""
 
-@dataclass(frozen=True, slots=True)
-class ClientConfig:
-    """The options of :class:`gtask.Client`, where they are described.
 
-    Raises:
-        ValueError, TypeError: an option makes no sense; the message names it and says what is allowed.
-    """
-
-    name: str = ""
-    timeout: float | None = 30.0
-    setup_timeout: float = 300.0
-    min_workers: int = 2
-    max_workers: int = 20
-    max_checkouts: int | None = None
-    max_lifetime: float | None = None
-    max_idle: float | None = 600.0
-    lifo: bool = True
-    max_waiting: int | None = None
-    shed_target: float | None = None
-    shed_interval: float = 1.0
-    max_connecting: int = 8
-    reconnect_timeout: float = 300.0
-    on_reconnect_failed: Callable[[Any], object] | None = None
-    leak_after: float | None = None
-    max_queue: int = 10_000
-    refork_after_error: bool = True
-    raises: Collection[type | ModuleType] | None = None
-    limit_message: int = DEFAULT_LIMIT
-    logs: bool = True
-    context: Named = ()
-    codec: str = "msgpack"
-    pickle: bool = False
-    insecure: bool = False
-
-    def __post_init__(self) -> None:
-        check_timeout(self.timeout)
-        for name in ("setup_timeout", "shed_interval", "reconnect_timeout"):
-            _check_seconds(name, getattr(self, name))
-        for name in ("max_lifetime", "max_idle", "shed_target", "leak_after"):
-            if getattr(self, name) is not None:
-                _check_seconds(name, getattr(self, name), ", or None for no limit")
-        for name in ("max_connecting", "max_queue"):
-            check_count(name, getattr(self, name), 1)
-        check_count("limit_message", self.limit_message, 1024)
-        check_size(self.min_workers, self.max_workers)
-        if self.max_checkouts is not None:
-            check_count("max_checkouts", self.max_checkouts, 1)
-        if self.max_waiting is not None:
-            check_count("max_waiting", self.max_waiting, 0)
-        if self.on_reconnect_failed is not None and not callable(self.on_reconnect_failed):
-            raise TypeError(
-                f"on_reconnect_failed={self.on_reconnect_failed!r}: write a function that takes the client, or None"
-            )
-        if self.codec not in CODECS:
-            raise ValueError(f"codec={self.codec!r}: write {' or '.join(map(repr, CODECS))}")
-        for name in ("lifo", "logs", "pickle", "insecure"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name}={getattr(self, name)!r}: write True or False")
-        if self.pickle and self.codec == "json":
-            raise ValueError("pickle=True: JSON carries no pickles; leave it out, or codec='json'")
-        if self.raises is not None and not (
-            isinstance(self.raises, Collection) and all(isinstance(item, (type, ModuleType)) for item in self.raises)
-        ):
-            raise TypeError(f"raises={self.raises!r}: list exception classes and modules")
-
-    @property
-    def title(self) -> str:
-        """The client in a sentence: "client 'shop'", or "the client" if it has no name."""
-        return f"client {self.name!r}" if self.name else "the client"
-
-    @property
-    def for_client(self) -> str:
-        """What follows a worker or a checkout in a sentence: " for client 'shop'", or "" if the client has no name."""
-        return f" for {self.title}" if self.name else ""
+# --- checks ------------------------------------------------------------------------------------------------
 
 
 def check_timeout(timeout: float | None, name: str = "timeout") -> None:
     """Refuse a time-out that is neither None nor a number of seconds over 0."""
-    if timeout is not None:
-        _check_seconds(name, timeout, ", or None for no limit")
+    _seconds_or_none(name, timeout)
 
 
 def check_size(min_workers: int, max_workers: int) -> None:
@@ -108,16 +40,168 @@ def check_size(min_workers: int, max_workers: int) -> None:
 
 
 def check_count(name: str, value: int, least: int) -> None:
-    """Refuse what is no whole number, or less than the least."""
+    """Refuse a value that is no whole number, or less than the least."""
     if not isinstance(value, int):
         raise TypeError(f"{name}={value!r}: write a whole number")
     if value < least:
         raise ValueError(f"{name}={value!r}: write a number of at least {least}")
 
 
-def _check_seconds(name: str, value: float, otherwise: str = "") -> None:
+def _seconds(name: str, value: float, otherwise: str = "") -> None:
     advice = f"{name}={value!r}: write a number of seconds over 0{otherwise}"
     if not isinstance(value, (int, float)):
         raise TypeError(advice)
     if not value > 0:
         raise ValueError(advice)
+
+
+def _seconds_or_none(name: str, value: float | None) -> None:
+    if value is not None:
+        _seconds(name, value, ", or None for no limit")
+
+
+def _count(least: int) -> Check:
+    return lambda name, value: check_count(name, value, least)
+
+
+def _count_or_none(least: int) -> Check:
+    return lambda name, value: check_count(name, value, least) if value is not None else None
+
+
+def _flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: write True or False")
+
+
+def _codec(name: str, value: object) -> None:
+    if value not in CODECS:
+        raise ValueError(f"{name}={value!r}: write {' or '.join(map(repr, CODECS))}")
+
+
+def _function_or_none(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}={value!r}: write a function that takes the client, or None")
+
+
+def _classes_or_none(name: str, value: object) -> None:
+    if value is not None and not (
+        isinstance(value, Collection) and all(isinstance(item, (type, ModuleType)) for item in value)
+    ):
+        raise TypeError(f"{name}={value!r}: list exception classes and modules")
+
+
+def _anything(name: str, value: object) -> None:
+    pass
+
+
+# --- options -----------------------------------------------------------------------------------------------
+
+
+def _option(check: Check, sentence: str) -> dict[str, Any]:
+    return {"check": check, "sentence": sentence}
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """The options of :class:`gtask.Client`, where they are described in full.
+
+    Raises:
+        ValueError, TypeError: an option makes no sense; the message names it and says what is allowed.
+    """
+
+    name: str = field(default="", metadata=_option(_anything, "this client's, for errors and the server's log"))
+    timeout: float | None = field(
+        default=30.0,
+        metadata=_option(_seconds_or_none, "seconds that a call may take, the time in line for a worker included"),
+    )
+    min_workers: int = field(
+        default=2, metadata=_option(_count(0), "the number of workers that are kept ready once the pool is open")
+    )
+    max_workers: int = field(default=20, metadata=_option(_count(1), "the most workers that there may be"))
+    max_checkouts: int | None = field(
+        default=None,
+        metadata=_option(
+            _count_or_none(1), "how often a worker is lent before a new one takes its place, or up to a tenth less"
+        ),
+    )
+    max_lifetime: float | None = field(
+        default=None,
+        metadata=_option(_seconds_or_none, "seconds after which a worker is replaced, or up to a tenth less"),
+    )
+    max_idle: float | None = field(
+        default=600.0,
+        metadata=_option(_seconds_or_none, "seconds in which one worker was never needed, after which one ends"),
+    )
+    lifo: bool = field(default=True, metadata=_option(_flag, "whether the worker that was used last is lent next"))
+    max_waiting: int | None = field(
+        default=None, metadata=_option(_count_or_none(0), "the most checkouts that may wait in line")
+    )
+    shed_target: float | None = field(
+        default=None, metadata=_option(_seconds_or_none, "seconds that a wait in line may last")
+    )
+    shed_interval: float = field(
+        default=1.0, metadata=_option(_seconds, "seconds that a burst may last before checkouts are shed")
+    )
+    max_connecting: int = field(
+        default=8, metadata=_option(_count(1), "the most workers that may be starting at a time")
+    )
+    reconnect_timeout: float = field(
+        default=300.0,
+        metadata=_option(_seconds, "seconds without any worker to be had, after which on_reconnect_failed is called"),
+    )
+    on_reconnect_failed: Callable[[Any], object] | None = field(
+        default=None, metadata=_option(_function_or_none, "a function that takes the client")
+    )
+    leak_after: float | None = field(
+        default=None, metadata=_option(_seconds_or_none, "seconds after which a checkout that is still held is logged")
+    )
+    refork_after_error: bool = field(
+        default=True,
+        metadata=_option(_flag, "whether a worker in which a call raised is replaced at the end of the checkout"),
+    )
+    raises: Collection[type | ModuleType] | None = field(
+        default=None,
+        metadata=_option(
+            _classes_or_none, "exception classes, and modules of such, that may be raised for a worker's exception"
+        ),
+    )
+    setup_timeout: float = field(
+        default=300.0, metadata=_option(_seconds, "seconds that a new worker's setup may take")
+    )
+    max_queue: int = field(
+        default=10_000, metadata=_option(_count(1), "the most calls that may be queued on one checkout")
+    )
+    limit_message: int = field(
+        default=DEFAULT_LIMIT, metadata=_option(_count(1024), "bytes that a message may have, both ways")
+    )
+    logs: bool = field(
+        default=True, metadata=_option(_flag, "whether records that workers log during a call are replayed here")
+    )
+    context: Named = field(
+        default=(), metadata=_option(_anything, "context variables whose values travel with each call")
+    )
+    codec: str = field(default="msgpack", metadata=_option(_codec, "how messages are written"))
+    pickle: bool = field(
+        default=False,
+        metadata=_option(
+            _flag, "whether values that cannot travel otherwise are pickled, if the server consents as well"
+        ),
+    )
+    insecure: bool = field(default=False, metadata=_option(_flag, "whether pickle is allowed over TCP"))
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            option.metadata["check"](option.name, getattr(self, option.name))
+        check_size(self.min_workers, self.max_workers)
+        if self.pickle and self.codec == "json":
+            raise ValueError("pickle=True: JSON carries no pickles; leave it out, or codec='json'")
+
+    @property
+    def title(self) -> str:
+        """The client in a sentence: "client 'shop'", or "the client" if it has no name."""
+        return f"client {self.name!r}" if self.name else "the client"
+
+    @property
+    def for_client(self) -> str:
+        """What follows a worker or a checkout in a sentence: " for client 'shop'", or "" if the client has no name."""
+        return f" for {self.title}" if self.name else ""

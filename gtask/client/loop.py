@@ -118,24 +118,24 @@ class Loop:
     """The hub of this thread."""
 
     def __init__(self) -> None:
-        self.hub = self._hub = gevent.get_hub()
+        self.hub = gevent.get_hub()
         self.thread = thread_ident()
 
     clock = staticmethod(monotonic)
 
     def alarm(self, function: Callable[[], object]) -> Alarm:
         """An alarm that calls this function; it is not set yet."""
-        return Alarm(self._hub.loop, function)
+        return Alarm(self.hub.loop, function)
 
     def soon(self, function: Callable[[], object]) -> None:
         """Call a function in the hub's next turn."""
-        self._hub.loop.run_callback(function)
+        self.hub.loop.run_callback(function)
 
     def from_anywhere(self, function: Callable[[], object]) -> None:
         """The same from any thread, and from a finaliser, which may run amid anything."""
         # At the very end of the interpreter the loop may be gone, and then so is what there was to do.
         with suppress(Exception):
-            self._hub.loop.run_callback_threadsafe(function)
+            self.hub.loop.run_callback_threadsafe(function)
 
     def at_thread_end(self, function: Callable[[], object]) -> Callable[[], None]:
         """Call a function when this OS thread has ended and the hub never turns again, unless the function given back

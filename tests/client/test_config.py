@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
+import inspect
 import math
+import re
 
 import pytest
 
@@ -152,3 +155,41 @@ def test_the_client_refuses_them_when_it_is_made():
     for address in ("nowhere", "spawn:"):
         with pytest.raises(ValueError, match="write"):
             gtask.Client(address)
+
+
+def test_the_signature_of_the_client():
+    """It has the options of the configuration, with their defaults and in their order, and no other."""
+    parameters = list(inspect.signature(gtask.Client).parameters.values())[1:]
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
+    signature = [(parameter.name, parameter.default) for parameter in parameters]
+    assert signature == [(option.name, option.default) for option in dataclasses.fields(ClientConfig)]
+
+
+def test_the_docstring_of_the_client():
+    """It describes each option, and the description begins with the option's sentence."""
+    told = dict(re.findall(r"^    (\w+): (.*(?:\n     .*)*)", inspect.getdoc(gtask.Client), re.MULTILINE))
+    described = {name: " ".join(text.split()) for name, text in told.items() if name != "address"}
+    sentences = {option.name: option.metadata["sentence"] for option in dataclasses.fields(ClientConfig)}
+    assert [name for name in described if name in sentences] == list(sentences)
+    for name, sentence in sentences.items():
+        assert described[name].startswith(sentence), f"{name}: {described[name]}"
+
+
+def test_every_option_reaches_the_configuration():
+    """Not one is forgotten between the client and the pool."""
+    variable = contextvars.ContextVar("variable")
+    others = {
+        "name": "x", "timeout": 1.0, "min_workers": 1, "max_workers": 3, "max_checkouts": 4, "max_lifetime": 5.0,
+        "max_idle": 6.0, "lifo": False, "max_waiting": 7, "shed_target": 8.0, "shed_interval": 9.0,
+        "max_connecting": 10, "reconnect_timeout": 11.0, "on_reconnect_failed": print, "leak_after": 12.0,
+        "refork_after_error": False, "raises": [KeyError], "setup_timeout": 13.0, "max_queue": 14,
+        "limit_message": 2048, "logs": False, "context": [variable], "codec": "msgpack", "pickle": True,
+        "insecure": True,
+    }  # fmt: skip
+    config = gtask.Client("unix:/nowhere/x.sock", **others)._config
+    assert set(others) == {option.name for option in dataclasses.fields(ClientConfig)}
+    for name, value in others.items():
+        if name == "context":
+            assert [named[-1] for named in config.context] == [variable]
+        else:
+            assert getattr(config, name) == value

@@ -24,7 +24,7 @@ from gtask.client.dialects.gtask import gtask_dialect
 from gtask.client.dialects.json import json_dialect
 from gtask.client.loop import Alarm
 from gtask.client.pool.slots import PoolSlot
-from gtask.errors import ClientClosed, Error
+from gtask.errors import ClientClosed, Error, reason_of
 from gtask.spawn import SpawnedServer
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Connector:
             self._failed(slot, workers, str(error))
         except OSError as error:
             full = error.errno == errno.EAGAIN  # so says a unix socket, and waits for nobody
-            reason = "its backlog is full" if full else (error.strerror or str(error)).lower()
+            reason = "its backlog is full" if full else reason_of(error)
             ours = error.errno in (errno.EMFILE, errno.ENFILE)  # for want of descriptors here, whatever is there
             self._failed(slot, workers, f"{reason} at {self.address}", unreachable=not ours)
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
