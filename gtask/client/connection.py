@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gtask.aspects.aspect import CallerAspect, StandingOrders
     from gtask.client.calls import Call
     from gtask.client.dialects.dialect import Dialect
-    from gtask.client.pool.pool import Pool
+    from gtask.client.pool.workers import Workers
     from gtask.errors import ClientClosed
     from gtask.wire.messages import LastWords, Message
 
@@ -78,7 +78,7 @@ class Connection:
         self,
         sock: Any,
         address: Address,
-        owner: Pool,
+        owner: Workers,
         dialect: Dialect,
         client: str = "",
         aspects: tuple[CallerAspect, ...] = (),
