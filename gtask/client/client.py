@@ -296,8 +296,6 @@ class Client:
 class Remote:
     """Stands for the interface of the workers, to be passed around; made by ``client.remote``."""
 
-    __slots__ = ("_client",)
-
     def __init__(self, client: Client) -> None:
         self._client = client
 
@@ -309,4 +307,5 @@ class Remote:
             raise AttributeError(name)
         method: Any = partial(self._client.call, name)
         method.__name__ = method.__qualname__ = name
+        vars(self)[name] = method  # the next use finds it without this function
         return method
