@@ -1,4 +1,4 @@
-"""The client as a ``concurrent.futures.Executor``: each function that is submitted is a checkout of its own.
+"""The client as a ``concurrent.futures.Executor``: each submitted function is a checkout, a call and a release.
 
 Nothing here has a greenlet or a thread: futures are settled in the hub, as soon as their calls have ended.
 """
@@ -11,21 +11,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from types import EllipsisType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from gtask.client.calls import Result
-from gtask.client.checkout import Checkout, lease_of
+from gtask.client.checkout import lease_of
 from gtask.client.lease import Lease
 from gtask.client.loop import Event, thread_ident
 from gtask.function_names import EACH, name_of
 
+if TYPE_CHECKING:
+    from gtask.client.client import Client
+
 __all__ = ["Executor", "Future"]
-
-
-class Client(Protocol):
-    """Where workers come from."""
-
-    def checkout(self, *, timeout: float | EllipsisType | None = ...) -> Checkout: ...
 
 
 class Future(concurrent.futures.Future[Any]):

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from gtask.client.calls import Result
-from gtask.client.checkout import Checkout, lease_of
+from gtask.client.checkout import lease_of
 from gtask.client.lease import Lease
 from gtask.client.loop import Event
 
+if TYPE_CHECKING:
+    from gtask.client.client import Client
+
 __all__ = ["map_unordered"]
-
-
-class Client(Protocol):
-    """Where workers come from."""
-
-    def checkout(self) -> Checkout: ...
 
 
 def map_unordered(client: Client, name: str, iterable: Iterable[Any], max_ahead: int) -> Generator[Any, None, None]:
@@ -28,7 +25,7 @@ def map_unordered(client: Client, name: str, iterable: Iterable[Any], max_ahead:
         client: whose workers are called.
         name: the method.
         iterable: of the arguments.
-        max_ahead: how many may have been taken whose values have not.
+        max_ahead: the most items that may have been taken from the iterable without their values having been taken.
     """
     ahead: dict[Result, Lease] = {}
     ended: deque[Result] = deque()
