@@ -16,11 +16,16 @@ class News:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._event: Event | None = None  # none before somebody has waited
+        self._is_abandoned = False
 
     def tell(self) -> None:
         """Something has changed that somebody may wait for."""
-        if self._event is not None:
+        if self._event is not None and not self._is_abandoned:
             self._event.set()
+
+    def abandon(self) -> None:
+        """In a forked child: wake nobody any more, for those that wait are the parent's."""
+        self._is_abandoned = True
 
     def wait_until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Block this greenlet until a condition holds.

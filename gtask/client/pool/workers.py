@@ -142,6 +142,7 @@ class Workers:
         """In a forked child, or when the thread has ended: forget the leases, and do nothing any more."""
         self._is_abandoned = True
         self._close_alarms()
+        self.news.abandon()
         for lease in self._ledger.leases():
             lease.abandon(error)
 
