@@ -79,16 +79,21 @@ ARROWS = {
     "client.outcomes": "errors wire.exceptions.failure wire.messages",
     "client.overtime": "client.loop",
     "client.pool": "",
+    "client.pool.audit": "client.pool.slots",
     "client.pool.backoff": "",
     "client.pool.connector": "address aspects.caller client.config client.connection client.dialects.gtask "
-    "client.dialects.json client.pool.slots errors spawn",
+    "client.dialects.json client.loop client.pool.slots errors spawn",
     "client.pool.ledger": "client.config client.counters client.pool.backoff client.pool.slots",
-    "client.pool.nesting": "client.lease client.pool.ledger",
-    "client.pool.no_worker": "client.pool.slots errors",
-    "client.pool.pool": "aspects.caller client.calls client.checkout client.config client.connection client.counters "
-    "client.lease client.loop client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.slots errors "
-    "stats wire.exceptions.failure wire.messages",
+    "client.pool.line_clock": "",
+    "client.pool.nesting": "",
+    "client.pool.news": "client.loop",
+    "client.pool.no_worker": "client.pool.slots errors wire.exceptions.failure",
+    "client.pool.ownership": "client.loop client.pool.no_worker",
+    "client.pool.pool": "aspects.caller client.checkout client.counters client.lease client.loop client.pool.ledger "
+    "client.pool.no_worker client.pool.ownership client.pool.slots client.pool.workers errors",
     "client.pool.slots": "",
+    "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
+    "client.pool.news client.pool.slots errors",
     "client.preamble": "errors wire.messages",
     "client.stream": "",
     "client.submitted": "client.calls errors wire.messages",
