@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Callable, Collection
+from importlib import import_module
 from time import monotonic
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +15,6 @@ from gtask.aspects.aspect import CallerAspect, Companion
 from gtask.aspects.context import ContextVariables
 from gtask.aspects.logs.levels import Levels
 from gtask.aspects.logs.replay import from_deferred, replay
-from gtask.aspects.tracing import INSTALLED, ClientTracing
 from gtask.errors import EncodeError, Error
 from gtask.wire.messages import Failure, LogRecords, Value
 from gtask.wire.values.pickles import unseal
@@ -23,9 +25,13 @@ if TYPE_CHECKING:
     from gtask.client.outcomes import Outcome
     from gtask.wire.messages import Message
 
-__all__ = ["ASPECTS", "DeferredLogs", "RequestLog", "caller_aspects", "standing_orders", "that_begin"]
+__all__ = ["ASPECTS", "CallerAspects", "DeferredLogs", "RequestLog", "standing_orders"]
 
 log = logging.getLogger("gtask.client")
+
+OPENTELEMETRY = "opentelemetry.trace"
+BY_ENVIRONMENT = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
+"""Whether a tracer provider is named there, which is made when it is first asked for."""
 
 MOST = 20_000
 """Records that one call may have; a gtask server sends fewer."""
@@ -38,20 +44,31 @@ Peer = Callable[[], str]
 """Tells where the server is."""
 
 
-def caller_aspects(config: ClientConfig, peer: Peer) -> tuple[CallerAspect, ...]:
+class CallerAspects:
     """The aspects of a client, in the order in which they take part in a call.
 
     Args:
         config: the client's options.
         peer: tells where the server is.
+
+    Attributes:
+        all: those that may hear of a call.
     """
-    found = (make(config, peer) for make in ASPECTS)
-    return tuple(aspect for aspect in found if aspect is not None)
 
+    def __init__(self, config: ClientConfig, peer: Peer) -> None:
+        self._peer = peer
+        self._may_trace = True
+        self.all = tuple(aspect for make in ASPECTS if (aspect := make(config, peer)) is not None)
+        self._beginning = tuple(aspect for aspect in self.all if type(aspect).begin is not CallerAspect.begin)
 
-def that_begin(aspects: tuple[CallerAspect, ...]) -> tuple[CallerAspect, ...]:
-    """Those that take part in the beginning of a call, and not only in what comes for it."""
-    return tuple(aspect for aspect in aspects if type(aspect).begin is not CallerAspect.begin)
+    def of_checkout(self) -> tuple[CallerAspect, ...]:
+        """Those that take part in the beginning of calls, for a checkout that is made now."""
+        if self._may_trace and (OPENTELEMETRY in sys.modules or BY_ENVIRONMENT):
+            self._may_trace = False
+            tracing = import_module("gtask.aspects.tracing")
+            if tracing.INSTALLED:
+                self._beginning = (tracing.ClientTracing(self._peer), *self._beginning)
+        return self._beginning
 
 
 # --- log records ---------------------------------------------------------------------------------------
@@ -219,11 +236,11 @@ class SealedValue(Companion):
 
 ASPECTS: tuple[Callable[[ClientConfig, Peer], CallerAspect | None], ...] = (
     lambda config, peer: LogReplay(config.raises) if config.logs else None,
-    lambda config, peer: ClientTracing(peer) if INSTALLED else None,
     lambda config, peer: ContextVariables(config.context) if config.context else None,
     lambda config, peer: Unpickling() if config.pickle else None,
 )
-"""What makes the aspects of a client with these options, in their order. To add an aspect is to add a line."""
+"""What makes the aspects of a client with these options, in their order. To add an aspect is to add a line. Tracing is
+not among them: it joins when the program has loaded opentelemetry, so that no other program pays for it."""
 
 
 def standing_orders(config: ClientConfig) -> Levels | None:

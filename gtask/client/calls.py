@@ -172,5 +172,8 @@ class BlockingCall(Call):
         if greenlet is not None:  # or it was interrupted, and hears of its call no more
             try:
                 greenlet.switch(outcome)
-            except BaseException:  # the greenlet has died of it: the hub reports that, and the connection goes on
+            except BaseException:
+                if self._greenlet is greenlet:
+                    raise  # an interruption has come before the switch: the outcome is posted again
+                # The greenlet has died of an exception: the hub reports that, and the connection goes on.
                 gevent.get_hub().handle_error(greenlet, *sys.exc_info())

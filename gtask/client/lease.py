@@ -158,6 +158,7 @@ class Lease:
             return
         try:
             self.released = True
+            self._aspects = ()
             if self.entered_by is not None:
                 self._lender.leave_block(self)
             connection = self.connection

@@ -17,7 +17,7 @@ from gevent import socket as gevent_socket
 
 from gtask import address as addresses
 from gtask.address import Address, TcpAddress, UnixAddress
-from gtask.aspects.caller import caller_aspects, standing_orders
+from gtask.aspects.caller import CallerAspects, standing_orders
 from gtask.client.config import ClientConfig
 from gtask.client.connection import Connection
 from gtask.client.dialects.gtask import gtask_dialect
@@ -71,7 +71,7 @@ class Connector:
         self._server: SpawnedServer | None = None
         self._dialect = DIALECTS[config.codec](config)
         self.encode = self._dialect.encode_request
-        self.aspects = caller_aspects(config, lambda: str(self.address))
+        self.aspects = CallerAspects(config, lambda: str(self.address))
         self._orders = standing_orders(config) or NO_ORDERS
         self._attempts: dict[PoolSlot, Any] = {}
         self._ending: SpawnedServer | None = None
@@ -153,7 +153,9 @@ class Connector:
         config, connection = self._config, None
         try:
             sock = connect(self.address, CONNECT_TIMEOUT)
-            connection = Connection(sock, self.address, workers, self._dialect, config.name, self.aspects, self._orders)
+            connection = Connection(
+                sock, self.address, workers, self._dialect, config.name, self.aspects.all, self._orders
+            )
             connection.slot = slot
             slot.worker = connection
             self.connections.add(connection)

@@ -39,8 +39,9 @@ class LineClock:
     def start(self, lease: Lease, deadline: float) -> None:
         """The lease waits, until this time of the monotonic clock."""
         self._deadlines.set(lease, deadline)
-        if deadline < self._alarm.at:
-            self._alarm.set(deadline, self._loop.clock())
+        first = self._deadlines.first  # an earlier one than this lease's, if an interruption has struck the alarm
+        if first < self._alarm.at:
+            self._alarm.set(first, self._loop.clock())
 
     def stop(self, lease: Lease) -> None:
         """The lease waits no longer."""

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gtask.aspects.caller import DeferredLogs, RequestLog, that_begin
+from gtask.aspects.caller import DeferredLogs, RequestLog
 from gtask.client.checkout import Checkout
 from gtask.client.counters import Counters
 from gtask.client.lease import Lease
@@ -62,7 +62,7 @@ class Pool:
     ) -> None:
         self.terms = config
         self.encode = connector.encode
-        self._aspects = that_begin(connector.aspects)
+        self._aspects = connector.aspects
         self._connector = connector
         self._make_loop = make_loop
         self._on_reconnect_failed = on_reconnect_failed
@@ -119,7 +119,8 @@ class Pool:
         ledger, workers = self._ledger, self._workers
         if workers is None or ledger.closed or thread_ident() != self.thread:
             workers = self._enter()
-        lease = Lease(self, timeout, self._aspects if log is None else (*self._aspects, DeferredLogs(log)))
+        aspects = self._aspects.of_checkout()
+        lease = Lease(self, timeout, aspects if log is None else (*aspects, DeferredLogs(log)))
         checkout = Checkout(self, lease, client)
         if self.terms.leak_after is not None:
             lease.made_at = _callers_stack()

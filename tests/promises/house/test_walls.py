@@ -82,7 +82,7 @@ ARROWS = {
     "client.pool.audit": "client.pool.slots",
     "client.pool.backoff": "",
     "client.pool.connector": "address aspects.caller client.config client.connection client.dialects.gtask "
-    "client.dialects.json client.loop client.pool.slots errors spawn",
+    "client.dialects.json client.loop client.pool.slots client.preamble errors spawn",
     "client.pool.ledger": "client.config client.counters client.pool.backoff client.pool.slots",
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
@@ -161,8 +161,8 @@ ARROWS = {
     #
     "aspects": "",
     "aspects.aspect": "",
-    "aspects.caller": "aspects.aspect aspects.context aspects.logs.levels aspects.logs.replay aspects.tracing errors "
-    "wire.messages wire.values.pickles",
+    "aspects.caller": "aspects.aspect aspects.context aspects.logs.levels aspects.logs.replay errors wire.messages "
+    "wire.values.pickles",
     "aspects.context": "aspects.aspect",
     "aspects.current_call": "aspects.aspect running_call wire.messages",
     "aspects.logs": "",
@@ -299,12 +299,14 @@ PURE = {
     "wire.lastwords": "msgpack",
     "client.pool.backoff": "",
     "client.counters": "",
+    "client.pool.audit": "",
     "client.pool.ledger": "",
     "client.pool.slots": "",
     "client.pool.audit": "",
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
     "client.pool.no_worker": "",
+    "client.pool.slots": "",
     "client.outcomes": "",
     "client.config": "",
     "server.master.children": "signal",  # for the numbers
