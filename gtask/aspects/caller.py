@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Collection
-from importlib import import_module
 from time import monotonic
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +13,7 @@ from gtask.aspects.aspect import CallerAspect, Companion
 from gtask.aspects.context import ContextVariables
 from gtask.aspects.logs.levels import Levels
 from gtask.aspects.logs.replay import from_deferred, replay
+from gtask.aspects.tracing import BY_ENVIRONMENT, OPENTELEMETRY, ClientTracing, spans
 from gtask.errors import EncodeError, Error
 from gtask.wire.messages import Failure, LogRecords, Value
 from gtask.wire.values.pickles import unseal
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["ASPECTS", "CallerAspects", "DeferredLogs", "RequestLog", "standing_orders"]
 
 log = logging.getLogger("gtask.client")
-
-OPENTELEMETRY = "opentelemetry.trace"
-BY_ENVIRONMENT = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
-"""Whether a tracer provider is named there, which is made when it is first asked for."""
 
 MOST = 20_000
 """Records that one call may have; a gtask server sends fewer."""
@@ -58,16 +53,18 @@ class CallerAspects:
     def __init__(self, config: ClientConfig, peer: Peer) -> None:
         self._peer = peer
         self._may_trace = True
+        if BY_ENVIRONMENT:
+            spans()
         self.all = tuple(aspect for make in ASPECTS if (aspect := make(config, peer)) is not None)
         self._beginning = tuple(aspect for aspect in self.all if type(aspect).begin is not CallerAspect.begin)
 
     def of_checkout(self) -> tuple[CallerAspect, ...]:
         """Those that take part in the beginning of calls, for a checkout that is made now."""
-        if self._may_trace and (OPENTELEMETRY in sys.modules or BY_ENVIRONMENT):
+        if self._may_trace and OPENTELEMETRY in sys.modules:
             self._may_trace = False
-            tracing = import_module("gtask.aspects.tracing")
-            if tracing.INSTALLED:
-                self._beginning = (tracing.ClientTracing(self._peer), *self._beginning)
+            module = spans()
+            if module is not None:
+                self._beginning = (ClientTracing(module, self._peer), *self._beginning)
         return self._beginning
 
 

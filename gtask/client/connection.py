@@ -63,7 +63,7 @@ class Connection:
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
         error: why the connection is closed, or None while it is open.
-        untouched: whether nothing has been sent since it was lent.
+        untouched: whether nothing has been sent since it was lent: until then its loss does no harm.
         slot: the pool's.
     """
 
@@ -166,8 +166,12 @@ class Connection:
     @property
     def is_sound(self) -> bool:
         """Whether it is open, and no interruption has left it half way through some change."""
-        owed = min(len(self.pending), self._at_once)
-        return self.error is None and self._conversation.owed == owed and self._stream.is_reading
+        owed = self._conversation.owed
+        return (
+            self.error is None
+            and self._stream.is_reading
+            and (owed == len(self.pending) or owed == self._at_once < len(self.pending))
+        )
 
     # --- the client speaks -----------------------------------------------------------------------------
 
@@ -247,9 +251,8 @@ class Connection:
             whether the worker may be lent again at once; if not, its owner hears ``settled`` when
             checkout_done has run.
         """
-        self._conversation.client_says(_A_DONE)
         self._tell_drained = False  # it was released a second time meanwhile
-        if self._conversation.state == "idle":
+        if self._conversation.done():
             self._owes_done = True  # rides with the next request
             return True
         self._write(self._done_frame)
@@ -264,10 +267,6 @@ class Connection:
     def tell_when_drained(self) -> None:
         """Call the owner's ``drained`` once the last reply that is owed has come."""
         self._tell_drained = True
-
-    def lend(self) -> None:
-        """It is lent from now on: until something is sent, its loss does no harm."""
-        self.untouched = True
 
     # --- the end ---------------------------------------------------------------------------------------
 

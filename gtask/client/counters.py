@@ -9,6 +9,8 @@ from gtask.stats import BOUNDS, ClientStats, Times
 
 __all__ = ["Counters", "Stopwatch", "count"]
 
+SHORT = BOUNDS[0]
+
 CAUSES = 50
 """The most causes that are told apart: a worker may give any reason for its retirement."""
 
@@ -28,13 +30,11 @@ class Stopwatch:
 
     def add(self, seconds: float) -> None:
         """Count one more that took this time."""
-        if not seconds:
-            self.buckets[0] += 1
-            return
-        self.total += seconds
-        if seconds > self.longest:
-            self.longest = seconds
-        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        if seconds:
+            self.total += seconds
+            if seconds > self.longest:
+                self.longest = seconds
+        self.buckets[0 if seconds <= SHORT else bisect_left(BOUNDS, seconds)] += 1
 
     def take_back(self, seconds: float) -> None:
         """Undo the last add."""

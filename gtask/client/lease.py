@@ -181,12 +181,15 @@ class Lease:
         Returns:
             False if the lease has ended meanwhile; the worker is the next one's then.
         """
-        if not self._queue and (self.error is not None or self.released):
-            return False
-        if self._queue:  # or no clock was started
-            self._lender.stop_clock(self)
+        if not self._queue:
+            if self.error is not None or self.released:
+                return False
+            self.connection = connection
+            connection.untouched = True
+            return True
+        self._lender.stop_clock(self)
         self.connection = connection
-        connection.lend()
+        connection.untouched = True
         while self._queue and self.connection is not None:
             call = self._queue[0]
             refusal = connection.refusal(call.frame)

@@ -74,6 +74,7 @@ def _may(speaker: str) -> dict[str, dict[type, str]]:
 
 _REPLIES = frozenset({Value, Failure, Skipped})
 _CLIENT_MAY, _WORKER_MAY = _may(CLIENT), _may(WORKER)
+_A_DONE = Done()
 _MAY_REQUEST = frozenset({state for state in STATES if Request in _CLIENT_MAY[state]})
 
 
@@ -142,6 +143,17 @@ class Conversation:
             raise self._out_of_turn(CLIENT, Request)
         self.owed += 1
         self.state = "busy"
+
+    def done(self) -> bool:
+        """Note the end of a checkout: as :meth:`client_says`.
+
+        Returns:
+            whether nobody answers it, so that the worker is idle at once.
+        """
+        if self._answers_done or self.state != "idle":
+            self.client_says(_A_DONE)
+            return False
+        return True
 
     def reply(self, kind: type) -> None:
         """Note a reply of this kind: as :meth:`worker_says`."""

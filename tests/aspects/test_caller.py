@@ -6,7 +6,7 @@ import logging
 
 from gtask.aspects import caller
 from gtask.aspects.caller import Deferred, DeferredLogs, LogReplay
-from gtask.aspects.tracing import ClientSpan
+from gtask.aspects.spans import ClientSpan
 from gtask.client.calls import Call
 from gtask.wire.messages import Failure, LogRecords, Value
 

@@ -161,8 +161,8 @@ ARROWS = {
     #
     "aspects": "",
     "aspects.aspect": "",
-    "aspects.caller": "aspects.aspect aspects.context aspects.logs.levels aspects.logs.replay errors wire.messages "
-    "wire.values.pickles",
+    "aspects.caller": "aspects.aspect aspects.context aspects.logs.levels aspects.logs.replay aspects.tracing errors "
+    "wire.messages wire.values.pickles",
     "aspects.context": "aspects.aspect",
     "aspects.current_call": "aspects.aspect running_call wire.messages",
     "aspects.logs": "",
@@ -171,6 +171,7 @@ ARROWS = {
     "aspects.logs.record": "wire.exceptions.failure wire.plain",
     "aspects.logs.replay": "aspects.logs.record wire.exceptions.failure",
     "aspects.logs.reporter": "aspects.aspect aspects.logs.capture aspects.logs.record errors logdefer wire.messages",
+    "aspects.spans": "aspects.aspect",
     "aspects.tracing": "aspects.aspect",
     "aspects.unpickling": "aspects.aspect wire.values.pickles",
     #
@@ -259,7 +260,7 @@ HOMES = {
     "setproctitle": "server.process",
     "shtab": "server.daemon.completion",
     "rich": "tool.top",
-    "opentelemetry": "aspects.tracing",
+    "opentelemetry": "aspects.spans",
     "prometheus_client": "prometheus",
     "flask": "integrations.flask",
     "django": "integrations.django.settings integrations.django.sqlite3.base integrations.django.sqlite3.creation "
@@ -302,11 +303,9 @@ PURE = {
     "client.pool.audit": "",
     "client.pool.ledger": "",
     "client.pool.slots": "",
-    "client.pool.audit": "",
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
     "client.pool.no_worker": "",
-    "client.pool.slots": "",
     "client.outcomes": "",
     "client.config": "",
     "server.master.children": "signal",  # for the numbers

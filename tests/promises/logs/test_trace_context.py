@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import gtask
-from gtask.aspects import tracing
+from gtask.aspects import spans as tracing
 
 SOURCE = """
     import json
@@ -167,7 +167,7 @@ def test_where_it_is_not_in_use():
         import sys
         if "without" in sys.argv:
             sys.modules["opentelemetry"] = None
-        from gtask.aspects import tracing
+        from gtask.aspects import spans as tracing
         assert tracing.INSTALLED == ("without" not in sys.argv)
         assert tracing.start_call("work", "x") is None
         assert tracing.serve_call("work", {"traceparent": "x"}, "x") is None
