@@ -1,7 +1,7 @@
 """A call as part of a trace: the aspects that have spans made by :mod:`gtask.aspects.spans`.
 
-Only a program that has loaded opentelemetry can trace. Until it has, the spans' module is not imported, and no call pays
-for it.
+Only a program that has loaded opentelemetry can trace. Until then the spans' module is not imported, and no call pays for
+it.
 """
 
 from __future__ import annotations
