@@ -1,7 +1,7 @@
 """A call as part of a trace: the aspects that have spans made by :mod:`gtask.aspects.spans`.
 
-Only a program that has loaded opentelemetry can trace. Until then the spans' module is not imported, and no call pays for
-it.
+Only a program that has loaded opentelemetry can trace. Until then no call pays for it, and the spans' module is not
+imported.
 """
 
 from __future__ import annotations
