@@ -63,19 +63,21 @@ ARROWS = {
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
     "client.config": "aspects.context wire.messages",
-    "client.connection": "client.loop client.outcomes client.stream errors wire.exceptions.failure wire.messages "
-    "wire.values.agreement",
+    "client.connection": "client.handshake client.loop client.outcomes client.overtime client.preamble client.stream "
+    "errors wire.exceptions.failure wire.messages wire.values.agreement",
     "client.counters": "stats",
     "client.dialects": "",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
     "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers",
     "client.dialects.json": "client.dialects.dialect wire.json.conversation wire.json.text",
+    "client.handshake": "client.loop errors",
     "client.lease": "client.calls client.loop client.outcomes client.submitted errors wire.messages",
     "client.loop": "",
     "client.many": "",
     "client.many.executor": "client.calls client.checkout client.lease client.loop function_names",
     "client.many.unordered": "client.calls client.checkout client.lease client.loop",
     "client.outcomes": "errors wire.exceptions.failure wire.messages",
+    "client.overtime": "client.loop",
     "client.pool": "",
     "client.pool.backoff": "",
     "client.pool.connector": "address aspects.caller client.config client.connection client.dialects.gtask "
@@ -87,6 +89,7 @@ ARROWS = {
     "client.lease client.loop client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.slots errors "
     "stats wire.exceptions.failure wire.messages",
     "client.pool.slots": "",
+    "client.preamble": "errors wire.messages",
     "client.stream": "",
     "client.submitted": "client.calls errors wire.messages",
     #
@@ -202,7 +205,8 @@ RINGS = [
     "errors address stats spawn function_names running_call logdefer gtask wire. client.loop client.counters "
     "server.scoreboard server.process server.config",
     # The call.
-    "client.checkout client.lease client.calls client.submitted client.connection client.stream client.outcomes "
+    "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
+    "client.overtime client.stream client.outcomes "
     "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies",
     # Pools and masters, and who makes and serves them.
     "client. server.",
@@ -219,11 +223,14 @@ OPTIONAL = (
     "aspects. wire.values.pickles wire.values.arrays wire.json. wire.dbapi client.dialects. server.worker.json "
     "server.metrics. server.databases. server.dbapi"
 )
-"""What the call does not know, though some of it is of ring 0. (The protocol, aspects.aspect, for its types only.)"""
+"""What the call does not know, though some of it is of ring 0."""
+
+PROTOCOLS = {"aspects.aspect", "client.dialects.dialect"}
+"""By which it has what it does not know: for its types only."""
 
 HOMES = {
     "msgpack": "wire.frames wire.values.kinds",
-    "gevent": "client.calls client.connection client.loop client.pool.connector dbapi.shared_clients "
+    "gevent": "client.calls client.connection client.handshake client.loop client.pool.connector dbapi.shared_clients "
     "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
     "server.master.master server.master.workers server.metrics.scrapes server.worker.json server.worker.replies "
@@ -426,7 +433,7 @@ def test_the_call_knows_nothing_optional():
     known = {}
     for name in SOURCES:
         if name not in EMPTY and ring_of(name) == 1:
-            types = inner(imports(SOURCES[name], ast.walk)) - {"aspects.aspect"}
+            types = inner(imports(SOURCES[name], ast.walk)) - PROTOCOLS
             known[name] = {other for other in types | inner(IMPORTS[name]) if is_of(other, OPTIONAL)}
     assert {name: others for name, others in known.items() if others} == {}
 
