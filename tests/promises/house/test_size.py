@@ -17,7 +17,7 @@ import gtask
 PACKAGE = Path(gtask.__file__).parent
 
 RING_1 = {
-    "client": "checkout lease calls submitted connection stream outcomes",
+    "client": "checkout lease calls submitted connection handshake preamble overtime stream outcomes",
     "wire": "messages frames conversation",
     "server/worker": "worker interruption interface replies",
 }
