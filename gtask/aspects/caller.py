@@ -231,11 +231,11 @@ class SealedValue(Companion):
         return None
 
 
-ASPECTS: tuple[Callable[[ClientConfig, Peer], CallerAspect | None], ...] = (
+ASPECTS: list[Callable[[ClientConfig, Peer], CallerAspect | None]] = [
     lambda config, peer: LogReplay(config.raises) if config.logs else None,
     lambda config, peer: ContextVariables(config.context) if config.context else None,
     lambda config, peer: Unpickling() if config.pickle else None,
-)
+]
 """What makes the aspects of a client with these options, in their order. To add an aspect is to add a line. Tracing is
 not among them: it joins when the program has loaded opentelemetry, so that no other program pays for it."""
 

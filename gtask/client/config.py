@@ -15,8 +15,6 @@ from gtask.wire.messages import DEFAULT_LIMIT
 
 __all__ = ["ClientConfig", "check_count", "check_size", "check_timeout"]
 
-CODECS = ("msgpack", "json")
-
 Check = Callable[[str, Any], None]
 """Refuses the value of an option by raising TypeError or ValueError; is given the option's name and the value."""
 
@@ -74,8 +72,8 @@ def _flag(name: str, value: object) -> None:
 
 
 def _codec(name: str, value: object) -> None:
-    if value not in CODECS:
-        raise ValueError(f"{name}={value!r}: write {' or '.join(map(repr, CODECS))}")
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={value!r}: write the name of a codec")
 
 
 def _function_or_none(name: str, value: object) -> None:

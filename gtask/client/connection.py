@@ -119,7 +119,7 @@ class Connection:
         self._dialect = dialect
         self._client = client
         self._aspects = aspects
-        self._orders = orders
+        self._orders = orders if dialect.has_preambles else NO_ORDERS
         self._orders_told: Any = None
         self._agreement = PLAIN
         self._at_once = dialect.at_once
@@ -236,6 +236,8 @@ class Connection:
 
     def _preamble(self, left: float) -> bytes:
         """The frame of what the worker must know before the next call: changed orders, and the rest of its time."""
+        if not self._dialect.has_preambles:
+            return b""
         orders = self._orders.current()
         preamble = preamble_of(orders if orders is not self._orders_told else None, left)
         self._orders_told = orders

@@ -64,6 +64,7 @@ class Dialect:
         agree: notes what both sides have agreed upon, from the reader of the connection and the worker's greeting.
         at_once: how many requests may be under way at a time. The others wait in the client, and are dropped there when
             one before them raises.
+        has_preambles: whether a worker can be told what it must know before a call.
         has_last_words: whether something may still be heard of a worker after the client has half-closed.
     """
 
@@ -74,4 +75,5 @@ class Dialect:
     greeting: Greeting | None = None
     agree: Callable[[Any, Greeting], Agreement] = _nothing
     at_once: float = math.inf
+    has_preambles: bool = False
     has_last_words: bool = False

@@ -29,6 +29,7 @@ def gtask_dialect(config: ClientConfig) -> Dialect:
         make_reader=partial(ReplyDecoder, config.limit_message),
         greeting=Greeting(name=config.name, timeout=config.timeout, offers=offered),
         agree=partial(_agree, offered),
+        has_preambles=True,
         has_last_words=True,
     )
 

@@ -20,8 +20,7 @@ from gtask.address import Address, TcpAddress, UnixAddress
 from gtask.aspects.caller import CallerAspects, standing_orders
 from gtask.client.config import ClientConfig
 from gtask.client.connection import Connection
-from gtask.client.dialects.gtask import gtask_dialect
-from gtask.client.dialects.json import json_dialect
+from gtask.client.dialects import dialect_of
 from gtask.client.loop import Alarm
 from gtask.client.pool.slots import PoolSlot
 from gtask.client.preamble import NO_ORDERS
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from gtask.client.pool.workers import Workers
 
 __all__ = ["Connector"]
-
-DIALECTS = {"msgpack": gtask_dialect, "json": json_dialect}
-"""The dialect of each codec."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for a TCP connection to be made. Waiters have their own time-outs; this ends the attempt."""
@@ -69,7 +65,7 @@ class Connector:
         self._config = config
         self._spawn = spawn
         self._server: SpawnedServer | None = None
-        self._dialect = DIALECTS[config.codec](config)
+        self._dialect = dialect_of(config)
         self.encode = self._dialect.encode_request
         self.aspects = CallerAspects(config, lambda: str(self.address))
         self._orders = standing_orders(config) or NO_ORDERS
