@@ -45,8 +45,9 @@ class Method(partial[Any]):
         return lease_of(checkout).submit(name, (name, *args), kwargs)
 
 
-def _call(checkout: Checkout, name: str, /, *args: Any, **kwargs: Any) -> Any:
-    return checkout._lease.call(name, (name, *args), kwargs)
+def _call(checkout: Checkout, /, *args: Any, **kwargs: Any) -> Any:
+    """Call the method that the first argument names."""
+    return checkout._lease.call(args[0], args, kwargs)
 
 
 class _Name:

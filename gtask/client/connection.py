@@ -23,7 +23,7 @@ from gtask.client.preamble import NO_ORDERS, encode_preamble, preamble_of
 from gtask.client.stream import Stream
 from gtask.errors import Cancelled, Error, ProtocolError, SetupError, reason_of
 from gtask.wire.exceptions import failure
-from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Request, Retire, Skipped, Value
+from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Retire, Skipped, Value
 from gtask.wire.values.agreement import PLAIN, ConditionalFrame
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ SETTLE = 0.05
 BUSY_WITH = 8
 """With fewer than BUSY_WITH replies outstanding a request is sent at once; otherwise the stream collects requests."""
 
-_A_REQUEST, _A_DONE = Request(()), Done()
+_A_DONE = Done()
 
 
 class Connection:
@@ -203,16 +203,13 @@ class Connection:
 
     def send(self, call: Call) -> None:
         """Send a request behind those already sent; its outcome goes to ``call.deliver``. Never blocks."""
-        pending = self.pending
-        if len(pending) >= self._at_once:
-            pending.append(call)
-            return
+        self.pending.append(call)
+        if len(self.pending) <= self._at_once:
+            self._transmit(call)
+
+    def _transmit(self, call: Call) -> None:
         self._conversation.request()
         now = call.sent_at = monotonic()
-        pending.append(call)
-        self._send_frame(call, now)
-
-    def _send_frame(self, call: Call, now: float) -> None:
         frame = call.frame
         if type(frame) is not bytes:
             frame = frame.data  # type: ignore[union-attr]
@@ -467,10 +464,7 @@ class Connection:
                 call.deliver(Skipped())
                 self._in_hand = None
         if self.pending and self.error is None and self._conversation.owed < min(len(self.pending), self._at_once):
-            call = self.pending[self._conversation.owed]
-            self._conversation.client_says(_A_REQUEST)
-            now = call.sent_at = monotonic()
-            self._send_frame(call, now)
+            self._transmit(self.pending[self._conversation.owed])
 
     def _take_greeting(self, greeting: Greeting) -> None:
         if self._handshake is not None:
