@@ -39,7 +39,7 @@ class Perl:
         return []
 
     def wait_for(self, mark, count=1):
-        wait_until(lambda: self.marks.count(mark) == times, f"the mark {mark} in {self.marks}")
+        wait_until(lambda: self.marks.count(mark) == count, f"the mark {mark} in {self.marks}")
 
     def stop(self):
         self._process.kill()
