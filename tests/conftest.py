@@ -149,6 +149,7 @@ def shared(shared_servers, tmp_path, tmp_path_factory, monkeypatch, nothing_is_l
         return server
 
     yield get
+    gc.collect()  # the last references to checkouts
     for server in used:
         wait_until(lambda pid=server.pid: not children(pid), "a server without workers")
 

@@ -68,13 +68,14 @@ def test_it_runs_after_each_checkout(shared, connect, tmp_path):
 
 def test_it_runs_before_the_worker_is_lent_again(shared, connect, tmp_path):
     """While the hook runs, the next in line waits; with room for another worker it gets that one."""
-    client = connect(shared(SOURCE, "--stop-timeout", "0.3"), max_workers=1)
+    server = shared(SOURCE, "--stop-timeout", "0.3")
+    client = connect(server, max_workers=1)
     with client.checkout() as worker:
         pid = worker.pid()
         os.mkfifo(tmp_path / "gate")
     wait_for(tmp_path, ["done"])
     following = gevent.spawn(client.call, "pid")
-    other = connect(f"unix:{next(tmp_path.glob('*.sock'))}")
+    other = connect(server)
     assert other.call("note", "meanwhile") == "meanwhile"  # the hub and the server had their turns
     assert not following.ready()
     (tmp_path / "gate").write_text("")

@@ -161,8 +161,8 @@ def test_a_program_that_has_spawned_its_server_is_left_alone(serve, connect, mon
     assert not told
 
 
-def change_it_behind_its_back(shared, connect, tmp_path):
-    server = shared("def value(): return 1\n")
+def change_it_behind_its_back(serve, connect, tmp_path):
+    server = serve("def value(): return 1\n")
     client = connect(server)
     assert client.call("value") == 1
     (path,) = tmp_path.glob("served_*.py")

@@ -38,8 +38,8 @@ class Perl:
             return (self.directory / "marks").read_text().split()
         return []
 
-    def wait_for(self, mark, times=1):
-        wait_until(lambda: self.marks.count(mark) == times, f"the mark {mark} in {self.marks}")
+    def wait_for(self, mark, count=1):
+        wait_until(lambda: self.marks.count(mark) == count, f"the mark {mark} in {self.marks}")
 
     def stop(self):
         self._process.kill()
