@@ -31,7 +31,9 @@ from gtask import address as addresses
 from gtask import errors
 from gtask.client import calls as calls_module
 from gtask.client import connection as connection_module
+from gtask.client import handshake as handshake_module
 from gtask.client import lease as lease_module
+from gtask.client import overtime as overtime_module
 from gtask.client.checkout import Checkout
 from gtask.client.config import ClientConfig
 from gtask.client.connection import Connection
@@ -1015,8 +1017,8 @@ def fake_world(monkeypatch):
         pool._workers.loop.machine.leaves()
         leave(pool, lease)
 
-    monkeypatch.setattr(lease_module, "monotonic", now)
-    monkeypatch.setattr(connection_module, "monotonic", now)
+    for module in (lease_module, connection_module, handshake_module, overtime_module):
+        monkeypatch.setattr(module, "monotonic", now)
     monkeypatch.setattr(connection_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
     monkeypatch.setattr(calls_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
     monkeypatch.setattr(connector_module, "connect", lambda *args: Histories.current.world.connect(*args))
