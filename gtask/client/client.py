@@ -116,26 +116,9 @@ class Client:
         given = locals()
         options = {option.name: given[option.name] for option in fields(ClientConfig)}
         self._config = config = ClientConfig(**options | {"context": context_aspect.name(context)})
-        if isinstance(address, str) and address.startswith("spawn:"):
-            target = address[len("spawn:") :]
-            if not target:
-                raise ValueError("write spawn:module or spawn:module:attribute")
-            connector = Connector(None, config, lambda: spawn_server(target, name=target, pickle=pickle))
-        else:
-            server = addresses.parse(address)
-            if pickle:
-                danger = "whoever answers at {} could have this process run any code"
-                addresses.check_pickle(server, insecure, danger)
-            connector = Connector(server, config)
         self._address = str(address)
-        this = weakref.ref(self)  # the pool must not keep its client alive
-
-        def reconnect_failed() -> None:
-            client = this()
-            if client is not None and on_reconnect_failed is not None:
-                on_reconnect_failed(client)
-
-        self._pool = Pool(config, connector, on_reconnect_failed=reconnect_failed)
+        reconnect_failed = partial(_reconnect_failed, weakref.ref(self))  # the pool must not keep its client alive
+        self._pool = Pool(config, _connector(address, config), on_reconnect_failed=reconnect_failed)
 
     def __repr__(self) -> str:
         name = f" {self._config.name!r}" if self._config.name else ""
@@ -291,6 +274,25 @@ class Client:
         pool = getattr(self, "_pool", None)  # absent if the arguments were refused
         if pool is not None:
             pool.close_later()
+
+
+def _connector(address: str | addresses.Address, config: ClientConfig) -> Connector:
+    """What connects to this address, or to a private server."""
+    if isinstance(address, str) and address.startswith("spawn:"):
+        target = address[len("spawn:") :]
+        if not target:
+            raise ValueError("write spawn:module or spawn:module:attribute")
+        return Connector(None, config, lambda: spawn_server(target, name=target, pickle=config.pickle))
+    server = addresses.parse(address)
+    if config.pickle:
+        addresses.check_pickle(server, config.insecure, "whoever answers at {} could have this process run any code")
+    return Connector(server, config)
+
+
+def _reconnect_failed(this: Callable[[], Client | None]) -> None:
+    client = this()
+    if client is not None and client._config.on_reconnect_failed is not None:
+        client._config.on_reconnect_failed(client)
 
 
 class Remote:

@@ -8,8 +8,6 @@ request to the last byte of its reply; an interruption in between closes it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +15,10 @@ import gevent
 
 from gtask.client import outcomes
 from gtask.client.handshake import Handshake
-from gtask.client.loop import Alarm
 from gtask.client.overtime import Overtime
 from gtask.client.preamble import NO_ORDERS, encode_preamble, preamble_of
 from gtask.client.stream import Stream
-from gtask.errors import Cancelled, Error, ProtocolError, SetupError, reason_of
+from gtask.errors import Cancelled, Error, SetupError, reason_of
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Retire, Skipped, Value
 from gtask.wire.values.agreement import PLAIN, ConditionalFrame
@@ -36,9 +33,6 @@ if TYPE_CHECKING:
     from gtask.wire.messages import LastWords, Message
 
 __all__ = ["Connection"]
-
-SETTLE = 0.05
-"""Seconds after which a stream that could end here goes on."""
 
 BUSY_WITH = 8
 """With fewer than BUSY_WITH replies outstanding a request is sent at once; otherwise the stream collects requests."""
@@ -86,7 +80,7 @@ class Connection:
         "_owes_done",
         "_owner",
         "_reader",
-        "_settling",
+
         "_stream",
         "_tell_drained",
         "address",
@@ -130,19 +124,15 @@ class Connection:
         self._owes_done = self._tell_drained = self._closed = False
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
-        self._overtime = Overtime(self, loop, self._guarded)
+        self._stream = Stream(sock, loop, self._reader, self)
+        self._overtime = Overtime(self, loop, self._stream, dialect.has_last_words)
         self._alarm = self._overtime.alarm
-        self._settling = Alarm(loop, partial(self._guarded, self._on_settled))
-        self._stream = Stream(sock, loop, self.read, self._guarded)
 
     def __repr__(self) -> str:
-        if self.error is not None:
-            state = f"closed: {self.error}"
-        elif self.pending:
+        state = self.state if self.error is None else f"closed: {self.error}"
+        if self.error is None and self.pending:
             call = self.pending[0]
             state = f"in {call.method} for {monotonic() - call.sent_at:.3g} s, {len(self.pending) - 1} calls behind it"
-        else:
-            state = self._conversation.state
         return f"<worker {self.pid or '?'} of {self.server or 'the server'} at {self.address}, {state}>"
 
     @property
@@ -153,14 +143,9 @@ class Connection:
             return f"the worker at {self.address}{client}"
         return f"worker {self.pid or '(not yet greeted)'} of {self.server or 'the server'} at {self.address}{client}"
 
-    def read_on(self) -> None:
-        """Read what comes, also if an interruption has stopped that."""
-        if self.error is None:
-            self._stream.read_on()
-
     @property
     def state(self) -> str:
-        """That of its conversation: ``idle``, ``busy``, ``settling``..."""
+        """That of its conversation: ``idle``, ``busy``..."""
         return self._conversation.state
 
     @property
@@ -188,7 +173,7 @@ class Connection:
         if greeting is None:
             return Greeting()
         self._conversation.client_says(greeting)
-        self._handshake = handshake = Handshake(self, self._loop, timeout)
+        self._handshake = handshake = Handshake(self, self._stream, self._loop, timeout)
         try:
             self._write(self._dialect.encode(greeting))
             answer = handshake.wait()
@@ -229,7 +214,7 @@ class Connection:
                 self._stream.collect(frame)
             self.untouched = False
         except OSError as error:
-            self._die(f"broke the connection ({reason_of(error)})")
+            self.die(f"broke the connection ({reason_of(error)})")
 
     def _preamble(self, left: float) -> bytes:
         """The frame of what the worker must know before the next call: changed orders, and the rest of its time."""
@@ -302,10 +287,9 @@ class Connection:
 
     def _let_go(self) -> None:
         self._overtime.close()
-        self._settling.close()
         self._stream.close()
 
-    def _die(self, how: str, words: LastWords | None = None) -> None:
+    def die(self, how: str, words: LastWords | None = None) -> None:
         """The other side has ended the connection."""
         if self.error is not None:
             return
@@ -313,7 +297,7 @@ class Connection:
         if self.untouched:
             unsent, self.pending = list(self.pending), deque()
         if self.pending and (self._overtime.is_over or (words is not None and words.why)):
-            error: Error = self._overdue_error(words=words)
+            error: Error = self.overdue_error(words=words)
         else:
             call = self.pending[0] if self.pending else None
             error = outcomes.died(
@@ -328,92 +312,24 @@ class Connection:
         self.close(error)
         self._owner.lost(self, error, unsent)
 
-    def _overdue_error(self, reply: Failure | None = None, words: LastWords | None = None) -> Error:
+    def overdue_error(self, reply: Failure | None = None, words: LastWords | None = None) -> Error:
+        """The error for the first pending call, whose time is over."""
         call = self.pending[0]
         timeout = call.timeout if self._overtime.is_over else None
         return outcomes.overdue(self.label, self.pid, call.method, monotonic() - call.sent_at, timeout, reply, words)
 
-    def give_up(self) -> None:
-        """The time of the call at the head is over, and nothing more is to be heard of its worker."""
-        self.hang_up(self._overdue_error())
-
-    def end_writing(self) -> None:
-        """Half-close; raises OSError."""
-        self._stream.end_writing()
-
-    @property
-    def has_last_words(self) -> bool:
-        """Whether something may be heard of a worker after a half-close."""
-        return self._dialect.has_last_words
-
     # --- the hub calls ---------------------------------------------------------------------------------
 
-    def read(self) -> None:
-        """Take what has come; in the hub."""
-        reader = self._reader
-        try:
-            count = self._stream.read_into(reader.space)
-            if not count:
-                self._end("closed the connection")
-                return
-            for message in reader.received(count):
-                if self.error is None:
-                    if type(message) is Value:
-                        self._take_reply(message)
-                    else:
-                        self._take(message)
-            if reader.withheld:
-                self._settling.stop()
-                self._settling.set((now := monotonic()) + SETTLE, now)
-        except BlockingIOError:
-            return
-        except ProtocolError as error:
-            self.hang_up(ProtocolError(f"{self.label}: {error}"))
-        except OSError as error:
-            self._end(f"broke the connection ({reason_of(error)})")
-        except BaseException:  # a Ctrl-C strikes in the hub, too
-            self._torn()
-            raise
-
-    def _guarded(self, function: Callable[[], object]) -> None:
-        """Call a function in the hub, and see to what it raises."""
-        try:
-            function()
-        except ProtocolError as error:
-            self.hang_up(ProtocolError(f"{self.label}: {error}"))
-        except OSError as error:
-            self._die(f"broke the connection ({reason_of(error)})")
-        except BaseException:  # a Ctrl-C strikes in the hub, too
-            self._torn()
-            raise
-
-    def _torn(self) -> None:
-        # A KeyboardInterrupt in the hub: what was read or written meanwhile is lost, so nothing after it would fit.
+    def torn(self) -> None:
+        """An interruption in the hub: what was read or written meanwhile is lost, so nothing after it would fit."""
         self.hang_up(Cancelled(f"the hub was interrupted while it read from or wrote to {self.label}"))
         self._owner.interrupted()
 
-    def _end(self, how: str) -> None:
-        """Nothing more will come: take what has come, and the last words."""
-        try:
-            messages, words = self._reader.ended()
-            self._take_all(messages)
-        except ProtocolError as error:
-            self.hang_up(ProtocolError(f"{self.label}: {error}"))
-        else:
-            self._die(how, words)
-
-    def _on_settled(self) -> None:
-        self._take_all(self._reader.settle())
-
-    def _take_all(self, messages: list[Message]) -> None:
-        for message in messages:
-            if self.error is None:
-                self._take(message)
-
-    def _take(self, message: Message) -> None:
+    def take(self, message: Message) -> None:
+        """Something has come."""
         kind = type(message)
         if kind is Value or kind is Failure or kind is Skipped:
-            self._take_reply(message)
+            self.take_reply(message)
             return
         self._conversation.worker_says(message)
         if kind is LogRecords:
@@ -428,15 +344,16 @@ class Connection:
         elif isinstance(message, Greeting):
             self._take_greeting(message)
 
-    def _take_reply(self, reply: Any) -> None:
+    def take_reply(self, reply: Any) -> None:
+        """The reply to the first pending call has come: a Value, a Failure or a Skipped."""
         pending, kind = self.pending, type(reply)
         self._conversation.reply(kind)
         if kind is Failure and outcomes.is_interrupted(reply):
-            self.hang_up(self._overdue_error(reply))
+            self.hang_up(self.overdue_error(reply))
             return
         if self._overtime.is_over and len(pending) == 1:
             # The last call is the one that hung: its time was over, whatever it says now.
-            self.hang_up(self._overdue_error(reply if kind is Failure else None))
+            self.hang_up(self.overdue_error(reply if kind is Failure else None))
             return
         self._in_hand = call = pending[0]
         if kind is Value and reply.used:
@@ -479,4 +396,4 @@ class Connection:
             self._stream.write(data)
             self.untouched = False
         except OSError as error:
-            self._die(f"broke the connection ({reason_of(error)})")
+            self.die(f"broke the connection ({reason_of(error)})")

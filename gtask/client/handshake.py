@@ -12,6 +12,7 @@ from gtask.errors import Error, ProtocolError
 
 if TYPE_CHECKING:
     from gtask.client.connection import Connection
+    from gtask.client.stream import Stream
     from gtask.wire.messages import Greeting
 
 __all__ = ["Handshake"]
@@ -24,15 +25,16 @@ class Handshake:
     """The wait for one worker's greeting.
 
     Args:
-        connection: the connection.
+        connection, stream: the connection and its stream.
         loop: gevent's event loop.
         timeout: seconds to wait.
     """
 
-    __slots__ = ("_alarm", "_connection", "_deadline", "_loop", "_timeout", "_waiter")
+    __slots__ = ("_alarm", "_connection", "_deadline", "_loop", "_stream", "_timeout", "_waiter")
 
-    def __init__(self, connection: Connection, loop: Any, timeout: float) -> None:
+    def __init__(self, connection: Connection, stream: Stream, loop: Any, timeout: float) -> None:
         self._connection = connection
+        self._stream = stream
         self._loop = loop
         self._timeout = timeout
         self._deadline = (now := monotonic()) + timeout
@@ -63,7 +65,8 @@ class Handshake:
         self._loop.run_callback(self._waiter.switch, error)
 
     def _look(self) -> None:
-        self._connection.read_on()
+        if self._connection.error is None:
+            self._stream.read_on()
         now = monotonic()
         if now < self._deadline:
             self._alarm.set(min(self._deadline, now + LOOK), now)

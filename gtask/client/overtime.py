@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from gtask.client.loop import Alarm
 if TYPE_CHECKING:
     from gtask.client.calls import Call
     from gtask.client.connection import Connection
+    from gtask.client.stream import Stream
 
 __all__ = ["Overtime"]
 
@@ -25,19 +25,21 @@ class Overtime:
     Args:
         connection: the connection.
         loop: gevent's event loop.
-        guard: called in the hub with a function; calls the function and sees to what it raises.
+        stream: of the connection.
+        has_last_words: whether something may be heard of a worker after a half-close.
 
     Attributes:
         alarm: set for the earliest deadline that is known.
         is_over: whether the deadline of the call at the head has passed.
     """
 
-    __slots__ = ("_connection", "_guard", "alarm", "is_over")
+    __slots__ = ("_connection", "_has_last_words", "_stream", "alarm", "is_over")
 
-    def __init__(self, connection: Connection, loop: Any, guard: Callable[[Callable[[], object]], object]) -> None:
+    def __init__(self, connection: Connection, loop: Any, stream: Stream, has_last_words: bool) -> None:
         self.is_over = False
         self._connection = connection
-        self._guard = guard
+        self._stream = stream
+        self._has_last_words = has_last_words
         self.alarm = Alarm(loop, self._on_alarm)
 
     def watch(self, call: Call, now: float) -> None:
@@ -51,28 +53,28 @@ class Overtime:
         self.alarm.close()
 
     def _on_alarm(self) -> None:
-        self._guard(self._look)
+        self._stream.guard(self._look)
 
     def _look(self) -> None:
         connection = self._connection
         if not connection.pending or connection.error is not None:
             return
-        connection.read_on()
+        self._stream.read_on()
         now = monotonic()
         if connection.pending[0].reach_head(now) <= now:
             # An answer that can already be read wins: perhaps only the hub was late.
-            connection.read()
+            self._stream.read()
             if connection.error is not None or not connection.pending:
                 return
         deadline = connection.pending[0].reach_head(now)
         if deadline > now:
             if deadline < math.inf:
                 self.alarm.set(deadline, now)
-        elif self.is_over or not connection.has_last_words:
+        elif self.is_over or not self._has_last_words:
             self.is_over = True
-            connection.give_up()
+            connection.hang_up(connection.overdue_error())
         else:
             # Half-close, so that the server hears it while last words can still come.
             self.is_over = True
             self.alarm.set(now + LAST_WORDS, now)
-            connection.end_writing()
+            self._stream.end_writing()

@@ -1,6 +1,7 @@
-"""One socket of a connection in the hub: writes at once what it can, keeps the rest, and calls back when bytes come.
+"""One socket of a connection in the hub: bytes are sent at once or as soon as there is room, and come as messages.
 
-A stream reads nothing by itself. Its owner reads in the callback, straight into the memory of its decoder.
+A stream reads in a callback of the hub, straight into the memory of its reader. It tells its connection of each message
+and of the end.
 """
 
 from __future__ import annotations
@@ -8,7 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from gtask.client.loop import Alarm
+from gtask.errors import ProtocolError, reason_of
+from gtask.wire.messages import Value
+
+if TYPE_CHECKING:
+    from gtask.client.connection import Connection
+    from gtask.client.dialects.dialect import Reader
+    from gtask.wire.messages import Message
 
 __all__ = ["Stream"]
 
@@ -18,6 +29,9 @@ SHUT_WR = 1
 BURST = 16
 """Pieces that are collected at the most before they are sent."""
 
+SETTLE = 0.05
+"""Seconds after which a stream that could end here goes on."""
+
 
 class Stream:
     """A connected, non-blocking socket.
@@ -25,42 +39,99 @@ class Stream:
     Args:
         sock: the socket.
         loop: gevent's event loop.
-        on_readable: called in the hub when bytes have come, or the end.
-        guard: called in the hub with a function of the stream; calls the function and sees to what it raises.
-
-    Attributes:
-        read_into: ``socket.recv_into``; raises BlockingIOError if nothing has come, and OSError.
+        reader: makes messages of what comes.
+        connection: hears of messages and of the end.
     """
 
-    __slots__ = ("_burst", "_guard", "_loop", "_on_readable", "_reader", "_socket", "_unsent", "_writer", "read_into")
+    __slots__ = (
+        "_burst", "_connection", "_loop", "_read_into", "_reader", "_settling", "_socket", "_unsent", "_watcher",
+        "_writer",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        sock: Any,
-        loop: Any,
-        on_readable: Callable[[], object],
-        guard: Callable[[Callable[[], object]], object],
-    ) -> None:
+    def __init__(self, sock: Any, loop: Any, reader: Reader, connection: Connection) -> None:
         self._socket = sock
-        self._on_readable = on_readable
-        self._guard = guard
-        self.read_into: Callable[[memoryview], int] = sock.recv_into
         self._loop = loop
+        self._reader = reader
+        self._connection = connection
+        self._read_into: Callable[[memoryview], int] = sock.recv_into
         self._burst: list[bytes] = []
         self._unsent: deque[memoryview] = deque()
+        self._settling = Alarm(loop, self._on_settling)
         self._writer: Any = loop.io(sock.fileno(), WRITE)
-        self._reader: Any = loop.io(sock.fileno(), READ)
-        self._reader.start(on_readable)
+        self._watcher: Any = loop.io(sock.fileno(), READ)
+        self._watcher.start(self.read)
+
+    # --- reading ---------------------------------------------------------------------------------------
 
     @property
     def is_reading(self) -> bool:
-        """Whether the callback is called when bytes come: gevent stops it if a Ctrl-C strikes before it is entered."""
-        return bool(self._reader.active)
+        """Whether bytes that come are read: gevent stops it if a Ctrl-C strikes before the callback is entered."""
+        return bool(self._watcher.active)
 
     def read_on(self) -> None:
-        """Have the callback called again, if it is not."""
-        if not self._reader.active:
-            self._reader.start(self._on_readable)
+        """Read what comes, also if an interruption has stopped that."""
+        if not self._watcher.active:
+            self._watcher.start(self.read)
+
+    def read(self) -> None:
+        """Take what has come; in the hub."""
+        reader, connection = self._reader, self._connection
+        try:
+            count = self._read_into(reader.space)
+            if not count:
+                self._end("closed the connection")
+                return
+            for message in reader.received(count):
+                if connection.error is None:
+                    if type(message) is Value:
+                        connection.take_reply(message)
+                    else:
+                        connection.take(message)
+            if reader.withheld:
+                self._settling.stop()
+                self._settling.set((now := monotonic()) + SETTLE, now)
+        except BlockingIOError:
+            return
+        except ProtocolError as error:
+            connection.hang_up(ProtocolError(f"{connection.label}: {error}"))
+        except OSError as error:
+            self._end(f"broke the connection ({reason_of(error)})")
+        except BaseException:  # a Ctrl-C strikes in the hub, too
+            connection.torn()
+            raise
+
+    def _end(self, how: str) -> None:
+        """Nothing more will come: take what has come, and the last words."""
+        try:
+            messages, words = self._reader.ended()
+            self._take_all(messages)
+        except ProtocolError as error:
+            self._connection.hang_up(ProtocolError(f"{self._connection.label}: {error}"))
+        else:
+            self._connection.die(how, words)
+
+    def _on_settling(self) -> None:
+        self.guard(lambda: self._take_all(self._reader.settle()))
+
+    def _take_all(self, messages: list[Message]) -> None:
+        for message in messages:
+            if self._connection.error is None:
+                self._connection.take(message)
+
+    def guard(self, function: Callable[[], object]) -> None:
+        """Call a function in the hub, and see to what it raises."""
+        connection = self._connection
+        try:
+            function()
+        except ProtocolError as error:
+            connection.hang_up(ProtocolError(f"{connection.label}: {error}"))
+        except OSError as error:
+            connection.die(f"broke the connection ({reason_of(error)})")
+        except BaseException:  # a Ctrl-C strikes in the hub, too
+            connection.torn()
+            raise
+
+    # --- writing ---------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
         """Send bytes behind those that wait already; never blocks.
@@ -77,7 +148,7 @@ class Stream:
             sent = 0
         if sent < len(data):
             self._unsent.append(memoryview(data)[sent:])
-            self._writer.start(self._guard, self._on_writable)
+            self._writer.start(self.guard, self._on_writable)
 
     def collect(self, data: bytes) -> None:
         """Send bytes together with others: when BURST pieces have been collected, or in the hub's next turn.
@@ -89,7 +160,7 @@ class Stream:
         """
         self._burst.append(data)
         if len(self._burst) == 1:
-            self._loop.run_callback(self._guard, self._flush)
+            self._loop.run_callback(self.guard, self._flush)
         elif len(self._burst) == BURST:
             self._flush()
 
@@ -109,10 +180,11 @@ class Stream:
 
     def close(self) -> None:
         """Close the socket; what still waits is not sent. Closing again does nothing."""
-        for watcher in (self._reader, self._writer):
+        for watcher in (self._watcher, self._writer):
             with suppress(ValueError):  # the hub was destroyed, and all its watchers with it
                 watcher.stop()
                 watcher.close()
+        self._settling.close()
         self._socket.close()
         self._unsent.clear()
         self._burst.clear()

@@ -63,10 +63,10 @@ ARROWS = {
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
     "client.config": "aspects.context wire.messages",
-    "client.connection": "client.handshake client.loop client.outcomes client.overtime client.preamble client.stream "
-    "errors wire.exceptions.failure wire.messages wire.values.agreement",
+    "client.connection": "client.handshake client.outcomes client.overtime client.preamble client.stream errors "
+    "wire.exceptions.failure wire.messages wire.values.agreement",
     "client.counters": "stats",
-    "client.dialects": "",
+    "client.dialects": "client.dialects.gtask client.dialects.json",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
     "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers",
     "client.dialects.json": "client.dialects.dialect wire.json.conversation wire.json.text",
@@ -81,8 +81,8 @@ ARROWS = {
     "client.pool": "",
     "client.pool.audit": "client.pool.slots",
     "client.pool.backoff": "",
-    "client.pool.connector": "address aspects.caller client.config client.connection client.dialects.gtask "
-    "client.dialects.json client.loop client.pool.slots client.preamble errors spawn",
+    "client.pool.connector": "address aspects.caller client.config client.connection client.dialects client.loop "
+    "client.pool.slots client.preamble errors spawn",
     "client.pool.ledger": "client.config client.counters client.pool.backoff client.pool.slots",
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
@@ -95,7 +95,7 @@ ARROWS = {
     "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
     "client.pool.news client.pool.slots errors",
     "client.preamble": "errors wire.messages",
-    "client.stream": "",
+    "client.stream": "client.loop errors wire.messages",
     "client.submitted": "client.calls errors wire.messages",
     #
     "server": "",
