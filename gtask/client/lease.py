@@ -283,9 +283,9 @@ class Lease:
             call.end(outcome, error)
         return error
 
-    def spawn(self, function: Callable[[], object]) -> None:
-        """Run a function in a greenlet of its own."""
-        self._lender.spawn(function)
+    def spawn(self, function: Callable[[], object], then: Callable[[], object]) -> None:
+        """Run a function in another greenlet, and the second in the hub when that has ended, however it ended."""
+        self._lender.spawn(function, then)
 
     # --- helpers ---------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ class SubmittedCall(Call):
             lease.replays.append(self)
         elif self.needs_replay:
             replays = deque([self])
-            lease.spawn(partial(_replay_all, lease))
+            lease.spawn(partial(_replay_all, lease, replays), partial(_finish_all, lease, replays))
             lease.replays = replays  # last: whatever strikes before, the outcome is delivered again
         else:
             self.finish()
@@ -63,7 +63,9 @@ class SubmittedCall(Call):
         self._error = self._context.run(self.replay) or self._error
 
     def finish(self) -> None:
-        """Set the result, also if the replay was cut short."""
+        """Set the result, also if the replay was cut short. Again does nothing."""
+        if self.result.ready():
+            return
         error, outcome = self._error, self._outcome
         if error is None and self.withholds_value:
             error = EncodeError(f"{self.method} was executed, but loading its result was interrupted")
@@ -74,17 +76,23 @@ class SubmittedCall(Call):
             self.result.set(outcome.value)
 
 
-def _replay_all(lease: Lease) -> None:
-    replays = lease.replays or deque()
+def _replay_all(lease: Lease, replays: deque[SubmittedCall]) -> None:
     try:
         while replays:
             call = replays[0]
             try:
                 call.replay_in_context()
             finally:
-                replays.popleft()
                 call.finish()
+                replays.popleft()
     finally:
+        _finish_all(lease, replays)
+
+
+def _finish_all(lease: Lease, replays: deque[SubmittedCall]) -> None:
+    """Finish the calls that are left when the greenlet of their replays ends early, by a handler or a Ctrl-C."""
+    if lease.replays is replays:
         lease.replays = None
-        for call in replays:  # a handler has ended this greenlet
-            call.finish()
+    while replays:
+        replays[0].finish()
+        replays.popleft()

@@ -270,10 +270,10 @@ class Pool:
         """Where the server is."""
         return str(self._connector.address)
 
-    def spawn(self, function: Callable[..., object]) -> None:
-        """Run a function in a greenlet of its own."""
+    def spawn(self, function: Callable[..., object], then: Callable[[], object]) -> None:
+        """Run a function in another greenlet, and the second in the hub when that has ended, however it ended."""
         assert self._workers is not None
-        self._workers.loop.spawn(function)
+        self._workers.loop.spawn(function).rawlink(lambda _: then())
 
     def drop_later(self, lease: Lease) -> None:
         """Release the lease from the hub: a finaliser may run anywhere, also amid the pool's own work."""

@@ -258,7 +258,8 @@ HOMES = {
     "threading": "server.embed server.worker.replies",
     "random": "client.pool.workers",
     "concurrent": "client.many.executor",
-    "importlib": "dbapi.drivers_known gtask server.daemon.application server.functions wire.values.arrays",
+    "importlib": "aspects.tracing dbapi.drivers_known gtask server.daemon.application server.functions "
+    "wire.values.arrays",
     "pickle": "wire.values.pickles",
     "runpy": "server.daemon.options",
     "setproctitle": "server.process",
