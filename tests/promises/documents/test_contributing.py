@@ -25,6 +25,9 @@ BLOCKS = named_blocks(DOCUMENT)
 NEW = {name for name in BLOCKS if not (ROOT / name).exists()}
 """The files that a reader makes."""
 
+IMPORTERS = ("aspects.caller", "server.worker.parts")
+"""The modules that import the aspect of which the document tells."""
+
 QUOTED = re.findall(
     r"From\n?\s*``(tests/\S+)``:\n\n\.\. code-block:: python\n\n((?:   .*\n|\n(?=\n*   ))+)", DOCUMENT
 )  # fmt: skip
@@ -39,11 +42,6 @@ def picture(document):
 def commands():
     """Each command that is shown, without what is said of it."""
     return [line.partition("#")[0].strip() for line in re.findall(r"^ +\$ (.*)$", DOCUMENT, re.MULTILINE)]
-
-
-def one_line(text):
-    """The text without indentation and ends of lines."""
-    return " ".join(text.split())
 
 
 def patched(source, diff):
@@ -100,12 +98,9 @@ def test_the_picture_is_that_of_the_design():
 @pytest.mark.parametrize(("path", "code"), QUOTED, ids=[f"{path} {code.split()[1]}" for path, code in QUOTED])
 def test_quoted_code_is_that_of_the_tests(path, code):
     """Line by line, at whatever depth it stands there."""
-    lines = textwrap.dedent(code).strip().split("\n")
-    pattern = "\n".join(rf"(?:(?P<depth> *)|(?P=depth)){re.escape(line)}" if line else "" for line in lines)
-    pattern = pattern.replace("(?:(?P<depth> *)|(?P=depth))", "(?P<depth> *)", 1)
-    pattern = pattern.replace("(?:(?P<depth> *)|(?P=depth))", "(?P=depth)")
-    source = (ROOT / path).read_text(encoding="utf-8").replace("\\\\n", "\\n")
-    assert re.search(f"^{pattern}$", source, re.MULTILINE), path
+    first, *rest = (re.escape(line) for line in textwrap.dedent(code).strip().split("\n"))
+    pattern = "\n".join(["(?P<depth> *)" + first, *("(?P=depth)" + line if line else "" for line in rest)])
+    assert re.search(f"^{pattern}$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), path
 
 
 def test_all_seams_have_an_example():
@@ -125,7 +120,7 @@ def followed(tmp_path_factory):
         path.write_text(text if name in NEW else patched(path.read_text(encoding="utf-8"), text), encoding="utf-8")
     walls = tree / "tests/promises/house/test_walls.py"
     source = walls.read_text(encoding="utf-8")
-    for importer in ("aspects.caller", "server.worker.parts"):
+    for importer in IMPORTERS:
         assert source.count(f'    "{importer}": "') == 1
         source = source.replace(f'    "{importer}": "', f'    "{importer}": "aspects.origin ')
     walls.write_text(source, encoding="utf-8")
@@ -148,7 +143,12 @@ def run(tree, *arguments):
 def test_who_follows_it_has_added_an_aspect(followed, unmeasured):
     """The new test passes, the walls and the map know the new module, and the linters have nothing to say of it."""
     house = "tests/promises/house"
-    run(followed, "pytest", "-q", "-p", "no:cacheprovider", *sorted(name for name in NEW if "test_" in name))
-    run(followed, "pytest", "-q", "-p", "no:cacheprovider", f"{house}/test_layout.py")
-    run(followed, "pytest", "-q", "-p", "no:cacheprovider", f"{house}/test_walls.py", "-k", "table or place or one_way")
-    run(followed, "ruff", "check", "--config", str(ROOT / "ruff.toml"), *[name for name in BLOCKS if "gtask/" in name])
+    walls = [f"test_imports_are_those_of_the_table[{name}]" for name in ("aspects.origin", *IMPORTERS)]
+    run(
+        followed, "pytest", "-q", "-p", "no:cacheprovider", *sorted(name for name in NEW if "test_" in name),
+        f"{house}/test_layout.py", f"{house}/test_walls.py::test_every_module_has_its_place",
+        *(f"{house}/test_walls.py::{name}" for name in walls),
+    )  # fmt: skip
+    for what in (["check"], ["format", "--check"]):
+        changed = [name for name in BLOCKS if name.endswith(".py") and "walls" not in name]
+        run(followed, "ruff", *what, "--config", str(ROOT / "ruff.toml"), *changed)
