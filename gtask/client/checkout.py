@@ -139,7 +139,7 @@ class Checkout:
         self._client = None
 
     def __enter__(self) -> Checkout:
-        self._lender.enter(self._lease)
+        self._lender.enter_block(self._lease)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -60,26 +60,23 @@ class Lease:
         made_at: where it was made, innermost frame first, if the pool reports leaks.
     """
 
-    __slots__ = (
-        "_aspects", "_epoch", "_has_raised", "_is_plain", "_lender", "_queue", "_timeout", "_traceback",
-        "connection", "entered_by", "error", "made_at", "released", "replays",
-    )  # fmt: skip
+    # Most leases keep these: to set them for each would cost more than the rest of its making.
+    connection: Connection | None = None
+    error: Error | None = None
+    released = False
+    entered_by: Callable[[], Any] | None = None
+    made_at: StackSummary | None = None
+    replays: deque[SubmittedCall] | None = None
+    _traceback: TracebackType | None = None
+    _has_raised = False
+    _queue = _EMPTY  # calls made before there was a worker to send them to
 
     def __init__(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...] = ()) -> None:
-        self.connection: Connection | None = None
-        self.error: Error | None = None
-        self.released = False
-        self.entered_by: Callable[[], Any] | None = None
-        self.made_at: StackSummary | None = None
-        self.replays: deque[SubmittedCall] | None = None
         self._lender = lender
         self._timeout = timeout
         self._aspects = aspects
         self._is_plain = not aspects and timeout == lender.terms.timeout
-        self._traceback: TracebackType | None = None
-        self._epoch = _new_epoch()
-        self._has_raised = False
-        self._queue = _EMPTY  # calls made before there was a worker to send them to
+        self._epoch = FIRST_EPOCH + next(_numbers) % EPOCHS
 
     def __repr__(self) -> str:
         if self.error is not None:
@@ -153,24 +150,26 @@ class Lease:
 
     def release(self) -> None:
         """End the checkout: give the worker back when the calls already made are through. Never blocks."""
-        if thread_ident() != self._lender.thread:
-            self._lender.drop_later(self)
+        lender = self._lender
+        if thread_ident() != lender.thread:
+            lender.drop_later(self)
             return
         try:
             self.released = True
             self._aspects = ()
             if self.entered_by is not None:
-                self._lender.leave_block(self)
+                lender.leave_block(self)
             connection = self.connection
             if connection is None:
                 if not self._queue:
-                    self._lender.leave(self)
+                    lender.leave(self)
             elif connection.pending:
                 connection.tell_when_drained()
             else:
-                self.give_back()
+                self.connection = None
+                lender.take_back(connection, self._has_raised)
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
-            self._lender.interrupted()
+            lender.interrupted()
             raise
 
     # --- the pool and the connection call --------------------------------------------------------------

@@ -28,7 +28,7 @@ class Pool:
     def leave(self, lease):
         pass
 
-    def enter(self, lease):
+    def enter_block(self, lease):
         raise AssertionError("there is no with block")
 
     def deadlock_of(self, lease):

@@ -6,7 +6,7 @@ that greenlet waits. A checkout outside of a block may be in other hands, and be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,17 +19,19 @@ __all__ = ["Blocks", "waiter_of", "waits_for_itself"]
 class Blocks:
     """How many ``with`` blocks of one pool's checkouts each greenlet is in.
 
-    Greenlets are known by weak references, of which there is one for each greenlet.
+    Args:
+        greenlet_ref: gives a weak reference to the greenlet that runs; the same one each time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, greenlet_ref: Callable[[], Any]) -> None:
+        self._greenlet_ref = greenlet_ref
         self._counts: dict[Any, int] = {}
 
-    def enter(self, lease: Lease, greenlet: Any) -> None:
-        """The greenlet enters the block of this lease's checkout."""
+    def enter(self, lease: Lease) -> None:
+        """This greenlet enters the block of the lease's checkout."""
         if lease.entered_by is not None:
             self.leave(lease)
-        lease.entered_by = greenlet
+        lease.entered_by = greenlet = self._greenlet_ref()
         self._counts[greenlet] = self._counts.get(greenlet, 0) + 1
 
     def leave(self, lease: Lease) -> None:
@@ -39,8 +41,9 @@ class Blocks:
         if count:
             self._counts[greenlet] = count
 
-    def has_others(self, lease: Lease, greenlet: Any) -> bool:
-        """Whether the greenlet is in the block of another checkout than this lease's."""
+    def has_others(self, lease: Lease) -> bool:
+        """Whether this greenlet is in the block of another checkout than the lease's."""
+        greenlet = self._greenlet_ref()
         return self._counts.get(greenlet, 0) > (lease.entered_by is greenlet)
 
     def recount(self, leases: Iterable[Lease]) -> None:

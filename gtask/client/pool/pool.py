@@ -73,6 +73,8 @@ class Pool:
         self.counters = Counters()
         self.thread = 0
         self.hub: Any = None
+        self.enter_block: Callable[[Lease], None] = _of_nobody
+        self.leave_block: Callable[[Lease], None] = _of_nobody
         self._ledger: Ledger[Lease] = Ledger(self.terms, self.counters)
         self._no_worker = NoWorker(self.terms, self._ledger, self._connector)
         self._ownership = Ownership()
@@ -284,20 +286,10 @@ class Pool:
         if self._workers is not None:  # or this is a forked child that has not used the client
             self._workers.loop.from_anywhere(function)
 
-    def enter(self, lease: Lease) -> None:
-        """This greenlet has entered the ``with`` block of the lease's checkout."""
-        if self._workers is not None:
-            self._workers.blocks.enter(lease, self._workers.loop.greenlet_ref())
-
-    def leave_block(self, lease: Lease) -> None:
-        """The lease, whose ``with`` block was entered, is released."""
-        if self._workers is not None:
-            self._workers.blocks.leave(lease)
-
     def deadlock_of(self, lease: Lease) -> Error | None:
         """This greenlet is about to block until the lease gets a worker: the error if that can never be."""
         workers = self._workers
-        if workers is None or not workers.blocks.has_others(lease, workers.loop.greenlet_ref()):
+        if workers is None or not workers.blocks.has_others(lease):
             return None  # the greenlet holds no worker, so somebody else can give one back
         return workers.deadlock_of(workers.loop.greenlet())
 
@@ -335,6 +327,7 @@ class Pool:
                 self._on_reconnect_failed,
             )
             self.hub = self._workers.loop.hub
+            self.enter_block, self.leave_block = self._workers.blocks.enter, self._workers.blocks.leave
             self.thread = ownership.thread  # last: an interruption before it leaves the first use to the next
         elif thread_ident() != self.thread:
             raise self.wrong_thread()
@@ -342,6 +335,10 @@ class Pool:
 
     def _closed(self) -> Error:
         return no_worker.orphaned(self.thread) if self._ownership.is_orphaned else no_worker.closed()
+
+
+def _of_nobody(lease: Lease) -> None:
+    """A ``with`` block in a forked child that has not used the client."""
 
 
 def _callers_stack() -> traceback.StackSummary:

@@ -83,7 +83,7 @@ class Workers:
         on_reconnect_failed: Callable[[], object],
     ) -> None:
         self.setup_error: Error | None = None
-        self.blocks = nesting.Blocks()
+        self.blocks = nesting.Blocks(loop.greenlet_ref)
         self.news = News(loop)
         self.line_clock = LineClock(loop, self.interrupted)
         self.wake = loop.alarm(self._tick)
