@@ -37,8 +37,6 @@ __all__ = ["Connection"]
 BUSY_WITH = 8
 """With fewer than BUSY_WITH replies outstanding a request is sent at once; otherwise the stream collects requests."""
 
-_A_DONE = Done()
-
 
 class Connection:
     """A worker, as its client sees it.
@@ -57,38 +55,14 @@ class Connection:
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
         error: why the connection is closed, or None while it is open.
-        untouched: whether nothing has been sent since it was lent: until then its loss does no harm.
+        untouched: whether nothing has been sent since it was lent.
         slot: the pool's.
     """
 
     __slots__ = (
-        "_agreement",
-        "_alarm",
-        "_aspects",
-        "_at_once",
-        "_client",
-        "_closed",
-        "_conversation",
-        "_dialect",
-        "_done_frame",
-        "_handshake",
-        "_in_hand",
-        "_loop",
-        "_orders",
-        "_orders_told",
-        "_overtime",
-        "_owes_done",
-        "_owner",
-        "_reader",
-
-        "_stream",
-        "_tell_drained",
-        "address",
-        "error",
-        "pending",
-        "pid",
-        "server",
-        "slot",
+        "_agreement", "_alarm", "_aspects", "_at_once", "_client", "_closed", "_conversation", "_dialect",
+        "_done_frame", "_handshake", "_in_hand", "_loop", "_orders", "_orders_told", "_overtime", "_owes_done",
+        "_owner", "_reader", "_stream", "_tell_drained", "address", "error", "pending", "pid", "server", "slot",
         "untouched",
     )  # fmt: skip
 
@@ -119,7 +93,7 @@ class Connection:
         self._at_once = dialect.at_once
         self._conversation = dialect.make_conversation()
         self._reader = dialect.make_reader()
-        self._done_frame = dialect.encode(_A_DONE)
+        self._done_frame = dialect.encode(Done())
         self._in_hand: Call | None = None
         self._owes_done = self._tell_drained = self._closed = False
         self._handshake: Handshake | None = None
@@ -251,6 +225,10 @@ class Connection:
     def tell_when_drained(self) -> None:
         """Call the owner's ``drained`` once the last reply that is owed has come."""
         self._tell_drained = True
+
+    def lend(self) -> None:
+        """It is lent from now on: until something is sent, its loss does no harm."""
+        self.untouched = True
 
     # --- the end ---------------------------------------------------------------------------------------
 

@@ -184,11 +184,11 @@ class Lease:
             if self.error is not None or self.released:
                 return False
             self.connection = connection
-            connection.untouched = True
+            connection.lend()
             return True
         self._lender.stop_clock(self)
         self.connection = connection
-        connection.untouched = True
+        connection.lend()
         while self._queue and self.connection is not None:
             call = self._queue[0]
             refusal = connection.refusal(call.frame)

@@ -34,6 +34,7 @@ from gtask.client import connection as connection_module
 from gtask.client import handshake as handshake_module
 from gtask.client import lease as lease_module
 from gtask.client import overtime as overtime_module
+from gtask.client import stream as stream_module
 from gtask.client.checkout import Checkout
 from gtask.client.config import ClientConfig
 from gtask.client.connection import Connection
@@ -1017,7 +1018,7 @@ def fake_world(monkeypatch):
         pool._workers.loop.machine.leaves()
         leave(pool, lease)
 
-    for module in (lease_module, connection_module, handshake_module, overtime_module):
+    for module in (lease_module, connection_module, handshake_module, overtime_module, stream_module):
         monkeypatch.setattr(module, "monotonic", now)
     monkeypatch.setattr(connection_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
     monkeypatch.setattr(calls_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
