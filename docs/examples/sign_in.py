@@ -6,7 +6,7 @@ import gtask
 
 client = gtask.Client("unix:hasher.sock", timeout=5)
 
-with client.checkout() as hasher:  # a worker of one's own
+with client.checkout() as hasher:  # one worker, for this block alone
     crypted = hasher.hash("s3cret")  # blocks this greenlet only
     print("hashed:", crypted[:9])
     print("the right password:", hasher.verify(crypted, "s3cret"))  # the same worker
