@@ -66,15 +66,15 @@ class Call:
         companions: what follows it beside its value, by their aspects; None for a plain call.
     """
 
-    # Most calls keep these until they are sent: to set them for each would cost more than the rest of its making.
-    frame: bytes | ConditionalFrame = b""
-    deadline = 0.0
-    sent_at = 0.0
-    companions: dict[CallerAspect, Companion] | None = None
+    __slots__ = ("companions", "deadline", "frame", "method", "sent_at", "timeout")
 
     def __init__(self, method: str, timeout: float | None) -> None:
         self.method = method
         self.timeout = timeout
+        self.deadline = 0.0
+        self.companions: dict[CallerAspect, Companion] | None = None
+        self.frame: bytes | ConditionalFrame
+        self.sent_at = 0.0
 
     def deliver(self, outcome: Outcome) -> None:
         """Take the outcome; called in the hub, once unless an interruption has struck there."""
@@ -145,7 +145,14 @@ class Call:
 class BlockingCall(Call):
     """A call whose greenlet waits."""
 
-    _greenlet: Any = None
+    __slots__ = ("_greenlet",)
+
+    def __init__(self, method: str, timeout: float | None) -> None:
+        self.method = method
+        self.timeout = timeout
+        self.deadline = self.sent_at = 0.0
+        self.companions = None
+        self._greenlet: Any = None
 
     @property
     def waiting(self) -> Any:

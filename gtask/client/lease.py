@@ -60,23 +60,26 @@ class Lease:
         made_at: where it was made, innermost frame first, if the pool reports leaks.
     """
 
-    # Most leases keep these: to set them for each would cost more than the rest of its making.
-    connection: Connection | None = None
-    error: Error | None = None
-    released = False
-    entered_by: Callable[[], Any] | None = None
-    made_at: StackSummary | None = None
-    replays: deque[SubmittedCall] | None = None
-    _traceback: TracebackType | None = None
-    _has_raised = False
-    _queue = _EMPTY  # calls made before there was a worker to send them to
+    __slots__ = (
+        "_aspects", "_epoch", "_has_raised", "_is_plain", "_lender", "_queue", "_timeout", "_traceback",
+        "connection", "entered_by", "error", "made_at", "released", "replays",
+    )  # fmt: skip
 
     def __init__(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...] = ()) -> None:
+        self.connection: Connection | None = None
+        self.error: Error | None = None
+        self.released = False
+        self.entered_by: Callable[[], Any] | None = None
+        self.made_at: StackSummary | None = None
+        self.replays: deque[SubmittedCall] | None = None
         self._lender = lender
         self._timeout = timeout
         self._aspects = aspects
         self._is_plain = not aspects and timeout == lender.terms.timeout
         self._epoch = FIRST_EPOCH + next(_numbers) % EPOCHS
+        self._traceback: TracebackType | None = None
+        self._has_raised = False
+        self._queue = _EMPTY  # calls made before there was a worker to send them to
 
     def __repr__(self) -> str:
         if self.error is not None:

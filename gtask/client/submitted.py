@@ -29,6 +29,8 @@ class SubmittedCall(Call):
         lease: the lease on which it was made.
     """
 
+    __slots__ = ("_context", "_error", "_is_delivered", "_lease", "_outcome", "result")
+
     def __init__(self, method: str, timeout: float | None, lease: Lease) -> None:
         Call.__init__(self, method, timeout)
         self._lease = lease
