@@ -53,6 +53,14 @@ def tracing_goes_on():
         sys.settrace(usual)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def garbage_is_sought_among_few():
+    """What lives when a module's tests begin lives on: the collections after its tests need not look through it."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind():
     """Every test ends with a check of children, descriptors and greenlets; gives what was there at its beginning."""
@@ -70,7 +78,6 @@ def nothing_is_left_behind():
         wait_until(is_clean)
     except AssertionError:
         raise AssertionError("left behind: " + ", ".join(left)) from None
-    gc.freeze()  # so the next test need not look through the objects of this one
 
 
 @pytest.fixture
