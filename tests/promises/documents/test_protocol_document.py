@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from gtask.address import UnixAddress
-from gtask.client import connection
+from gtask.client import overtime, stream
 from gtask.errors import ProtocolError
 from gtask.server import scoreboard
 from gtask.server.config import ServerConfig
@@ -252,8 +252,8 @@ def test_numbers():
     assert f"of Python's protocol {pickled.PROTOCOL}" in text
     assert f"{children.GRACE:g} seconds later by SIGABRT, another second later by SIGKILL" in text
     assert children.LAST_GRACE == 1
-    assert f"closes {connection.LAST_WORDS:g} seconds later" in text
-    assert f"nothing more has come for {connection.SETTLE:g} seconds" in text
+    assert f"closes {overtime.LAST_WORDS:g} seconds later" in text
+    assert f"nothing more has come for {stream.SETTLE:g} seconds" in text
     assert f"A trailer has at most {lastwords.LONGEST:,} bytes" in text
     assert f"between 1 and {lastwords.LONGEST:,} bytes" in text
     assert f"Cut at {scoreboard.METHOD_BYTES} bytes" in text

@@ -25,7 +25,7 @@ import pytest
 
 import gtask
 from gtask import errors
-from gtask.client import connection
+from gtask.client import overtime
 from gtask.client.config import ClientConfig
 from gtask.server.config import ServerConfig
 from gtask.server.master import children
@@ -441,7 +441,7 @@ def test_numbers_of_the_ladder():
         "SIGKILL": children.GRACE + children.LAST_GRACE,
     }
     text = " ".join(FAILURES.split())
-    assert f"{connection.LAST_WORDS:g} seconds after the deadline at the latest" in text
+    assert f"{overtime.LAST_WORDS:g} seconds after the deadline at the latest" in text
     server, client = ServerConfig((gtask.address.parse("unix:x"),)), ClientConfig()
     assert f"``stop_timeout`` ({server.stop_timeout:g} seconds)" in text
     assert f"``hung_worker_timeout`` ({server.hung_worker_timeout:g} seconds;" in text

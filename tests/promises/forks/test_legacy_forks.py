@@ -230,14 +230,14 @@ def test_a_private_server_that_gevent_has_reaped(run):
         """
         import subprocess
 
-        client = gtask.Client("spawn:application", min_workers=0, timeout=1)
+        client = gtask.Client("spawn:application", min_workers=0)
         server = client.call("pids")[1]
         subprocess.run(["true"], check=True)  # from now on gevent reaps
         os.kill(server, signal.SIGKILL)
         testing.wait_until(lambda: not os.path.exists(f"/proc/{server}"), 20, "that gevent reaps the server")
         client.drain()
         try:
-            client.call("double", 1)
+            client.checkout(timeout=1).double(1)
             raise AssertionError("there was a server")
         except gtask.AcquireTimeout as error:
             assert "the private server has ended" in str(error), error

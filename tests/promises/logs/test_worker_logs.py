@@ -311,7 +311,7 @@ def test_a_warning_leaves_at_once(shared, connect, seen):
 
 def test_interrupted_while_it_logs(shared, connect, seen, monkeypatch):
     """SIGALRM may strike while a record is half written: the conversation stays whole, and says where it hung."""
-    monkeypatch.setattr("gtask.client.connection.LAST_WORDS", 30)  # a busy machine may take longer over all it is told
+    monkeypatch.setattr("gtask.client.overtime.LAST_WORDS", 30)  # a busy machine may take longer over all it is told
     client = connect(shared(SOURCE), min_workers=3, timeout=0.3)
     client.open(wait=True)
     for _ in range(3):

@@ -179,7 +179,7 @@ def test_the_queue_is_bounded(server, connect):
 
 def test_a_time_out(server, client, monkeypatch):
     """Sticky; calls behind it never run, and the next checkout has another worker. Nobody waits for last words."""
-    monkeypatch.setattr("gtask.client.connection.LAST_WORDS", 600)
+    monkeypatch.setattr("gtask.client.overtime.LAST_WORDS", 600)
     with client.checkout(timeout=0.5) as worker:
         late, behind = worker.sleep.submit(60), worker.mark.submit("never")
         with pytest.raises(gtask.CallTimeout, match=r"sleep took longer than 0.5 s in the worker at unix:"):
