@@ -1,4 +1,4 @@
-"""The point of this test is to ensure that docs/design.rst speaks of files that exist, and names each file of a call."""
+"""The point of this test is to ensure that docs/design.rst speaks of files that exist, and names each of a call."""
 
 from __future__ import annotations
 
