@@ -48,7 +48,7 @@ class CurrentCall:
         return None if self._deadline is None else self._deadline - monotonic()
 
     def extend(self, seconds: float) -> None:
-        """Let it run for at least so many seconds from now, whatever its time-out is and the server's
+        """Let it run for at least this number of seconds from now, whatever its time-out is and the server's
         hung_worker_timeout. For code that knows that it is getting on, as often as it does.
 
         Args:

@@ -19,8 +19,8 @@ class Times:
         count: how often.
         total: seconds, all together.
         longest: seconds that the longest took.
-        buckets: how many took at most so many seconds, for each of :data:`BOUNDS` and more than the bucket before;
-            and last, how many took longer.
+        buckets: for each of :data:`BOUNDS`, how many took at most this number of seconds, and more than the one
+            before; and last, how many took longer.
     """
 
     count: int = 0

@@ -156,8 +156,8 @@ class Client:
         """Close all idle workers and turn away who waits in line. Workers that are lent finish their checkout first.
 
         Args:
-            timeout: seconds to wait for those that are lent, blocking this greenlet. Whoever still has one then is cut
-                off, and gets ClientClosed. By default it does not wait, and cuts nobody off.
+            timeout: seconds to wait for those that are lent, blocking this greenlet. A checkout that still holds one
+                then is cut off, and gets ClientClosed. By default it does not wait, and cuts nobody off.
         """
         check_timeout(timeout)
         self._pool.close()
@@ -175,7 +175,7 @@ class Client:
         self._pool.drain()
 
     def resize(self, min_workers: int, max_workers: int) -> None:
-        """Keep at least and at most so many workers from now on. Never blocks.
+        """Keep at least min_workers and at most max_workers from now on. Never blocks.
 
         If there are too many, idle ones end now, and others when they come back.
 
@@ -196,7 +196,7 @@ class Client:
         return self._pool.stats(reset=True)
 
     def checkout(self, *, timeout: float | EllipsisType | None = ..., log: RequestLog | None = None) -> Checkout:
-        """Take a place in the line for a worker of one's own; never blocks.
+        """Take a place in the line for a worker that serves this checkout alone; never blocks.
 
         Args:
             timeout: for the calls of this checkout; by default the client's.

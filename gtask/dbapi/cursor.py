@@ -177,7 +177,7 @@ class Cursor:
         return self._give(1)[0]
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
-        """The next rows: so many, by default ``arraysize``, or as many as are left."""
+        """The next ``size`` rows, by default ``arraysize``, or as many as are left."""
         self._check_open()
         size = self.arraysize if size is None else size
         while len(self._rows) < size and self._has_more(size - len(self._rows)):

@@ -89,11 +89,11 @@ def combined(error: errors.Error, base: type[Exception], advice: str = "") -> Ex
         base: the driver's class.
         advice: for the end of its text.
     """
-    twin: Exception = _class((type(error), base))(*((f"{error}{advice}",) if advice else error.args))
-    _resemble(twin, error)
-    if not isinstance(twin, type(error)):
-        twin.__cause__ = error
-    return twin
+    counterpart: Exception = _class((type(error), base))(*((f"{error}{advice}",) if advice else error.args))
+    _resemble(counterpart, error)
+    if not isinstance(counterpart, type(error)):
+        counterpart.__cause__ = error
+    return counterpart
 
 
 def of_driver(error: errors.RemoteError, package: str, base: type[Exception]) -> Exception | None:
@@ -116,22 +116,22 @@ def of_driver(error: errors.RemoteError, package: str, base: type[Exception]) ->
     for name in told.get("classes", ()):
         kind: Any = _find(name, package)
         if kind is not None and issubclass(kind, base):
-            twin: Exception = _told_class(kind, frozenset(told["attributes"]))(*(args or ()))
-            _resemble(twin, error)
-            vars(twin).pop(TOLD, None)
-            vars(twin)[_ATTRIBUTES] = {key: _namespace(value) for key, value in told["attributes"].items()}
-            return twin
+            counterpart: Exception = _told_class(kind, frozenset(told["attributes"]))(*(args or ()))
+            _resemble(counterpart, error)
+            vars(counterpart).pop(TOLD, None)
+            vars(counterpart)[_ATTRIBUTES] = {key: _namespace(value) for key, value in told["attributes"].items()}
+            return counterpart
     return None
 
 
 _ATTRIBUTES = "_gtask_attributes"
 
 
-def _resemble(twin: BaseException, error: BaseException) -> None:
-    vars(twin).update(vars(error))
-    twin.__cause__, twin.__context__ = error.__cause__, error.__context__
-    twin.__suppress_context__ = error.__suppress_context__
-    twin.with_traceback(error.__traceback__)
+def _resemble(counterpart: BaseException, error: BaseException) -> None:
+    vars(counterpart).update(vars(error))
+    counterpart.__cause__, counterpart.__context__ = error.__cause__, error.__context__
+    counterpart.__suppress_context__ = error.__suppress_context__
+    counterpart.with_traceback(error.__traceback__)
 
 
 @lru_cache(maxsize=256)

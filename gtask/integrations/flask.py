@@ -51,7 +51,7 @@ class GTask:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Make the client of an application, from the configuration that it has by now.
+        """Make the client of an application, from the configuration that the application has when this is called.
 
         Raises:
             ValueError, TypeError: the configuration makes no sense; the message names the key.

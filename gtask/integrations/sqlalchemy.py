@@ -38,7 +38,7 @@ class WorkerPool(pool.NullPool):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # The first connection prepares the engine, by statements, and whoever comes meanwhile waits for this lock.
+        # The first connection prepares the engine, by statements. Others that come meanwhile wait for this lock.
         events: Any = self.dispatch.connect
         events.for_modify(self.dispatch)._exec_once_mutex = RLock()
 
@@ -69,7 +69,7 @@ class SQLiteDialect(SQLiteDialect_pysqlite):
     own is a :class:`WorkerPool`. A database in memory has one connection for each thread, as with pysqlite, and so
     greenlets share its transactions: it is for tests.
 
-    The worker knows REGEXP. Functions, aggregates and collations of one's own are registered in the server's init hook.
+    The worker knows REGEXP. The server's init hook registers further functions, aggregates and collations.
     """
 
     driver = "gtask"

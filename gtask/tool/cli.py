@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RecursionError:
         print("gtask: this is nested too deeply for JSON", file=sys.stderr)
         return USAGE_ERROR
-    except BrokenPipeError:  # whoever read has had enough
+    except BrokenPipeError:  # the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return RAISED
     except KeyboardInterrupt:

@@ -40,7 +40,7 @@ class Session:
     Raises:
         AcquireTimeout: nobody is there, or nobody greets in time.
         SetupError: the worker's setup raised.
-        ProtocolError: whoever is there is no gtask server.
+        ProtocolError: the peer is no gtask server.
     """
 
     def __init__(self, address: addresses.Address, timeout: float, *, about: bool = False) -> None:

@@ -45,13 +45,13 @@ def test_workers_that_are_neither_idle_nor_busy():
 def test_a_server_whose_workers_do_not_come():
     """It is there, so it is not called unreachable; the reason is told, and for how long it has been so."""
     assert refusals.trouble("its setup has raised KeyError", False, 100.0, 130.0) == (
-        "its setup has raised KeyError, for 30.0 s by now"
+        "its setup has raised KeyError, for 30.0 s"
     )
 
 
 def test_trouble_that_is_over_or_has_just_begun():
     """Without a time to tell, there is none in the message."""
-    starting = "the server is there by now, and a worker is starting"
+    starting = "the server is there, and a worker is starting"
     assert refusals.trouble(starting, False, None, 130.0) == starting
     assert refusals.trouble("no such file", True, None, 130.0) == "server unreachable since just now: no such file"
 
@@ -67,7 +67,7 @@ def test_the_timeout_is_shown_as_it_was_written(timeout, shown):
 def test_a_full_line():
     """The message says how long the line is, how long one waits in it, where its bound comes from, and the remedies."""
     text = str(refusals.full(AT, 31, Pressure(31, 2.34)))
-    assert text.startswith(f"no checkout{AT}: all workers are taken and 31 wait in line, the first for 2.3 s by now ")
+    assert text.startswith(f"no checkout{AT}: all workers are taken and 31 wait in line, the first for 2.3 s ")
     assert "(max_waiting=31)" in text
     assert "raise max_waiting" in text
     assert refusals.REMEDIES in text
@@ -81,14 +81,14 @@ def test_a_line_that_may_not_be():
 
 def test_a_line_of_one():
     """It reads well."""
-    assert "and 1 waits in line, the first for 0.5 s by now" in str(refusals.full(AT, 1, Pressure(1, 0.5)))
+    assert "and 1 waits in line, the first for 0.5 s" in str(refusals.full(AT, 1, Pressure(1, 0.5)))
 
 
 def test_one_that_was_shed():
     """The message says what was too slow for how long, how long the line is and waits are, and the remedies."""
     text = str(refusals.shed(AT, 0.5, 10.0, Pressure(120, 7.0)))
     assert text.startswith(f"no worker{AT}: for 10 s nobody was served within 0.5 s (shed_target), and 120 wait ")
-    assert "120 wait in line, the first for 7 s by now" in text
+    assert "120 wait in line, the first for 7 s" in text
     assert refusals.REMEDIES in text
 
 

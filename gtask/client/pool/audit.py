@@ -1,7 +1,7 @@
 """The audit of a pool after an interruption: which slots are not what the books say, and who may not have been told.
 
-A kill, a Timeout or a Ctrl-C may strike at any line. Whoever is struck amid several changes asks for an audit, which
-comes in the hub's next turn, when nothing is half done any more.
+A kill, a Timeout or a Ctrl-C may strike at any line. Code that is struck amid several changes asks for an audit,
+which comes in the hub's next turn, when nothing is half done any more.
 """
 
 from __future__ import annotations

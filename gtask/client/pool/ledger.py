@@ -64,7 +64,7 @@ class Ledger(Generic[W]):
         backoff: when to try again after a failed connection.
 
     Attributes:
-        min_workers, max_workers: how many workers there should and may be by now.
+        min_workers, max_workers: how many workers there should and may be.
         failing_since: when the attempts to connect began to fail, or None.
         wake_at: when :meth:`tick` is to be called, unless something is decided before; infinite for never.
     """
@@ -159,7 +159,7 @@ class Ledger(Generic[W]):
         return [*[self._drop(slot, "drain") for slot in list(self._idle)], *self._grow(now)]
 
     def resize(self, min_workers: int, max_workers: int, now: float) -> list[Action]:
-        """Keep at least and at most so many from now on; lent workers beyond the maximum go as they come back."""
+        """Keep at least min_workers and at most max_workers; lent workers beyond these go as they come back."""
         self.min_workers, self.max_workers = min_workers, max_workers
         actions: list[Action] = []
         while self._idle and len(self.slots) > max_workers:

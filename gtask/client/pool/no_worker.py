@@ -127,7 +127,7 @@ def trouble(reason: str, unreachable: bool, since: float | None, now: float) -> 
     lasts = f"{now - since:.1f} s" if since is not None else ""
     if unreachable:
         return f"server unreachable since {lasts or 'just now'}: {reason}"
-    return f"{reason}, for {lasts} by now" if lasts else reason
+    return f"{reason}, for {lasts}" if lasts else reason
 
 
 def crowd(busy: int, settling: int, most: int, starting: int, ahead: int) -> str:
@@ -194,4 +194,4 @@ def _crowd(pressure: Pressure) -> str:
     if not pressure.waiting:
         return "nobody may wait in line"
     who = "1 waits" if pressure.waiting == 1 else f"{pressure.waiting} wait"
-    return f"{who} in line, the first for {round(pressure.longest, 3):.2g} s by now"
+    return f"{who} in line, the first for {round(pressure.longest, 3):.2g} s"

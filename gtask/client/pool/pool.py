@@ -147,7 +147,7 @@ class Pool:
         self._enter().decide(self._ledger.drain)
 
     def resize(self, min_workers: int, max_workers: int) -> None:
-        """Keep at least and at most so many workers from now on."""
+        """Keep at least min_workers and at most max_workers from now on."""
         if self._workers is None and not self._ledger.closed:
             self._ledger.resize(min_workers, max_workers, 0.0)  # before the first use there is nothing to be done
             return
@@ -343,5 +343,5 @@ def _of_nobody(lease: Lease) -> None:
 
 def _callers_stack() -> traceback.StackSummary:
     """Where the program is, innermost frame first, without the client's own frames."""
-    frame = sys._getframe(3)  # of whoever called the client
+    frame = sys._getframe(3)  # of the client's caller
     return traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)

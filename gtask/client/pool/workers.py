@@ -279,7 +279,7 @@ class Workers:
     def reached(self) -> None:
         """The server is there, though the worker is not yet ready."""
         if self._no_worker.is_unreachable:
-            self._note_trouble("the server is there by now, and a worker is starting")
+            self._note_trouble("the server is there, and a worker is starting")
             self._ledger.reached()
 
     def arrived(self, slot: PoolSlot) -> None:

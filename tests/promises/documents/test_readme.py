@@ -145,7 +145,7 @@ def plain(text, address="unix:/run/reports.sock"):
         r"[\d.e-]+(?= s after)",
         r"(?<=after )[\d.]+(?= s (in|\())",
         r"(?<=used )\d+(?= MiB)",
-        r"(?<=the first for )[\d.e-]+(?= s by now)",
+        r"(?<=the first for )[\d.e-]+(?= s[ ;])",
         r"(?<=unreachable since )[\d.]+(?= s:)",
     ):
         text = re.sub(varies, "N", text)

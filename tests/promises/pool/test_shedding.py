@@ -80,7 +80,7 @@ def test_the_error_sticks_and_says_why(serve, connect):
     assert "'shop'" in said
     assert str(server.address) in said
     told = re.search(
-        r"for 0\.1 s nobody was served within 0\.05 s \(shed_target\), and 2 wait in line, the first for (\S+) s by",
+        r"for 0\.1 s nobody was served within 0\.05 s \(shed_target\), and 2 wait in line, the first for (\S+) s;",
         said,
     )
     assert told is not None
