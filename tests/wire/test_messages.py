@@ -124,8 +124,8 @@ EXTENSIBLE = [pair for pair in PLAIN if not isinstance(pair[0], LastWords)]  # t
 
 @pytest.mark.parametrize(("message", "plain"), EXTENSIBLE, ids=[repr(message) for message, _ in EXTENSIBLE])
 def test_unknown_keys_of_meta_do_no_harm(message, plain):
-    """A newer peer may say more; what it does not concern stays as it was. Only a request keeps keys that are names, for
-    aspects; others are ignored."""
+    """A newer peer may say more; what it does not concern stays as it was. Only a request keeps them, for aspects, if
+    they are names."""
     kind, meta, *rest = plain
     more = {**(meta or {}), "x-new": [1], 7: None, b"k": 2}
     read = from_plain([kind, more, *rest])
