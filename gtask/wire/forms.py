@@ -30,7 +30,7 @@ from gtask.wire.messages import (
     Value,
 )
 
-__all__ = ["from_plain", "plain_request", "to_plain"]
+__all__ = ["are_names", "from_plain", "plain_request", "seconds", "to_plain"]
 
 Plain = list[Any]
 
@@ -60,6 +60,7 @@ def from_plain(plain: Any) -> Message:
 
 
 _NO_FIELDS: Fields = {}
+_MOST_SECONDS = 1 << 64
 
 
 def _typed(fields: Fields, key: str, kind: type, default: Any) -> Any:
@@ -110,16 +111,22 @@ def _read_hi(plain: Plain, fields: Fields) -> Greeting:
         _typed(fields, "exc", dict, None),
         _typed(fields, "text", str, ""),
         _typed(fields, "about", bool, False),
-        _seconds(fields, "t"),
+        seconds("t", fields.get("t")),
         frozenset(offer for offer in OFFERS if _typed(fields, offer, bool, False)),
     )
 
 
-def _seconds(fields: Fields, key: str) -> float | None:
-    value = fields.get(key)
+def seconds(key: str, value: Any) -> float | None:
+    """The seconds that stand under a key of a message's meta; None for none.
+
+    Raises:
+        ProtocolError: the value is no number of seconds.
+    """
+    if type(value) is float and value >= 0:
+        return value
     if value is None:
         return None
-    if type(value) not in (int, float) or not value >= 0:
+    if type(value) is not int or not 0 <= value <= _MOST_SECONDS:
         raise ProtocolError(f"{key!r} in the meta of a message is a number of seconds, not {_show(value)}")
     return float(value)
 
@@ -141,7 +148,7 @@ def _write_before(before: Preamble) -> Plain:
 
 
 def _read_before(plain: Plain, fields: Fields) -> Preamble:
-    return Preamble(_map_of(fields, "levels", int) if "levels" in fields else None, _seconds(fields, "left"))
+    return Preamble(_map_of(fields, "levels", int) if "levels" in fields else None, seconds("left", fields.get("left")))
 
 
 def plain_request(args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None = None) -> Plain:
@@ -180,9 +187,19 @@ def _read_do(plain: Plain, fields: Fields) -> Request:
     kwargs = fields.get("kw")
     if kwargs is None:
         kwargs = {}
-    elif type(kwargs) is not dict or not all(type(key) is str for key in kwargs):
+    elif not are_names(kwargs):
         raise ProtocolError("'kw' in the meta of a call is a map with strings for its keys")
     return Request(args, kwargs, epoch, _read_request_meta(fields) if fields.keys() - _OF_ALL else None)
+
+
+def are_names(kwargs: Any) -> bool:
+    """Whether it is a map with strings for its keys."""
+    if type(kwargs) is not dict:
+        return False
+    for key in kwargs:  # noqa: SIM110  # all() would make a generator, and this is a hot path
+        if type(key) is not str:
+            return False
+    return True
 
 
 _OF_ALL = frozenset({"kw", "q"})
@@ -191,12 +208,12 @@ _KNOWN = _OF_ALL | OF_ASPECTS | {"t"}
 
 def _read_request_meta(fields: Fields) -> RequestMeta:
     return RequestMeta(
-        _seconds(fields, "t"),
+        seconds("t", fields.get("t")),
         "t" in fields,
         _typed(fields, "ld", bool, False),
         _map_of(fields, "headers", str),
         _map_of(fields, "context", object),
-        {key: value for key, value in fields.items() if key not in _KNOWN},
+        {key: value for key, value in fields.items() if type(key) is str and key not in _KNOWN},
     )
 
 
@@ -231,10 +248,10 @@ def _read_log(plain: Plain, fields: Fields) -> LogRecords:
 
 
 def _read_extend(plain: Plain, fields: Fields) -> Extend:
-    seconds = _seconds(fields, "t")
-    if seconds is None:
+    more = seconds("t", fields.get("t"))
+    if more is None:
         raise ProtocolError("an 'ex' without its seconds")
-    return Extend(seconds)
+    return Extend(more)
 
 
 def _write_rip(rip: LastWords) -> Plain:

@@ -3,7 +3,8 @@
 A value comes out as it went in, but for tuples (lists), subclasses (their base) and time zones (their
 offset); what cannot travel is an EncodeError before a byte of it is sent. What comes in is not trusted:
 a length over the limit is refused before anything is allocated for it, a bad frame is a ProtocolError,
-and memory grows only as bytes arrive. Only this module and :mod:`~gtask.wire.values.kinds` know msgpack.
+and memory grows only as bytes arrive. Only this module, :mod:`~gtask.wire.bodies` and
+:mod:`~gtask.wire.values.kinds` know msgpack.
 """
 
 from __future__ import annotations
@@ -15,20 +16,37 @@ from typing import Any
 import msgpack
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire.forms import from_plain, plain_request, to_plain
-from gtask.wire.messages import (
-    DEFAULT_LIMIT,
-    WORDS,
-    Message,
-    Request,
-    RequestMeta,
-    Value,
+from gtask.wire.bodies import (
+    ANY,
+    FIRST_EPOCH,
+    HEADERS,
+    ITEMS,
+    LAST_EPOCH,
+    NAMED,
+    NAMED_FIELDS,
+    NAMED_HEADS,
+    READERS,
+    REQUEST,
+    REQUEST_HEADS,
+    REQUEST_ITEMS,
+    TIMED,
+    TIMED_FIELDS,
+    TIMED_HEADS,
+    TIMEOUT_KEY,
+    VALUE,
+    VALUE_HEAD,
+    new,
+    note_used,
+    unpack_again,
+    unpackb,
 )
+from gtask.wire.forms import plain_request, to_plain
+from gtask.wire.messages import DEFAULT_LIMIT, NOTHING_USED, Message, Request, RequestMeta, Value
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
 from gtask.wire.values.culprit import SCALARS, check_keys, refusal
 from gtask.wire.values.kinds import Packing, Unpacking, too_large
 
-__all__ = ["LENGTH", "VALUE", "VALUE_WORD", "Decoder", "Encoder", "decode_body"]
+__all__ = ["LENGTH", "Decoder", "Encoder"]
 
 CHUNK = 64 * 1024
 """Bytes that one read can take."""
@@ -37,22 +55,6 @@ KEEP = 1024 * 1024
 """Bytes that a packer's buffer may grow to and be kept."""
 
 LENGTH = struct.Struct("!I")
-
-# The usual request is ["do", {"q": epoch}, *items] or ["do", {"kw": map, "q": epoch}, *items] with few items and an
-# epoch that msgpack writes as ce and four bytes; the usual value is ["ok", nil, value]. What stands before the items
-# has one form, so it is written and recognised whole: length, array header, word and keys, epoch.
-ITEMS = 13
-FIRST_EPOCH, LAST_EPOCH = 1 << 16, (1 << 32) - 1
-REQUEST = struct.Struct("!IB7sI")
-REQUEST_WORD = b"\xa2do\x81\xa1q\xce"
-NAMED_REQUEST = struct.Struct("!IB7s")
-NAMED_WORD = b"\xa2do\x82\xa2kw"
-EPOCH = struct.Struct("!3sI")
-EPOCH_KEY = b"\xa1q\xce"
-VALUE = struct.Struct("!I5s")
-VALUE_WORD = b"\x93\xa2ok\xc0"
-ARRAY = 0x90
-"""The header of an array with no items; with up to 15 the header is so much more."""
 
 _NOTHING: dict[str, Any] = {}
 
@@ -102,7 +104,7 @@ class Encoder:
         size = len(packed) + 5
         if size > self._keep:
             self._check_size(size)
-        return VALUE.pack(size, VALUE_WORD) + packed
+        return VALUE.pack(size, VALUE_HEAD) + packed
 
     def encode_request(
         self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None = None
@@ -111,35 +113,58 @@ class Encoder:
         used = self._used
         if used:
             used.clear()
-        frame = None
-        if meta is None and FIRST_EPOCH <= epoch <= LAST_EPOCH and len(args) <= ITEMS and type(args) is tuple:
+        if kwargs or meta is not None:
+            frame = self._frame_with_fields(args, kwargs, epoch, meta)
+        elif epoch >= FIRST_EPOCH and type(args) is tuple:
             try:
                 for value in args:
                     if type(value) not in SCALARS:
                         check_keys(value)
-                items: bytes | memoryview = self._pack(args)
-                named = b""
-                if kwargs:
+                items = self._pack(args)
+                size = len(items) + 11
+                if size > self._keep:
+                    self._check_size(size)
+                # This is cheaper than a head and items[1:].
+                count = len(args)
+                frame = items.replace(HEADERS[count], REQUEST.pack(size, REQUEST_HEADS[count], epoch), 1)
+            except EncodeError:
+                raise
+            except Exception:  # the general way finds out what is wrong, or knows more items and larger epochs
+                frame = self._frame(plain_request(args, kwargs, epoch), args, kwargs)
+        else:
+            frame = self._frame(plain_request(args, kwargs, epoch), args, kwargs)
+        return ConditionalFrame(frame, dict(used)) if used else frame
+
+    def _frame_with_fields(
+        self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None
+    ) -> bytes:
+        """The frame of a request with more in its meta than the epoch."""
+        items = None
+        if FIRST_EPOCH <= epoch <= LAST_EPOCH and len(args) <= ITEMS and type(args) is tuple:
+            try:
+                for value in args:
+                    if type(value) not in SCALARS:
+                        check_keys(value)
+                if meta is None:
                     for key, value in kwargs.items():
                         if type(key) is not str or type(value) not in SCALARS:
                             check_keys({key: value})
-                    named = self._pack(kwargs)
+                    items = self._pack((kwargs, "q", epoch, *args))
+                elif meta.has_timeout and not (kwargs or meta.ld or meta.headers or meta.context or meta.others):
+                    items = self._pack((meta.timeout, *args))
             except Exception:  # the general way finds out what is wrong
                 pass
-            else:
-                size = len(items) + len(named) + (14 if named else 11)
-                if size > self._keep:
-                    self._check_size(size)
-                    items = memoryview(items)  # whose slice is no copy
-                if named:
-                    head = NAMED_REQUEST.pack(size, items[0] + 2, NAMED_WORD) + named + EPOCH.pack(EPOCH_KEY, epoch)
-                else:
-                    head = REQUEST.pack(size, items[0] + 2, REQUEST_WORD, epoch)
-                frame = head + items[1:]
-        if frame is None:
+        if items is None:
             values = args if meta is None else (*args, meta.context, meta.others)
-            frame = self._frame(plain_request(args, kwargs, epoch, meta), values, kwargs)
-        return ConditionalFrame(frame, dict(used)) if used else frame
+            return self._frame(plain_request(args, kwargs, epoch, meta), values, kwargs)
+        size = len(items) + (7 if meta is None else 13)
+        if size > self._keep:
+            self._check_size(size)
+        count = len(args)
+        if meta is None:
+            return items.replace(HEADERS[count + NAMED_FIELDS], NAMED.pack(size, NAMED_HEADS[count]), 1)
+        head = TIMED.pack(size, TIMED_HEADS[count], epoch, TIMEOUT_KEY)
+        return items.replace(HEADERS[count + TIMED_FIELDS], head, 1)
 
     def _frame(self, plain: list[Any], values: Sequence[Any], named_values: dict[str, Any]) -> bytes:
         try:
@@ -228,6 +253,32 @@ class Decoder:
         Raises:
             ProtocolError: a frame is too long or is no message. The decoder cannot be used after it.
         """
+        data = self._chunk
+        length, head, epoch = REQUEST.unpack_from(data)
+        if length != count - 4 or length > self._limit or self._partial:
+            return self._several(count)
+        if head not in REQUEST_ITEMS:
+            read, header = READERS.get(head, ANY)
+            return [read(data, 0, count, header, epoch, self._unpacking)]
+        # What read_request does, without its frame.
+        data[15] = REQUEST_ITEMS[head]
+        items = data[15:count]
+        try:
+            args = unpackb(items, ext_hook=self._hook, strict_map_key=False, timestamp=3)
+        except Exception as error:
+            args = unpack_again(items, self._unpacking, error)
+        request = new(Request)  # a call of the class takes twice as long
+        request.args = args
+        request.kwargs = {}
+        request.epoch = epoch
+        request.meta = None
+        request.used = NOTHING_USED
+        if self._used:
+            note_used(request, self._unpacking)
+        return [request]
+
+    def _several(self, count: int) -> list[Message]:
+        """The messages of a read that is not just one frame."""
         data: bytearray | memoryview = self._chunk
         start, end, limit = 0, count, self._limit
         if self._partial:
@@ -235,37 +286,17 @@ class Decoder:
             end = len(data) - REQUEST.size
         messages: list[Message] = []
         while end - start >= 4:
-            length, header, word, epoch = REQUEST.unpack_from(data, start)
+            length, head, epoch = REQUEST.unpack_from(data, start)
             stop = start + 4 + length
             if stop > end or length > limit:
                 self._check(length)
                 break
-            if word == REQUEST_WORD and ARRAY + 2 <= header <= ARRAY + 15:
-                data[start + 15] = header - 2  # so the items have a header of their own
-                items = data[start + 15 : stop]
-                try:
-                    args = msgpack.unpackb(items, ext_hook=self._hook, strict_map_key=False, timestamp=3)
-                except Exception as error:
-                    args = unpack_again(items, self._unpacking, error)
-                messages.append(Request(args, {}, epoch))
-                if self._used:
-                    note_used(messages[-1], self._unpacking)
-            else:
-                messages.append(decode_body(data[start + 4 : stop], self._unpacking))
+            read, header = READERS.get(head, ANY)
+            messages.append(read(data, start, stop, header, epoch, self._unpacking))
             start = stop
         if start < end:
             self._partial += data[start:end]
         return messages
-
-    def _value(self, packed: bytearray | memoryview) -> Value:
-        """The usual value, of what stands behind its word."""
-        try:
-            value = Value(msgpack.unpackb(packed, ext_hook=self._hook, strict_map_key=False, timestamp=3))
-        except Exception as error:
-            value = Value(unpack_again(packed, self._unpacking, error))
-        if self._used:
-            note_used(value, self._unpacking)
-        return value
 
     def _joined(self, count: int) -> memoryview:
         """What has come of frames that are not whole yet, and as many bytes behind it as a head has."""
@@ -284,49 +315,3 @@ class Decoder:
             raise ProtocolError(
                 f"the peer announced a message of {length} bytes and the limit is {self._limit}; is it a gtask peer?"
             )
-
-
-def decode_body(body: bytearray | memoryview, unpacking: Unpacking) -> Message:
-    """The message in a frame, without its length.
-
-    Raises:
-        ProtocolError: it is none.
-    """
-    try:
-        # unpackb's own limits are what is wanted here: no string, array or map is longer than its frame has bytes,
-        # and nothing nests deeper than 1024.
-        plain = msgpack.unpackb(body, ext_hook=unpacking.hook, strict_map_key=False, timestamp=3)
-    except Exception as error:
-        plain = unpack_again(body, unpacking, error)
-    message = from_plain(plain)
-    if unpacking.used:
-        note_used(message, unpacking)
-    return message
-
-
-def unpack_again(packed: bytearray | memoryview, unpacking: Unpacking, error: Exception) -> Any:
-    """The value that msgpack could not read: with text that UTF-8 has no bytes for.
-
-    Raises:
-        ProtocolError: the error has another cause.
-    """
-    if isinstance(error, UnicodeDecodeError):
-        try:
-            return unpacking.lenient().value(packed)
-        except Exception as later:  # as below
-            error = later
-    # Any failure to read hostile bytes is the peer's fault.
-    raise ProtocolError(f"a frame that is no message: {type(error).__name__}: {error!s:.200}") from None
-
-
-def note_used(message: Message, unpacking: Unpacking) -> None:
-    """Note in a message under which offers values in it have come.
-
-    Raises:
-        ProtocolError: the message is none that may have such values.
-    """
-    used = frozenset(unpacking.used)
-    unpacking.used.clear()
-    if type(message) is not Request and type(message) is not Value:
-        raise ProtocolError(f"a {', '.join(used)} in {WORDS[type(message)]!r}, where none may be")
-    message.used = used

@@ -8,8 +8,9 @@ the stream; and a frame that such a trailer could have completed is withheld unt
 from __future__ import annotations
 
 from gtask.errors import ProtocolError
-from gtask.wire.frames import LENGTH, VALUE, VALUE_WORD, Decoder, Encoder, decode_body
-from gtask.wire.messages import DEFAULT_LIMIT, LastWords, Message
+from gtask.wire.bodies import VALUE, VALUE_HEAD, decode_body, new, note_used, read_value, unpack_again, unpackb
+from gtask.wire.frames import LENGTH, Decoder, Encoder
+from gtask.wire.messages import DEFAULT_LIMIT, NOTHING_USED, LastWords, Message, Value
 from gtask.wire.values.agreement import PLAIN
 from gtask.wire.values.kinds import Unpacking
 
@@ -47,11 +48,22 @@ class ReplyDecoder(Decoder):
     def received(self, count: int) -> list[Message]:
         """As :meth:`Decoder.received`; some messages may come with the next bytes, or from :meth:`settle`."""
         chunk = self._chunk
-        length, word = VALUE.unpack_from(chunk)
+        length, head = VALUE.unpack_from(chunk)
         if length == count - 4 <= self._limit and chunk[count - 1] != END and not self._partial:
-            if word == VALUE_WORD:
-                return [self._value(chunk[VALUE.size : count])]
-            return [decode_body(chunk[4:count], self._unpacking)]
+            if head != VALUE_HEAD:
+                return [decode_body(chunk[4:count], self._unpacking)]
+            packed = chunk[9:count]
+            try:
+                value = unpackb(packed, ext_hook=self._hook, strict_map_key=False, timestamp=3)
+            except Exception as error:
+                value = unpack_again(packed, self._unpacking, error)
+            message = new(Value)  # a call of the class takes longer
+            message.value = value
+            message.ld = None
+            message.used = NOTHING_USED
+            if self._used:
+                note_used(message, self._unpacking)
+            return [message]
         self._partial += self.space[:count]
         return self._take(settled=False)
 
@@ -116,9 +128,9 @@ class ReplyDecoder(Decoder):
         start = 0
         with memoryview(self._partial) as data:
             for stop in stops:
-                if self._partial.startswith(VALUE_WORD, start + 4):
+                if self._partial.startswith(VALUE_HEAD, start + 4):
                     with data[start + VALUE.size : stop] as packed:
-                        messages.append(self._value(packed))
+                        messages.append(read_value(packed, self._unpacking))
                 else:
                     with data[start + 4 : stop] as body:
                         messages.append(decode_body(body, self._unpacking))

@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = [
     "DEFAULT_LIMIT",
+    "NOTHING",
+    "NOTHING_USED",
     "OFFERS",
     "OF_ASPECTS",
     "VERSION",
@@ -77,28 +79,50 @@ OF_ASPECTS = frozenset({"ld", "headers", "context"})
 """The fields of a request's meta that aspects have, under their keys on the wire."""
 
 
-@dataclass(slots=True)
+NOTHING: dict[str, Any] = {}
+"""An empty map, which is never changed."""
+
+NOTHING_USED: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True, init=False)
 class RequestMeta:
     """What few calls have."""
 
-    timeout: float | None = None
+    timeout: float | None
     """Seconds that it may take, if ``has_timeout``; None for no limit."""
-    has_timeout: bool = False
-    ld: bool = False
+    has_timeout: bool
+    ld: bool
     """Whether what the worker writes into its deferred log is wanted."""
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str]
     """Of the request to which the call belongs, such as ``traceparent``."""
-    context: dict[str, Any] = field(default_factory=dict)
+    context: dict[str, Any]
     """The values of context variables, by ``module:name``."""
-    others: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, Any]
     """The values of further aspects, by their keys."""
+
+    def __init__(
+        self,
+        timeout: float | None = None,
+        has_timeout: bool = False,
+        ld: bool = False,
+        headers: dict[str, str] = NOTHING,
+        context: dict[str, Any] = NOTHING,
+        others: dict[str, Any] = NOTHING,
+    ) -> None:
+        self.timeout = timeout
+        self.has_timeout = has_timeout
+        self.ld = ld
+        self.headers = headers
+        self.context = context
+        self.others = others
 
     def put(self, key: str, value: Any) -> None:
         """Set the value of an aspect."""
         if key in OF_ASPECTS:
             setattr(self, key, value)
         else:
-            self.others[key] = value
+            self.others = {**self.others, key: value}
 
 
 @dataclass(slots=True)
@@ -110,7 +134,7 @@ class Request:
     epoch: int = 0
     """Which of the client's queues it belongs to (see :mod:`gtask.wire.conversation`); 0 for none."""
     meta: RequestMeta | None = None
-    used: frozenset[str] = frozenset()
+    used: frozenset[str] = NOTHING_USED
     """The offers under which parts of the call have come that are to be opened before it runs."""
 
 
@@ -121,7 +145,7 @@ class Value:
     value: Any
     ld: Fields | None = None
     """What the worker has written into its deferred log, for a peer that knows no :class:`LogRecords`."""
-    used: frozenset[str] = frozenset()
+    used: frozenset[str] = NOTHING_USED
     """The offers under which parts of it have come that are to be opened before its caller gets it."""
 
 

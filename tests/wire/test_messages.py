@@ -123,11 +123,22 @@ EXTENSIBLE = [pair for pair in PLAIN if not isinstance(pair[0], LastWords)]  # t
 
 
 @pytest.mark.parametrize(("message", "plain"), EXTENSIBLE, ids=[repr(message) for message, _ in EXTENSIBLE])
-def test_unknown_keys_of_meta_are_ignored(message, plain):
-    """A newer peer may say more; what it does not concern stays as it was."""
+def test_unknown_keys_of_meta_do_no_harm(message, plain):
+    """A newer peer may say more; what it does not concern stays as it was. Only a request keeps them, for aspects, if
+    they are names."""
     kind, meta, *rest = plain
     more = {**(meta or {}), "x-new": [1], 7: None, b"k": 2}
-    assert from_plain([kind, more, *rest]) == message
+    read = from_plain([kind, more, *rest])
+    if isinstance(message, Request):
+        known = message.meta or RequestMeta()
+        assert read.meta == replace_others(known, {**known.others, "x-new": [1]})
+        read.meta = message.meta
+    assert read == message
+
+
+def replace_others(meta, others):
+    """These fields of a request, with other values for further aspects."""
+    return RequestMeta(meta.timeout, meta.has_timeout, meta.ld, meta.headers, meta.context, others)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
+from gtask.wire.bodies import NAMED_HEADS, REQUEST_HEADS, TIMED_HEADS, TIMEOUT_KEY, VALUE_HEAD, decode_body
 from gtask.wire.forms import plain_request
-from gtask.wire.frames import CHUNK, KEEP, REQUEST_WORD, VALUE_WORD, Decoder, Encoder, decode_body
+from gtask.wire.frames import CHUNK, KEEP, Decoder, Encoder
 from gtask.wire.lastwords import ReplyDecoder
 from gtask.wire.messages import Request, RequestMeta, Value
 from gtask.wire.values.agreement import PLAIN
@@ -30,6 +31,10 @@ VALUES = st.recursive(
 )
 NAMED = st.dictionaries(st.text(max_size=5), VALUES, max_size=18)
 ARGS = st.lists(VALUES, max_size=17).map(tuple)
+TIMEOUTS = st.none() | st.integers(0, 2**53) | st.floats(0)
+METAS = st.none() | st.builds(RequestMeta, TIMEOUTS, st.just(True))
+HEADS = [(REQUEST_HEADS[0], b""), (NAMED_HEADS[0], b""), (TIMED_HEADS[0], b"\0\1\0\0" + TIMEOUT_KEY)]
+"""How usual requests begin."""
 
 
 def framed(plain):
@@ -60,17 +65,22 @@ def read_generally(body):
 
 
 @settings(deadline=None)
-@example(("f", "\ud800"), {"a": "\udfff"}, 65536)
-@example(("f",) * 13, {}, 65536)
-@example(("f",) * 14, {}, 65536)
-@example((), {}, 65536)
-@given(ARGS, NAMED, EPOCHS)
-def test_a_request_has_the_bytes_of_its_plain_form(args, kwargs, epoch):
-    """Whatever its arguments and its epoch; and it is read as it was."""
-    frame = Encoder().encode_request(args, kwargs, epoch)
-    assert frame == framed(plain_request(args, kwargs, epoch))
-    assert Encoder().encode(Request(list(args), kwargs, epoch)) == frame
-    assert read(Decoder(), frame) == [Request(list(args), kwargs, epoch)] == read_generally(frame[4:])
+@example(("f", "\ud800"), {"a": "\udfff"}, 65536, None)
+@example(("f", "\ud800"), {}, 65536, RequestMeta(1, True))
+@example(("f",) * 12, {}, 65536, None)
+@example(("f",) * 13, {}, 65536, None)
+@example(("f",) * 12, {"a": 1}, 65536, None)
+@example(("f",) * 13, {"a": 1}, 65536, None)
+@example(("f",) * 12, {}, 65536, RequestMeta(1.5, True))
+@example(("f",) * 13, {}, 65536, RequestMeta(1.5, True))
+@example((), {}, 65536, None)
+@given(ARGS, NAMED, EPOCHS, METAS)
+def test_a_request_has_the_bytes_of_its_plain_form(args, kwargs, epoch, meta):
+    """Whatever its arguments, its epoch and its time-out; and it is read as it was."""
+    frame = Encoder().encode_request(args, kwargs, epoch, meta)
+    assert frame == framed(plain_request(args, kwargs, epoch, meta))
+    assert Encoder().encode(Request(list(args), kwargs, epoch, meta)) == frame
+    assert read(Decoder(), frame) == [Request(list(args), kwargs, epoch, meta)] == read_generally(frame[4:])
 
 
 @settings(deadline=None)
@@ -84,14 +94,14 @@ def test_a_value_has_the_bytes_of_its_plain_form(value):
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(ARGS, NAMED, EPOCHS), max_size=8), st.integers(1, 300))
+@given(st.lists(st.tuples(ARGS, NAMED, EPOCHS, METAS), max_size=8), st.integers(1, 300))
 def test_requests_in_pieces_are_read_as_they_were(requests, size):
     """Several in one read, and one in several."""
     data = b"".join(Encoder().encode_request(*request) for request in requests)
     decoder, messages = Decoder(), []
     for start in range(0, len(data), size):
         messages += read(decoder, data[start : start + size])
-    assert messages == [Request(list(args), kwargs, epoch) for args, kwargs, epoch in requests]
+    assert messages == [Request(list(args), *rest) for args, *rest in requests]
     assert not decoder.midway
 
 
@@ -99,6 +109,15 @@ def test_requests_in_pieces_are_read_as_they_were(requests, size):
 @example(b"")
 @example(b"\xff\xff\xff")
 @example(b"\x00\x01\x00\x00\xa1f\xc0")
+@example(b"\x81\xa1a\x01\xa1q\xce\x00\x01\x00\x00\xa1f")
+@example(b"\x81\x02\x01\xa1q\xce\x00\x01\x00\x00\xa1f")
+@example(b"\x80\xa1q\xc3\xa1f")
+@example(b"\x80\xa1t\x01\xa1f")
+@example(b"\x80\xa1q\x01\xa1f")
+@example(b"\xcb\xff\xf8\x00\x00\x00\x00\x00\x00\xa1f")
+@example(b"\xff\xa1f")
+@example(b"\xc2\xa1f")
+@example(b"\xc0")
 @given(
     st.binary(max_size=20)
     | st.builds(lambda epoch, args: epoch + msgpack.packb(args)[1:], st.binary(min_size=4, max_size=4), ARGS)
@@ -106,8 +125,8 @@ def test_requests_in_pieces_are_read_as_they_were(requests, size):
 def test_what_looks_like_a_usual_frame_is_read_as_the_general_decoder_reads_it(rest):
     """Cut, too long, with another number of items than it says: also then."""
     for decoder, heads in (
-        (Decoder, [bytes([n]) + REQUEST_WORD for n in range(0x90, 0xA1)]),
-        (ReplyDecoder, [VALUE_WORD]),
+        (Decoder, [bytes([n]) + head[1:] + more for head, more in HEADS for n in range(0x90, 0xA1)]),
+        (ReplyDecoder, [VALUE_HEAD]),
     ):
         for head in heads:
             for body in {head + rest, head[: len(rest)]}:
@@ -123,6 +142,8 @@ def test_what_does_not_fit_the_head_travels_all_the_same():
         (("f", 10**30, {1, 2}), {"day": datetime.date(2026, 1, 2)}, None),
         (("f", "x" * KEEP), {}, None),
         (("f",), {"a": b"x" * (2 * KEEP)}, None),
+        (("f", b"x" * (2 * KEEP)), {}, meta),
+        (("f",), {"a": 1}, meta),
         (("f", "\ud800"), {}, None),
     ):
         frame = Encoder().encode_request(args, kwargs, 70000, more)
@@ -138,6 +159,7 @@ def test_the_limit_is_kept():
         lambda encoder, size: encoder.encode_value(b"x" * (size - 7)),
         lambda encoder, size: encoder.encode_request((b"x" * (size - 14),), {}, 70000),
         lambda encoder, size: encoder.encode_request((), {"k": b"x" * (size - 20)}, 70000),
+        lambda encoder, size: encoder.encode_request((b"x" * (size - 17),), {}, 70000, RequestMeta(1, True)),
     ):
         assert len(encode(Encoder(200), 200)) == 204
         with pytest.raises(EncodeError, match="the message has 201 bytes and the limit is 200"):
