@@ -86,10 +86,7 @@ def decode_body(body: Data, unpacking: Unpacking) -> Message:
         plain = unpackb(body, ext_hook=unpacking.hook, strict_map_key=False, timestamp=3)
     except Exception as error:
         plain = unpack_again(body, unpacking, error)
-    message = from_plain(plain)
-    if unpacking.used:
-        note_used(message, unpacking)
-    return message
+    return _noted(from_plain(plain), unpacking)
 
 
 def unpack_again(packed: Data, unpacking: Unpacking, error: Exception) -> Any:
@@ -107,6 +104,12 @@ def unpack_again(packed: Data, unpacking: Unpacking, error: Exception) -> Any:
     raise ProtocolError(f"a frame that is no message: {type(error).__name__}: {error!s:.200}") from None
 
 
+def _noted(message: Message, unpacking: Unpacking) -> Message:
+    if unpacking.used:
+        note_used(message, unpacking)
+    return message
+
+
 def note_used(message: Message, unpacking: Unpacking) -> None:
     """Note in a message under which offers values in it have come.
 
@@ -118,20 +121,6 @@ def note_used(message: Message, unpacking: Unpacking) -> None:
     if type(message) is not Request and type(message) is not Value:
         raise ProtocolError(f"a {', '.join(used)} in {WORDS[type(message)]!r}, where none may be")
     message.used = used
-
-
-def _request(
-    args: list[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None, unpacking: Unpacking
-) -> Request:
-    request = new(Request)  # a call of the class takes twice as long
-    request.args = args
-    request.kwargs = kwargs
-    request.epoch = epoch
-    request.meta = meta
-    request.used = NOTHING_USED
-    if unpacking.used:
-        note_used(request, unpacking)
-    return request
 
 
 def read_request(data: Data, start: int, stop: int, header: int, epoch: int, unpacking: Unpacking) -> Message:
@@ -147,7 +136,15 @@ def read_request(data: Data, start: int, stop: int, header: int, epoch: int, unp
         args = unpackb(items, ext_hook=unpacking.hook, strict_map_key=False, timestamp=3)
     except Exception as error:
         args = unpack_again(items, unpacking, error)
-    return _request(args, {}, epoch, None, unpacking)
+    request = new(Request)  # a call of the class takes twice as long
+    request.args = args
+    request.kwargs = {}
+    request.epoch = epoch
+    request.meta = None
+    request.used = NOTHING_USED
+    if unpacking.used:
+        note_used(request, unpacking)
+    return request
 
 
 def read_named(data: Data, start: int, stop: int, header: int, epoch: int, unpacking: Unpacking) -> Message:
@@ -159,7 +156,7 @@ def read_named(data: Data, start: int, stop: int, header: int, epoch: int, unpac
         except Exception:  # the general way finds out what is wrong
             plain = None
         if plain and type(plain[1]) is str and plain[1] == "q" and type(plain[2]) is int and are_names(plain[0]):
-            return _request(plain[3:], plain[0], plain[2], None, unpacking)
+            return _noted(Request(plain[3:], plain[0], plain[2]), unpacking)
         data[start + 11] = NAMED_HEADS[0][-1]
     return decode_body(data[start + 4 : stop], unpacking)
 
@@ -175,7 +172,7 @@ def read_timed(data: Data, start: int, stop: int, header: int, epoch: int, unpac
         except Exception:  # the general way finds out what is wrong
             data[at] = TIMEOUT_KEY[1]
         else:
-            return _request(args, {}, epoch, RequestMeta(timeout, True), unpacking)
+            return _noted(Request(args, {}, epoch, RequestMeta(timeout, True)), unpacking)
     return decode_body(data[start + 4 : stop], unpacking)
 
 

@@ -81,7 +81,12 @@ def test_what_another_encoder_writes(messages, places):
     for text in texts:
         text[1] = {**text[1], "x-unknown": [1, {"]": "["}]}
     data = "".join(json.dumps(text, indent=1) for text in texts).encode("ascii")
-    assert feed(Decoder(), *cut(data, places)) == messages
+    read = feed(Decoder(), *cut(data, places))
+    for message in read:
+        if type(message) is Request:  # keeps them for aspects
+            assert message.meta.others == {"x-unknown": [1, {"]": "["}]}
+            message.meta = None
+    assert read == messages
 
 
 @given(LONE)

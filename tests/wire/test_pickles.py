@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire import frames as codec
+from gtask.wire.bodies import decode_body
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Failure, Greeting, LogRecords, Request, RequestMeta, Value
 from gtask.wire.values import kinds as extensions
@@ -384,7 +384,7 @@ def test_without_consent_it_is_a_protocol_error(agreement):
         with pytest.raises(ProtocolError, match="upon which both sides have not agreed"):
             read(framed(plain), agreement)
     with pytest.raises(ProtocolError):
-        codec.decode_body(memoryview(framed(["ok", None, bomb]))[4:], Unpacking(PLAIN))
+        decode_body(memoryview(framed(["ok", None, bomb]))[4:], Unpacking(PLAIN))
     assert Spy.loaded == 0
 
 

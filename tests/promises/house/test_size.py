@@ -18,7 +18,7 @@ PACKAGE = Path(gtask.__file__).parent
 
 RING_1 = {
     "client": "checkout lease calls submitted connection handshake preamble overtime stream outcomes",
-    "wire": "messages frames conversation",
+    "wire": "messages bodies frames conversation",
     "server/worker": "worker interruption interface replies",
 }
 """Folder to files: what a call is."""

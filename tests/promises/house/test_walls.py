@@ -35,17 +35,19 @@ ARROWS = {
     "testing": "address spawn",
     #
     "wire": "",
+    "wire.bodies": "errors wire.forms wire.messages wire.values.kinds",
     "wire.conversation": "errors wire.messages",
     "wire.dbapi": "",
     "wire.exceptions": "",
     "wire.exceptions.failure": "errors wire.exceptions.tracebacks wire.plain",
     "wire.exceptions.tracebacks": "",
     "wire.forms": "errors wire.messages",
-    "wire.frames": "errors wire.forms wire.messages wire.values.agreement wire.values.culprit wire.values.kinds",
+    "wire.frames": "errors wire.bodies wire.forms wire.messages wire.values.agreement wire.values.culprit "
+    "wire.values.kinds",
     "wire.json": "",
     "wire.json.conversation": "wire.conversation wire.messages",
     "wire.json.text": "errors wire.forms wire.json.conversation wire.messages",
-    "wire.lastwords": "errors wire.frames wire.messages wire.values.agreement wire.values.kinds",
+    "wire.lastwords": "errors wire.bodies wire.frames wire.messages wire.values.agreement wire.values.kinds",
     "wire.messages": "",
     "wire.plain": "",
     "wire.values": "",
@@ -243,7 +245,7 @@ PROTOCOLS = {"aspects.aspect", "client.dialects.dialect"}
 """By which it has what it does not know: for its types only."""
 
 HOMES = {
-    "msgpack": "wire.frames wire.values.kinds",
+    "msgpack": "wire.bodies wire.frames wire.values.kinds",
     "gevent": "client.calls client.connection client.handshake client.loop client.pool.connector dbapi.shared_clients "
     "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
@@ -294,6 +296,7 @@ PURE = {
     "wire.values.culprit": "msgpack",
     "wire.values.offers": "msgpack",
     "wire.values.pickles": "msgpack",
+    "wire.bodies": "msgpack",
     "wire.frames": "msgpack",
     "wire.values.kinds": "msgpack",
     "wire.conversation": "",
