@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,14 +122,19 @@ def test_any_message_survives(message):
 
 
 EXTENSIBLE = [pair for pair in PLAIN if not isinstance(pair[0], LastWords)]  # the last words are handed on whole
+NEWER = {"x-new": [1], 7: None, b"k": 2}
 
 
 @pytest.mark.parametrize(("message", "plain"), EXTENSIBLE, ids=[repr(message) for message, _ in EXTENSIBLE])
 def test_unknown_keys_of_meta_are_ignored(message, plain):
-    """A newer peer may say more; what it does not concern stays as it was."""
+    """A newer peer may say more; what it does not concern stays as it was. Those of a request are for its aspects."""
     kind, meta, *rest = plain
-    more = {**(meta or {}), "x-new": [1], 7: None, b"k": 2}
-    assert from_plain([kind, more, *rest]) == message
+    read = from_plain([kind, {**(meta or {}), **NEWER}, *rest])
+    if isinstance(message, Request):
+        assert read.meta.others == NEWER
+        assert replace(read.meta, others={}) == (message.meta or RequestMeta())
+        read.meta = message.meta
+    assert read == message
 
 
 @pytest.mark.parametrize(
