@@ -131,7 +131,8 @@ def daemon(directory, *arguments, **options):
         yield running
         if running.process.poll() is None:
             for pid in [running.pid, *running.masters]:
-                os.kill(pid, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):  # a master that a reload has replaced may end meanwhile
+                    os.kill(pid, signal.SIGCONT)
             running.end(signal.SIGQUIT)
     finally:
         running.kill()

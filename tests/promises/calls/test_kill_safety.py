@@ -54,6 +54,9 @@ SOURCE = """
 MAX_WORKERS = 2
 SETTING = contextvars.ContextVar("SETTING", default="")
 STRIKES = [gevent.Timeout, gevent.GreenletExit, KeyboardInterrupt]
+OF_THE_QUEUE = tuple(
+    f"gtask.client.{name}" for name in ("connection", "stream", "overtime", "preamble", "calls", "lease")
+)
 tokens = itertools.count(1)
 
 
@@ -294,7 +297,7 @@ def test_struck_at_every_line(client, scenario, strike):
 @pytest.mark.parametrize("client", ["json"], indirect=True)
 def test_json_struck_at_every_line(client):
     """With JSON the calls of a queue wait in the client, and are dropped there: the same, for what does that."""
-    how = functools.partial(at_line, within=("gtask.client.connection", "gtask.client.calls", "gtask.client.lease"))
+    how = functools.partial(at_line, within=OF_THE_QUEUE)
     for number in itertools.count(1):
         struck = run(queue, client, how, number, KeyboardInterrupt)
         check(client)
