@@ -41,7 +41,7 @@ from gtask.wire.bodies import (
     unpackb,
 )
 from gtask.wire.forms import plain_request, to_plain
-from gtask.wire.messages import DEFAULT_LIMIT, NOTHING_USED, Message, Request, RequestMeta, Value
+from gtask.wire.messages import DEFAULT_LIMIT, NOTHING_USED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
 from gtask.wire.values.culprit import SCALARS, check_keys, refusal
 from gtask.wire.values.kinds import Packing, Unpacking, too_large
@@ -214,6 +214,9 @@ class Encoder:
         raise refusal(plain, error, packing.body, agreement.no_fallback) from None
 
 
+DONE = bytearray(Encoder().encode(Done()))
+
+
 class Decoder:
     """Reads the messages of one connection.
 
@@ -286,6 +289,10 @@ class Decoder:
             end = len(data) - REQUEST.size
         messages: list[Message] = []
         while end - start >= 4:
+            if end - start >= len(DONE) and data[start : start + len(DONE)] == DONE:
+                messages.append(Done())  # it comes together with the next request
+                start += len(DONE)
+                continue
             length, head, epoch = REQUEST.unpack_from(data, start)
             stop = start + 4 + length
             if stop > end or length > limit:

@@ -330,9 +330,10 @@ class Worker:
     # --- hooks and the end -----------------------------------------------------------------------------
 
     def _end_checkout(self, done: Done) -> float:
-        self.dialect.conversation.client_says(done)
+        self.dialect.conversation.done()
         self.board.lent = False
-        self.replies.flush()
+        if self.replies.holds:
+            self.replies.flush()
         if self._is_set_up and self._interface.has_checkout_done:
             try:
                 self._run(HOOKS, self._interface.checkout_done)
