@@ -95,8 +95,8 @@ class Alarm:
         _end_timer(timer)
 
     def close(self) -> None:
-        """Stop for good: :meth:`set` does nothing from now on."""
-        self._loop, self.at = None, -math.inf
+        """Stop for good, and let go of the function: :meth:`set` does nothing from now on."""
+        self._loop, self._function, self.at = None, _nothing, -math.inf
         self.stop()
 
     def _fire(self) -> None:
@@ -105,6 +105,10 @@ class Alarm:
             self._function()
         if self.at == math.inf:
             self.stop()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _end_timer(timer: Any) -> None:

@@ -49,8 +49,9 @@ class Overtime:
             self.alarm.set(deadline, now)
 
     def close(self) -> None:
-        """Watch no more."""
+        """Watch no more, and let go of the connection."""
         self.alarm.close()
+        self._connection = self._stream = None  # type: ignore[assignment]
 
     def _on_alarm(self) -> None:
         self._stream.guard(self._look)

@@ -102,21 +102,23 @@ class Stream:
 
     def _end(self, how: str) -> None:
         """Nothing more will come: take what has come, and the last words."""
+        connection = self._connection
         try:
             messages, words = self._reader.ended()
             self._take_all(messages)
         except ProtocolError as error:
-            self._connection.hang_up(ProtocolError(f"{self._connection.label}: {error}"))
+            connection.hang_up(ProtocolError(f"{connection.label}: {error}"))
         else:
-            self._connection.die(how, words)
+            connection.die(how, words)
 
     def _on_settling(self) -> None:
         self.guard(lambda: self._take_all(self._reader.settle()))
 
     def _take_all(self, messages: list[Message]) -> None:
+        connection = self._connection
         for message in messages:
-            if self._connection.error is None:
-                self._connection.take(message)
+            if connection.error is None:
+                connection.take(message)
 
     def guard(self, function: Callable[[], object]) -> None:
         """Call a function in the hub, and see to what it raises."""
@@ -179,7 +181,10 @@ class Stream:
         self._socket.shutdown(SHUT_WR)
 
     def close(self) -> None:
-        """Close the socket; what still waits is not sent. Closing again does nothing."""
+        """Close the socket; what still waits is not sent. Closing again does nothing.
+
+        The stream lets go of its connection, so that both are freed at once and not by a garbage collection.
+        """
         for watcher in (self._watcher, self._writer):
             with suppress(ValueError):  # the hub was destroyed, and all its watchers with it
                 watcher.stop()
@@ -188,6 +193,7 @@ class Stream:
         self._socket.close()
         self._unsent.clear()
         self._burst.clear()
+        self._connection = None  # type: ignore[assignment]
 
     def _on_writable(self) -> None:
         while self._unsent:

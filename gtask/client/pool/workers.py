@@ -169,6 +169,7 @@ class Workers:
         if slot.worker is not None:
             slot.worker.close(ClientClosed("the worker was retired"))
             self._connector.forget(slot.worker)
+            slot.worker = None  # so that the connection is freed at once
         holder, slot.holder = slot.holder, None
         if holder is not None and not holder.is_over:  # only after an interruption
             if holder.wants:
@@ -258,6 +259,7 @@ class Workers:
         elif holder is not None:
             holder.fail(error)
         self.carry_out(self._ledger.lost(slot, self.loop.clock(), random.random()))
+        slot.worker = None  # so that the connection is freed at once
         self._end_server()
         self.news.tell()
 
