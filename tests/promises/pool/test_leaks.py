@@ -159,7 +159,8 @@ def test_time_in_line_does_not_count(shared, connect, leaks):
     holder = client.checkout()
     holder.pid()
     waiting = client.checkout()
-    wait_for_leaks(client, 1)  # by when the other has waited for as long
+    wait_for_leaks(client, 1)
+    gevent.sleep(LONG)  # the other has waited for as long, though it came later
     holder.release()
     waiting.pid()
     later = client.checkout()
