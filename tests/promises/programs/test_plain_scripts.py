@@ -62,7 +62,7 @@ else:
     raise AssertionError("it did not raise")
 try:
     with client.checkout(timeout=0.3) as worker:
-        worker.hang("hangs")
+        worker.hang(os.path.abspath("hangs"))
 except gtask.CallTimeout as error:
     assert error.method == "hang"
 else:
