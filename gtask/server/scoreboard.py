@@ -124,8 +124,8 @@ class BoardLine:
         numbers[CALLS] = self._calls = self._calls + self.call_weight
         if method is not self._method:
             self._memory[METHOD] = self._method = method
+        self.lent = True  # also if the line shows it still: the end of a checkout may come together with this call
         if self._state != CALL + LENT:
-            self.lent = True
             self._write(CALL + LENT)
         if self._since:
             self._go_on(now)

@@ -156,9 +156,10 @@ class Workers:
         return self._no_worker.nested() if nesting.waits_for_itself(self._ledger, greenlet) else None
 
     def _give(self, slot: PoolSlot, lease: Lease, actions: list[Action]) -> None:
-        if not lease.accept(slot.worker):
+        worker: Connection = slot.worker  # which the slot has no more if the sending shows that it is dead
+        if not lease.accept(worker):
             actions += self._ledger.refused(slot, self.loop.clock())
-        elif lease.entered_by is not None and not slot.worker.pending:
+        elif lease.entered_by is not None and not worker.pending:
             # A greenlet got a worker before it called it: perhaps it waits in an inner checkout, now in vain.
             waiter = nesting.waiter_of(self._ledger, lease.entrant)
             deadlock = self.deadlock_of(lease.entrant) if waiter is not None else None
