@@ -103,6 +103,8 @@ def test(usual: bool, long: list[str], measure: bool) -> int:
         long: the names of the long parts to be run.
         measure: whether the seconds of each file are to be written down.
     """
+    # The tests start thousands of processes. Where Python may write no bytecode, each would compile gtask anew.
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "gtask"], check=True)
     waiting = [Part(Path(path).stem, [path], measured=False) for name in long for path in LONG[name]]
     if usual:
         shared = parts.distribute(usual_files(), parts.read(), AT_ONCE)
