@@ -172,7 +172,7 @@ class BlockingCall(Call):
         if greenlet is not None:  # or it was interrupted, and hears of its call no more
             try:
                 greenlet.switch(outcome)
-            except BaseException:
+            except BaseException:  # of the greenlet that was switched to, or of an interruption before
                 if self._greenlet is greenlet:
                     raise  # an interruption has come before the switch: the outcome is posted again
                 # The greenlet has died of an exception: the hub reports that, and the connection goes on.
