@@ -97,7 +97,7 @@ def crowd(function: Callable[[], object], callers: int) -> Run:
 
 @contextlib.contextmanager
 def threadpool_of(threads: int, callers: int) -> Iterator[Run]:
-    """A threadpool of its own with so many threads, used by a crowd of greenlets."""
+    """A threadpool of this size, used by a crowd of greenlets."""
     pool = gevent.threadpool.ThreadPool(threads)
     yield crowd(lambda: pool.apply(echo, ("hello", 1)), callers)
     pool.kill()

@@ -1,6 +1,6 @@
 """A web page that calls nothing: its latency while the same server's workers compute for other requests.
 
-The server is a process of its own: gevent's WSGI server, and a client of four workers that yield to other processes
+A separate process serves: gevent's WSGI server, and a client of four workers that yield to other processes
 (``nice``). If each connection asked again at once, only the line before a saturated process would be measured; so each
 pauses before it asks. Quiet and loaded rounds take turns, and the best ones are compared: other programs disturb some
 rounds, but the workers all loaded ones.

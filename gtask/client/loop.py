@@ -155,7 +155,7 @@ class Loop:
         return forget
 
     def spawn(self, function: Callable[..., object], *args: Any) -> Any:
-        """Run a function in a greenlet of its own."""
+        """Run a function in a new greenlet."""
         return gevent.spawn(function, *args)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Opens connections, each in a greenlet of its own, so that a waiter who gives up does not end the attempt.
+"""Opens connections, each in a separate greenlet, so that a waiter who gives up does not end the attempt.
 
 The pool hears how each attempt ended. A private server is started before the first attempt, and ended at the end.
 """

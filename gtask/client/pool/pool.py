@@ -43,7 +43,7 @@ class Pool:
         config: the client's options.
         connector: opens connections.
         make_loop: makes the loop at first use.
-        on_reconnect_failed: called, in a greenlet of its own, when no worker could be had for reconnect_timeout.
+        on_reconnect_failed: called in a new greenlet when no worker could be had for reconnect_timeout.
 
     Attributes:
         terms: the client's options.

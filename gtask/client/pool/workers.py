@@ -60,7 +60,7 @@ class Workers:
         connector: opens connections.
         no_worker: makes the errors for waiters.
         ownership: forgets the thread when the client is closed and has nothing open any more.
-        on_reconnect_failed: called, in a greenlet of its own, when no worker could be had for reconnect_timeout.
+        on_reconnect_failed: called in a new greenlet when no worker could be had for reconnect_timeout.
 
     Attributes:
         loop: as given.
