@@ -192,6 +192,7 @@ def test_it_goes_on_after_ctrl_c(script, tmp_path):
         client = gtask.Client(address, min_workers=0, max_workers=1, timeout=20)
         try:
             with client.checkout() as worker:
+                worker.double(1)  # so that the next request is sent here, not by the greenlet that has connected
                 worker.hang("hangs")
         except KeyboardInterrupt:
             pass

@@ -124,6 +124,7 @@ def test_what_it_tells(start, connect, path, tmp_path):
         result = one.hold.submit(str(tmp_path / "fifo"))
         two.pid()
         wait_until(lambda: scrape(path)["workers", "call"] == 1, "the call")
+        wait_until(lambda: scrape(path)["exits_total",] == 1, "the end of the worker that died")
         told = scrape(path)
         (tmp_path / "fifo").write_text("go on")
         assert result.get() == "go on"
