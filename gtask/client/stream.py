@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtask.client.loop import Alarm
 from gtask.errors import ProtocolError, reason_of
-from gtask.wire.messages import Value
+from gtask.wire.messages import NOT_PLAIN
 
 if TYPE_CHECKING:
     from gtask.client.connection import Connection
@@ -81,12 +81,11 @@ class Stream:
             if not count:
                 self._end("closed the connection")
                 return
-            for message in reader.received(count):
-                if connection.error is None:
-                    if type(message) is Value:
-                        connection.take_reply(message)
-                    else:
-                        connection.take(message)
+            value = reader.plain_value(count)
+            if value is not NOT_PLAIN:
+                connection.take_value(value)
+                return
+            self._take_all(reader.received(count))
             if reader.withheld:
                 self._settling.stop()
                 self._settling.set((now := monotonic()) + SETTLE, now)

@@ -37,6 +37,10 @@ class Reader(Protocol):
     def midway(self) -> bool:
         """Whether part of a message has come."""
 
+    def plain_value(self, count: int, /) -> Any:
+        """The value, if the next bytes are a whole reply with nothing but a value; else NOT_PLAIN, and
+        :meth:`received` is to be called. Raises ProtocolError."""
+
     def received(self, count: int, /) -> list[Message]:
         """The messages that became whole with the next bytes; raises ProtocolError."""
 

@@ -18,6 +18,7 @@ from gtask.wire.forms import from_plain, plain_request, to_plain
 from gtask.wire.json.conversation import SETUP_EXCEPTION
 from gtask.wire.messages import (
     DEFAULT_LIMIT,
+    NOT_PLAIN,
     Failure,
     Greeting,
     LastWords,
@@ -293,6 +294,10 @@ class ReplyDecoder(Decoder):
     __slots__ = ()
 
     withheld = False
+
+    def plain_value(self, count: int) -> Any:
+        """A text may hold more than a value."""
+        return NOT_PLAIN
 
     def received(self, count: int) -> list[Message]:
         messages: list[Message] = []
