@@ -55,7 +55,7 @@ class Call:
     """One request.
 
     Args:
-        method: its name, for messages.
+        name: of the method; None if the interface is a function.
         timeout: seconds that it may take from when it is at the head of its queue; None for no limit.
 
     Attributes:
@@ -65,15 +65,20 @@ class Call:
         companions: what follows it beside its value, by their aspects; None for a plain call.
     """
 
-    __slots__ = ("companions", "deadline", "frame", "method", "sent_at", "timeout")
+    __slots__ = ("companions", "deadline", "frame", "name", "sent_at", "timeout")
 
-    def __init__(self, method: str, timeout: float | None) -> None:
-        self.method = method
+    def __init__(self, name: str | None, timeout: float | None) -> None:
+        self.name = name
         self.timeout = timeout
         self.deadline = 0.0
         self.companions: dict[CallerAspect, Companion] | None = None
         self.frame: bytes | ConditionalFrame
         self.sent_at = 0.0
+
+    @property
+    def method(self) -> str:
+        """The name, for messages."""
+        return "()" if self.name is None else self.name
 
     def take(self, value: Any) -> None:
         """Take the value of a plain reply; called in the hub, once unless an interruption has struck there."""
@@ -155,14 +160,8 @@ class BlockingCall(Call):
 
     __slots__ = ("greenlet", "outcome")
 
+    greenlet: Any
     outcome: Outcome
-
-    def __init__(self, method: str, timeout: float | None) -> None:
-        self.method = method
-        self.timeout = timeout
-        self.deadline = self.sent_at = 0.0
-        self.companions = None
-        self.greenlet: Any = None
 
     @property
     def waiting(self) -> Any:

@@ -7,6 +7,7 @@ request to the last byte of its reply; an interruption in between closes it.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-BUSY_WITH = 8
+BUSY_WITH = 9
 """With fewer than BUSY_WITH replies outstanding a request is sent at once; otherwise the stream collects requests."""
 
 
@@ -122,12 +123,12 @@ class Connection:
     @property
     def state(self) -> str:
         """That of its conversation: ``idle``, ``busy``..."""
-        return self._conversation.state
+        return "busy" if self.pending else self._conversation.state
 
     @property
     def is_sound(self) -> bool:
         """Whether it is open, and no interruption has left it half way through some change."""
-        return self.error is None and self._conversation.owed == len(self.pending) and self._stream.is_reading
+        return self.error is None and self._stream.is_reading
 
     @property
     def waiting(self) -> int:
@@ -162,33 +163,42 @@ class Connection:
         self.pid, self.server = answer.pid, answer.name
         return answer
 
-    def refusal(self, frame: bytes | ConditionalFrame) -> str:
-        """Why a frame must not be sent to this worker, for an EncodeError; "" if it may be."""
-        return frame.refusal(self._agreement) if isinstance(frame, ConditionalFrame) else ""
+    def prepare(self, call: Call) -> str:
+        """Make the call's frame one that may be sent to this worker.
+
+        Returns:
+            why it must not be sent, for an EncodeError; "" if it may be.
+        """
+        refusal, frame = "", call.frame
+        if isinstance(frame, ConditionalFrame):
+            refusal = frame.refusal(self._agreement)
+            call.frame = frame.data
+        return refusal
 
     def send(self, call: Call) -> None:
-        """Send a request behind those already sent; its outcome goes to the call. Never blocks."""
+        """Send a request that is prepared behind those already sent; its outcome goes to the call. Never blocks."""
         pending = self.pending
-        if pending and len(pending) >= self._at_once:
+        before = len(pending)
+        if before >= self._at_once:
             self._behind.append(call)
             return
         pending.append(call)
-        self._conversation.request()
+        if self._conversation.state != "idle":
+            self._conversation.request()  # which refuses it
         now = call.sent_at = monotonic()
-        frame = call.frame
-        if type(frame) is not bytes:
-            frame = frame.data  # type: ignore[union-attr]
+        frame: Any = call.frame
         if call.deadline or not self._orders_hold:
             frame = self._preamble(call.deadline - now) + frame
         if self._owes_done:
             self._owes_done = False
             frame = self._done_frame + frame
-        if len(pending) == 1:
-            deadline = call.reach_head(now)
+        if not before:
+            timeout = call.timeout
+            call.deadline = deadline = call.deadline or (math.inf if timeout is None else now + timeout)
             if deadline < self._alarm.at:
                 self._alarm.set(deadline, now)
         try:
-            if len(pending) <= BUSY_WITH:
+            if before < BUSY_WITH:
                 self._stream.write(frame)
             else:
                 self._stream.collect(frame)
@@ -318,7 +328,7 @@ class Connection:
         if kind is Value or kind is Failure or kind is Skipped:
             self._take_reply(message)
             return
-        self._conversation.worker_says(message)
+        self._note(message)
         if kind is LogRecords:
             self.pending[0].hear(self._aspects, message, self.pid)
         elif isinstance(message, Extend):
@@ -330,6 +340,17 @@ class Connection:
             self._owner.asked(self, message.why or "asked to be retired")
         elif isinstance(message, Greeting):
             self._take_greeting(message)
+
+    def _note(self, message: Message) -> None:
+        """Note a message that is no reply. Requests and replies are not noted: those that are pending tell as much."""
+        conversation = self._conversation
+        if self.pending:
+            conversation.state = "busy"
+        try:
+            conversation.worker_says(message)
+        finally:
+            if conversation.state == "busy":
+                conversation.state = "idle"
 
     def _take_reply(self, reply: Any) -> None:
         """The reply to the first pending call has come: a Value, a Failure or a Skipped."""
@@ -347,7 +368,8 @@ class Connection:
     def take_value(self, value: Any, reply: Any = None) -> None:
         """The reply to the first pending call has come: a plain value, or what ``reply`` says."""
         pending = self.pending
-        self._conversation.reply(Value if reply is None else type(reply))
+        if not pending:
+            self._conversation.reply(Value if reply is None else type(reply))  # which refuses it
         if self._overtime.is_over and self.waiting == 1:
             # The last call is the one that hung: its time was over, whatever it says now.
             self.hang_up(self.overdue_error(reply if type(reply) is Failure else None))

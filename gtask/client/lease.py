@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease"]
 
+new = object.__new__
 _numbers = itertools.count()
 FIRST_EPOCH, EPOCHS = 1 << 16, (1 << 32) - (1 << 16)
 """Epochs are numbers of one width on the wire. They come again after four billion."""
@@ -93,13 +94,23 @@ class Lease:
 
     # --- the user calls --------------------------------------------------------------------------------
 
-    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call and block this greenlet until its outcome is there."""
-        call = BlockingCall(method, self._timeout)
+    def call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call and block this greenlet until its outcome is there.
+
+        Args:
+            name: of the method; None if the interface is a function.
+            args, kwargs: what the method is called with.
+        """
+        call = new(BlockingCall)  # a call of the class takes longer
+        call.name = name
+        call.timeout = self._timeout
+        call.deadline = call.sent_at = 0.0
+        call.companions = call.greenlet = None
         self._prepare(call, args, kwargs)
         try:
-            if self.connection is not None:
-                self.connection.send(call)
+            connection = self.connection
+            if connection is not None:
+                connection.send(call)
             else:
                 self._wait_in_line(call)
                 deadlock = self._lender.deadlock_of(self)
@@ -130,9 +141,9 @@ class Lease:
         finally:
             del error  # which knows this frame
 
-    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
+    def submit(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         """Send a call behind those already made, without waiting."""
-        call = SubmittedCall(method, self._timeout, self)
+        call = SubmittedCall(name, self._timeout, self)
         self._prepare(call, args, kwargs)
         try:
             if self.connection is not None:
@@ -205,11 +216,10 @@ class Lease:
         connection.lend()
         while self._queue and self.connection is not None:
             call = self._queue[0]
-            if type(call.frame) is not bytes:
-                refusal = connection.refusal(call.frame)
-                if refusal:
-                    self._refuse_queue(outcomes.not_sent(call.method, self._for_client, refusal))
-                    break
+            refusal = connection.prepare(call)
+            if refusal:
+                self._refuse_queue(outcomes.not_sent(call.method, self._for_client, refusal))
+                break
             connection.send(call)
             if self.connection is not None and self._queue and self._queue[0] is call:
                 self._queue.popleft()  # unless the sending has shown that the worker is dead
@@ -317,9 +327,10 @@ class Lease:
         refusal = ""
         meta = None if self._is_plain else self._begin_aspects(call)
         try:
-            call.frame = frame = lender.encode(args, kwargs, self._epoch, meta)
+            encode = lender.encode
+            call.frame = frame = encode(args, kwargs, self._epoch, meta, call.name)
             if type(frame) is not bytes and connection is not None:
-                refusal = connection.refusal(frame)
+                refusal = connection.prepare(call)
         except EncodeError as error:
             refusal = str(error)
         if refusal:

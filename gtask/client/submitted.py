@@ -25,14 +25,14 @@ class SubmittedCall(Call):
     """A call whose outcome goes into a Result.
 
     Args:
-        method, timeout: as for :class:`gtask.client.calls.Call`.
+        name, timeout: as for :class:`gtask.client.calls.Call`.
         lease: the lease on which it was made.
     """
 
     __slots__ = ("_context", "_error", "_is_delivered", "_lease", "_outcome", "result")
 
-    def __init__(self, method: str, timeout: float | None, lease: Lease) -> None:
-        Call.__init__(self, method, timeout)
+    def __init__(self, name: str | None, timeout: float | None, lease: Lease) -> None:
+        Call.__init__(self, name, timeout)
         self._lease = lease
         self._context = copy_context()
         self._is_delivered = False

@@ -26,6 +26,10 @@ START = b"\x92\xa3rip"
 LONGEST = 128 * 1024
 """Bytes that a trailer has at the most."""
 
+SHORT = 1000
+VALUES = tuple(VALUE.pack(max(0, size - LENGTH.size), VALUE_HEAD) for size in range(SHORT))
+"""The beginning of a plain value's frame, by the size of the frame."""
+
 
 def last_words(rip: LastWords) -> bytes:
     """The trailer that ends the stream of a dead worker."""
@@ -40,10 +44,11 @@ class ReplyDecoder(Decoder):
         limit: bytes that a frame may have.
     """
 
-    __slots__ = ("withheld",)
+    __slots__ = ("_most", "withheld")
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         super().__init__(limit)
+        self._most = limit + LENGTH.size
         self.withheld = False
         """Whether it waits to see if the stream ends here. If nothing comes, call :meth:`settle`."""
 
@@ -53,8 +58,8 @@ class ReplyDecoder(Decoder):
         In the latter case :meth:`received` is to be called. Raises as that.
         """
         chunk = self._chunk
-        length, head = VALUE.unpack_from(chunk)
-        if head != VALUE_HEAD or length != count - 4 or length > self._limit or self._partial or chunk[count - 1] == END:
+        beginning = VALUES[count] if count < SHORT else VALUE.pack(count - 4, VALUE_HEAD)
+        if not chunk.startswith(beginning) or count > self._most or self._partial or chunk[count - 1] == END:
             return NOT_PLAIN
         packed = chunk[9:count]
         try:

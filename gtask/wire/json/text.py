@@ -132,9 +132,16 @@ class Encoder:
         return self._text([kind, fields or {}, *items], {"it": [fields, *items]})
 
     def encode_request(
-        self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None = None
+        self,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        epoch: int,
+        meta: RequestMeta | None = None,
+        name: str | None = None,
     ) -> bytes:
         """The text of a :class:`Request` with these fields; raises as :meth:`encode`. A JSON peer knows no epochs."""
+        if name is not None:
+            args = (name, *args)
         kind, fields, *items = plain_request(args, kwargs, 0, meta)
         named = {f"argument {index}": item for index, item in enumerate(items)}
         named.update({f"argument {name}": item for name, item in kwargs.items()})
