@@ -63,7 +63,7 @@ class Connection:
     __slots__ = (
         "_agreement", "_alarm", "_aspects", "_at_once", "_behind", "_client", "_closed", "_conversation", "_dialect",
         "_done_frame", "_handshake", "_in_hand", "_loop", "_orders", "_orders_hold", "_orders_told", "_overtime",
-        "_owes_done", "_owner", "_reader", "_stream", "_tell_drained", "address", "error", "pending", "pid", "server",
+        "_owes_done", "_owner", "_reader", "_stream", "_tell_drained", "_watcher", "address", "error", "pending", "pid", "server",
         "slot", "untouched",
     )  # fmt: skip
 
@@ -102,6 +102,7 @@ class Connection:
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
         self._stream = Stream(sock, loop, self._reader, self)
+        self._watcher = self._stream.watcher
         self._overtime = Overtime(self, loop, self._stream, dialect.has_last_words)
         self._alarm = self._overtime.alarm
 
@@ -128,7 +129,7 @@ class Connection:
     @property
     def is_sound(self) -> bool:
         """Whether it is open, and no interruption has left it half way through some change."""
-        return self.error is None and self._stream.is_reading
+        return self.error is None and bool(self._watcher.active)
 
     @property
     def waiting(self) -> int:

@@ -69,6 +69,10 @@ class Lease:
     )  # fmt: skip
 
     def __init__(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...] = ()) -> None:
+        self.begin(lender, timeout, aspects)
+
+    def begin(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...]) -> None:
+        """What ``__init__`` does; to make a lease without a call of the class takes less time."""
         self.connection: Connection | None = None
         self.error: Error | None = None
         self.released = False
@@ -183,7 +187,7 @@ class Lease:
             self._thread = 0
             self._aspects = ()
             if self.entered_by is not None:
-                lender.leave_block(self)
+                lender.blocks.leave(self)
             connection = self.connection
             if connection is None:
                 if not self._queue:
