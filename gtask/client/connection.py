@@ -27,7 +27,7 @@ from gtask.wire.values.agreement import PLAIN, ConditionalFrame
 if TYPE_CHECKING:
     from gtask.address import Address
     from gtask.aspects.aspect import CallerAspect, StandingOrders
-    from gtask.client.calls import Call
+    from gtask.client.calls import BlockingCall, Call
     from gtask.client.dialects.dialect import Dialect
     from gtask.client.pool.workers import Workers
     from gtask.errors import ClientClosed
@@ -58,13 +58,14 @@ class Connection:
         error: why the connection is closed, or None while it is open.
         untouched: whether nothing has been sent since it was lent.
         slot: the pool's.
+        spare_call: a call that has ended, to be used again: a new one would take longer.
     """
 
     __slots__ = (
         "_agreement", "_alarm", "_aspects", "_at_once", "_behind", "_client", "_closed", "_conversation", "_dialect",
         "_done_frame", "_handshake", "_in_hand", "_loop", "_orders", "_orders_hold", "_orders_told", "_overtime",
-        "_owes_done", "_owner", "_reader", "_stream", "_tell_drained", "_watcher", "address", "error", "pending", "pid", "server",
-        "slot", "untouched",
+        "_owes_done", "_owner", "_reader", "_stream", "_tell_drained", "_watcher", "address", "error", "pending", "pid",
+        "server", "slot", "spare_call", "untouched",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,7 @@ class Connection:
         self.slot: Any = None
         self.pending: deque[Call] = deque()
         self.untouched = True
+        self.spare_call: BlockingCall | None = None
         self._owner = owner
         self._dialect = dialect
         self._client = client
@@ -227,10 +229,12 @@ class Connection:
             whether the worker may be lent again at once; if not, its owner hears ``settled`` when
             checkout_done has run.
         """
+        conversation = self._conversation
         self._tell_drained = False  # it was released a second time meanwhile
-        if self._conversation.done():
+        if not conversation.settles and conversation.state == "idle":
             self._owes_done = True  # rides with the next request
             return True
+        conversation.done()
         self._write(self._done_frame)
         return False
 

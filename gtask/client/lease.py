@@ -33,17 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease"]
 
-new = object.__new__
-_numbers = itertools.count()
-FIRST_EPOCH, EPOCHS = 1 << 16, (1 << 32) - (1 << 16)
+_epochs = itertools.chain.from_iterable(itertools.repeat(range(1 << 16, 1 << 32)))
 """Epochs are numbers of one width on the wire. They come again after four billion."""
 
 _EMPTY: deque[Call] = deque()
 """The queue of every lease that has none. Nothing is ever put into it; to have one each would cost 700 bytes."""
-
-
-def _new_epoch() -> int:
-    return FIRST_EPOCH + next(_numbers) % EPOCHS
 
 
 class Lease:
@@ -84,7 +78,7 @@ class Lease:
         self._timeout = timeout
         self._aspects = aspects
         self._is_plain = not aspects and timeout == lender.terms.timeout
-        self._epoch = FIRST_EPOCH + next(_numbers) % EPOCHS
+        self._epoch = next(_epochs)
         self._traceback: TracebackType | None = None
         self._has_raised = False
         self._queue = _EMPTY  # calls made before there was a worker to send them to
@@ -105,11 +99,15 @@ class Lease:
             name: of the method; None if the interface is a function.
             args, kwargs: what the method is called with.
         """
-        call = new(BlockingCall)  # a call of the class takes longer
-        call.name = name
-        call.timeout = self._timeout
-        call.deadline = call.sent_at = 0.0
-        call.companions = call.greenlet = None
+        connection = self.connection
+        if connection is None or connection.spare_call is None:
+            call = BlockingCall(name, self._timeout)
+        else:
+            call = connection.spare_call
+            connection.spare_call = None
+            call.name = name
+            call.timeout = self._timeout
+            call.deadline = 0.0
         self._prepare(call, args, kwargs)
         try:
             connection = self.connection
@@ -130,6 +128,8 @@ class Lease:
             call.replay()
             raise
         if value is not call and call.companions is None:
+            if connection is not None:
+                connection.spare_call = call
             return value
         return self._conclude_and_replay(call, call.outcome if value is call else Value(value))
 
@@ -392,7 +392,7 @@ class Lease:
 
     def _refuse_queue(self, error: EncodeError) -> None:
         """The first call in the queue is nothing for this worker. As if it had raised, those behind it do not run."""
-        self._epoch = _new_epoch()
+        self._epoch = next(_epochs)
         outcome: Error | Skipped = error
         while self._queue:
             self._queue[0].post(outcome)
@@ -424,7 +424,7 @@ class Lease:
         if isinstance(outcome, Failure):
             self._has_raised = True
             self._lender.counters.errors += 1
-            self._epoch = _new_epoch()
+            self._epoch = next(_epochs)
             worker = self.connection.label if self.connection is not None else "a worker"
             return outcomes.raised(outcome, method, worker, self._lender.terms.raises)
         if isinstance(outcome, Skipped):

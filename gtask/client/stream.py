@@ -48,7 +48,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_burst", "_connection", "_loop", "_read_into", "_reader", "_send", "_settling", "_socket", "_unsent", "_writer", "watcher",
+        "_burst", "_connection", "_loop", "_read_into", "_reader", "_send", "_settling", "_socket", "_unsent",
+        "_writer", "watcher",
     )  # fmt: skip
 
     def __init__(self, sock: Any, loop: Any, reader: Reader, connection: Connection) -> None:

@@ -29,11 +29,13 @@ __all__ = [
     "REQUEST",
     "REQUEST_HEADS",
     "REQUEST_ITEMS",
+    "SHORT",
     "TIMED",
     "TIMED_FIELDS",
     "TIMED_HEADS",
     "TIMEOUT_KEY",
     "VALUE",
+    "VALUES",
     "VALUE_HEAD",
     "decode_body",
     "new",
@@ -66,6 +68,9 @@ NAMED, NAMED_HEADS = struct.Struct("!I8s"), _heads(b"\xa2do\x82\xa2kw")
 TIMED, TIMED_HEADS = struct.Struct("!I8sI2s"), _heads(b"\xa2do\x82\xa1q\xce")
 TIMEOUT_KEY = b"\xa1t"
 VALUE, VALUE_HEAD = struct.Struct("!I5s"), b"\x93\xa2ok\xc0"
+SHORT = 1000
+VALUES = tuple(VALUE.pack(size, VALUE_HEAD) for size in range(SHORT))
+"""The beginning of a usual value's frame, by what stands in it as its length."""
 
 NAMED_FIELDS, TIMED_FIELDS = 3, 1
 """How many fields, or keys, are in one array with the items."""

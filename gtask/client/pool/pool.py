@@ -127,7 +127,8 @@ class Pool:
         aspects = self._aspects.of_checkout()
         lease = new(Lease)
         lease.begin(self, timeout, aspects if log is None else (*aspects, DeferredLogs(log)))
-        checkout = Checkout(self, lease, client)
+        checkout = new(Checkout)
+        checkout._lender, checkout._lease, checkout._client = self, lease, client
         if self.terms.leak_after is not None:
             lease.made_at = _callers_stack()
         try:
@@ -138,7 +139,7 @@ class Pool:
                 workers.carry_out(ledger.checkout(lease, now))
             else:
                 lease.connection = connection = slot.worker
-                connection.untouched = True
+                connection.lend()
                 if ledger.wake_at < workers.wake.at:
                     workers.wake.set(ledger.wake_at, now)
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line

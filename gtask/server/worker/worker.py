@@ -242,9 +242,8 @@ class Worker:
             when the call ended, on the monotonic clock.
         """
         # A value leads back to idle, where its request was heard: the table need not be asked for either.
-        if self._has_failed or self._conversation.state != "idle":
-            if self._conversation.state != "idle" or self._conversation.must_skip(request):
-                return self._skip(request)
+        if self._conversation.state != "idle" or (self._has_failed and self._conversation.must_skip(request)):
+            return self._skip(request)
         replies, interruption, companions, encode = self.replies, self.interruption, self.companions, self._encode_value
         args, kwargs, error = request.args, request.kwargs, None
         try:
