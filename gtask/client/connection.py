@@ -58,14 +58,15 @@ class Connection:
         error: why the connection is closed, or None while it is open.
         untouched: whether nothing has been sent since it was lent.
         slot: the pool's.
+        watcher: the stream's, which is active while the connection is read.
         spare_call: a call that has ended, to be used again: a new one would take longer.
     """
 
     __slots__ = (
         "_agreement", "_alarm", "_aspects", "_at_once", "_behind", "_client", "_closed", "_conversation", "_dialect",
         "_done_frame", "_handshake", "_in_hand", "_loop", "_orders", "_orders_hold", "_orders_told", "_overtime",
-        "_owes_done", "_owner", "_reader", "_stream", "_tell_drained", "_watcher", "address", "error", "pending", "pid",
-        "server", "slot", "spare_call", "untouched",
+        "_owes_done", "_owner", "_reader", "_stream", "_tell_drained", "address", "error", "pending", "pid",
+        "server", "slot", "spare_call", "untouched", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -104,7 +105,7 @@ class Connection:
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
         self._stream = Stream(sock, loop, self._reader, self)
-        self._watcher = self._stream.watcher
+        self.watcher = self._stream.watcher
         self._overtime = Overtime(self, loop, self._stream, dialect.has_last_words)
         self._alarm = self._overtime.alarm
 
@@ -131,7 +132,7 @@ class Connection:
     @property
     def is_sound(self) -> bool:
         """Whether it is open, and no interruption has left it half way through some change."""
-        return self.error is None and bool(self._watcher.active)
+        return self.error is None and bool(self.watcher.active)
 
     @property
     def waiting(self) -> int:

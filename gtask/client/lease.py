@@ -58,7 +58,7 @@ class Lease:
     """
 
     __slots__ = (
-        "_aspects", "_epoch", "_has_raised", "_is_plain", "_lender", "_queue", "_thread", "_timeout", "_traceback",
+        "_aspects", "_epoch", "_has_raised", "_lender", "_meta", "_queue", "_thread", "_timeout", "_traceback",
         "connection", "entered_by", "error", "made_at", "released", "replays",
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ class Lease:
         self._thread = lender.thread  # in which calls may be made; 0 when none may be made any more
         self._timeout = timeout
         self._aspects = aspects
-        self._is_plain = not aspects and timeout == lender.terms.timeout
+        self._meta = None if timeout == lender.terms.timeout else RequestMeta(timeout, True)
         self._epoch = next(_epochs)
         self._traceback: TracebackType | None = None
         self._has_raised = False
@@ -329,7 +329,7 @@ class Lease:
             if waiting >= lender.terms.max_queue:
                 raise self._overload(call.method, waiting)
         refusal = ""
-        meta = None if self._is_plain else self._begin_aspects(call)
+        meta = self._begin_aspects(call) if self._aspects else self._meta
         try:
             encode = lender.encode
             call.frame = frame = encode(args, kwargs, self._epoch, meta, call.name)
@@ -342,9 +342,8 @@ class Lease:
         lender.counters.calls += 1
 
     def _begin_aspects(self, call: Call) -> RequestMeta | None:
-        """What the request carries for the aspects of its call, and a time-out that is not the client's."""
-        has_timeout = self._timeout != self._lender.terms.timeout
-        meta = RequestMeta(self._timeout, True) if has_timeout else None
+        """What the request carries for the aspects of its call, and the time-out if that is not the client's."""
+        meta = RequestMeta(self._timeout, True) if self._meta is not None else None
         for aspect in self._aspects:
             begun = aspect.begin(call)
             if begun is not None:

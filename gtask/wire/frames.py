@@ -183,7 +183,7 @@ class Encoder:
                         if type(key) is not str or type(value) not in SCALARS:
                             check_keys({key: value})
                     items = self._pack((kwargs, "q", epoch, *args))
-                elif meta.has_timeout and not (kwargs or meta.ld or meta.headers or meta.context or meta.others):
+                elif meta.has_timeout and not (kwargs or meta.concerns_aspects):
                     items = self._pack((meta.timeout, *args))
             except Exception:  # the general way finds out what is wrong
                 pass

@@ -251,7 +251,7 @@ class Pool:
         clock = self._clock
         now = clock()
         why = slot.retire_reason
-        if not connection.is_sound:
+        if connection.error is not None or not connection.watcher.active:  # as is_sound says
             why = "interrupted"
         elif not why and errored and self.terms.refork_after_error:
             why = "a call raised"
