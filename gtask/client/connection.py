@@ -331,6 +331,9 @@ class Connection:
     def take(self, message: Message) -> None:
         """Something has come."""
         kind = type(message)
+        if isinstance(message, Value) and message.ld is None and not message.used:
+            self.take_value(message.value)
+            return
         if kind is Value or kind is Failure or kind is Skipped:
             self._take_reply(message)
             return
