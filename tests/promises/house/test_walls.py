@@ -60,7 +60,7 @@ ARROWS = {
     "wire.values.pickles": "errors wire.values.culprit wire.values.kinds",
     #
     "client": "",
-    "client.calls": "errors",
+    "client.calls": "client.outcomes errors",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
@@ -93,8 +93,8 @@ ARROWS = {
     "client.pool.no_worker": "client.pool.slots errors wire.exceptions.failure",
     "client.pool.ownership": "client.forks client.loop client.pool.no_worker",
     "client.pool.pool": "aspects.caller client.checkout client.counters client.forks client.lease client.loop "
-    "client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.ownership client.pool.slots "
-    "client.pool.workers errors",
+    "client.outcomes client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.ownership "
+    "client.pool.slots client.pool.workers errors",
     "client.pool.slots": "",
     "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
     "client.pool.news client.pool.slots errors",
