@@ -479,7 +479,7 @@ class TestHostileExceptions:
 
     def test_failure_while_describing(self, monkeypatch):
         """Out of memory in the middle of it: name and module are still told, in the full form."""
-        monkeypatch.setattr("gtask.wire.exceptions.failure.to_frames", lambda *args: raising(MemoryError()))
+        monkeypatch.setattr("gtask.wire.exceptions.telling.to_frames", lambda *args: raising(MemoryError()))
         data = describe(sqlite3.IntegrityError("x"))
         assert data.keys() == KEYS
         assert (data["module"], data["type"]) == ("sqlite3", "IntegrityError")
@@ -808,7 +808,7 @@ class TestGroups:
     def test_without_groups(self, monkeypatch):
         """Where Python has no groups, the message of a RemoteError lists the members."""
         data = describe(ExceptionGroup("out", [ValueError(1), KeyboardInterruptLike("k")]))
-        monkeypatch.setattr("gtask.wire.exceptions.failure._GROUP", None)
+        monkeypatch.setattr("gtask.wire.exceptions.making.GROUP", None)
         monkeypatch.delattr(builtins, "ExceptionGroup")
         again = rebuild(data, "")
         assert type(again) is RemoteError
