@@ -37,7 +37,9 @@ def json_dialect(config: ClientConfig) -> Dialect:
 def _positional(encode: EncodeRequest) -> EncodeRequest:
     """The same for calls of which a server of AnyEvent::Task would drop nothing."""
 
-    def encode_request(args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None) -> Any:
+    def encode_request(
+        args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None, name: str | None = None
+    ) -> Any:
         if kwargs:
             raise EncodeError(
                 f"cannot travel: argument {next(iter(kwargs))}. A server of AnyEvent::Task (codec='json') ignores "
@@ -48,6 +50,6 @@ def _positional(encode: EncodeRequest) -> EncodeRequest:
                 f"cannot travel: the context variable {next(iter(meta.context))}. A server of AnyEvent::Task "
                 "(codec='json') ignores context variables: pass the value as an argument"
             )
-        return encode(args, kwargs, epoch, meta)
+        return encode(args, kwargs, epoch, meta, name)
 
     return encode_request

@@ -30,6 +30,7 @@ from gtask.wire.exceptions.anatomy import (
 )
 from gtask.wire.exceptions.rebuilt import Told, instance
 from gtask.wire.exceptions.stayed import Stayed
+from gtask.wire.exceptions.telling import Data
 from gtask.wire.exceptions.telling import text as text_of
 from gtask.wire.exceptions.tracebacks import from_frames, module_vars
 from gtask.wire.plain import cut
@@ -81,6 +82,15 @@ def rebuild(
     return exc
 
 
+def _restore(
+    data: Data, mixin: type[RemoteError], unpickle: Callable[[bytes], Any] | None, pid: int | None, address: str
+) -> RemoteError:
+    """Unpickle or copy what was made here."""
+    exc = rebuild(data, "", mixin=mixin, unpickle=unpickle)
+    exc.worker_pid, exc.worker_address = pid, address
+    return exc
+
+
 class _Builder:
     """Makes the exceptions of one description."""
 
@@ -105,7 +115,8 @@ class _Builder:
             exc = mixin("\n  ".join((title, *map(text_of, members))))
             if original.name:
                 own_dict(exc)[ORIGIN] = original.parts
-        told_bases(exc, original.bases)
+        if original.bases:
+            told_bases(exc, original.bases)
         own_dict(exc)["remote_type"] = headline(original.module, original.name, "")
         notes = [note for note in _get(told, "notes", list, [])[:MANY] if type(note) is str]
         notes += _note_of(original.left)
@@ -203,12 +214,12 @@ class _Builder:
             args = original.args
             title = args[0] if args and type(args[0]) is str else original.message
             original.args = [title if own else headline(original.module, original.name, title), members]
-            return instance(mixin, (own or GROUP,), original, named=own is not None)
+            return instance(mixin, (own or GROUP,), original, _restore, named=own is not None)
         known = self.bases(original) if own is None else [cls for cls in own.__mro__ if self.may_make(cls)]
         for start in range(len(known)):
             nearest = _nearest(known[start:])
             for classes in (nearest, nearest[:1]) if len(nearest) > 1 else (nearest,):
-                exc = instance(mixin, classes, original)
+                exc = instance(mixin, classes, original, _restore)
                 if exc is not None:
                     return exc
         return None

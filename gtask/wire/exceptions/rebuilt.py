@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from gtask.errors import RemoteError
+from gtask.errors import RemoteError, StayedInWorker
 from gtask.wire.exceptions.anatomy import (
     FIELDS,
     NOTHING,
@@ -20,7 +20,7 @@ from gtask.wire.exceptions.anatomy import (
     own_dict,
 )
 from gtask.wire.exceptions.stayed import Stayed
-from gtask.wire.exceptions.telling import Data, describe
+from gtask.wire.exceptions.telling import describe
 
 __all__ = ["Told", "instance"]
 
@@ -59,13 +59,16 @@ class Told:
         return self.module, self.name, self.message, self.args, self.attrs
 
 
-def instance(mixin: Any, classes: tuple[type, ...], original: Told, named: bool = True) -> RemoteError | None:
+def instance(
+    mixin: Any, classes: tuple[type, ...], original: Told, restore: Callable[..., Any], named: bool = True
+) -> RemoteError | None:
     """An exception of these classes, or None if one does not work whose constructors have not run.
 
     Args:
         mixin: the RemoteError to make.
         classes: the original's class, or bases of it.
         original: what was told.
+        restore: makes the same of a description once more, for a copy.
         named: whether the class is named as the original's.
     """
     cls = classes[0]
@@ -74,7 +77,7 @@ def instance(mixin: Any, classes: tuple[type, ...], original: Told, named: bool 
         name = (original.module, original.name) if named else class_name(cls)
         # What a class makes of what has stayed in the worker is not what it made there.
         says_text = named and (not is_own or bool(original.left or original.sealed))
-        kind: Any = _remote_class(mixin, classes, *name, says_text)
+        kind: Any = _remote_class(mixin, classes, *name, says_text, restore)
         exc, is_accepted = _made(kind, [original.message] if original.args is None else original.args)
         if says_text and not is_accepted:
             return None  # its text is there, and what the constructor would have set is not
@@ -166,9 +169,13 @@ class _Rebuilt:
     def __getattr__(self, name: str) -> Any:
         exc: Any = self
         sealed = own_dict(exc).get(SEALED, NOTHING).get(name)
-        if sealed is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return _open(exc, name, *sealed)
+        if sealed is not None:
+            return _open(exc, name, *sealed)
+        missing = f"{type(self).__name__!r} object has no attribute {name!r}"
+        left = [value.gtask_label for value in own_dict(exc).values() if type(value) is Stayed]
+        if left and not name.startswith("__"):
+            raise StayedInWorker(f"{missing}, and {', '.join(left)} stayed in the worker")
+        raise AttributeError(missing)
 
     def __bool__(self) -> bool:
         return True
@@ -177,8 +184,8 @@ class _Rebuilt:
         exc: Any = self
         sealed = own_dict(exc).get(SEALED, NOTHING)
         load = next((load for _, _, load in sealed.values()), None)
-        where = exc.worker_pid, exc.worker_address
-        return _restore, (describe(exc, pickle=_refuse if sealed else None), type(exc)._mixin, load, where)
+        described = describe(exc, pickle=_refuse if sealed else None)
+        return type(exc)._restore, (described, type(exc)._mixin, load, exc.worker_pid, exc.worker_address)
 
 
 def _open(exc: BaseException, name: str, kind: str, data: bytes, load: Callable[[bytes], Any]) -> Any:
@@ -197,25 +204,21 @@ def _refuse(value: Any) -> bytes:
     raise TypeError
 
 
-def _restore(
-    data: Data, mixin: type[RemoteError], load: Callable[[bytes], Any] | None, where: tuple[int | None, str]
-) -> RemoteError:
-    """Unpickle or copy what was made here."""
-    from gtask.wire.exceptions.making import rebuild  # which makes it by this module
-
-    exc = rebuild(data, "", mixin=mixin, unpickle=load)
-    exc.worker_pid, exc.worker_address = where
-    return exc
-
-
 @lru_cache(maxsize=256)
-def _remote_class(mixin: type[RemoteError], classes: tuple[type, ...], module: str, name: str, says_text: bool) -> Any:
+def _remote_class(
+    mixin: type[RemoteError], classes: tuple[type, ...], module: str, name: str, says_text: bool, restore: Any
+) -> Any:
     cls = classes[0]
     bases: tuple[type, ...] = (_Rebuilt, *classes) if issubclass(cls, mixin) else (_Rebuilt, mixin, *classes)
-    body: dict[str, Any] = {"__module__": module, "__qualname__": name, "_mixin": mixin}
+    body: dict[str, Any] = {
+        "__module__": module,
+        "__qualname__": name,
+        "_mixin": mixin,
+        "_restore": staticmethod(restore),
+    }
     if says_text:
         body["__str__"] = _text
-    if any("__del__" in vars(base) for base in cls.__mro__):
+    if any(hasattr(base, "__del__") for base in classes):
         body["__del__"] = _nothing
     return type(name.rpartition(".")[2], bases, body)
 

@@ -13,7 +13,7 @@ from typing import Any
 from gtask.errors import EncodeError
 from gtask.wire.values.kinds import PICKLE, Ext, Unpacking
 
-__all__ = ["PROTOCOL", "Sealed", "seal", "stand_in", "unseal"]
+__all__ = ["PROTOCOL", "Sealed", "load", "seal", "stand_in", "unseal"]
 
 PROTOCOL = 5
 
@@ -21,6 +21,11 @@ PROTOCOL = 5
 def stand_in(value: Any) -> Any:
     """The pickle of a value; raises whatever pickle, or a method of the value's, raises."""
     return Ext(PICKLE, pickle.dumps(value, PROTOCOL))
+
+
+def load(data: bytes) -> Any:
+    """The value of a pickle that :func:`stand_in` has made. This runs code that the peer has chosen."""
+    return pickle.loads(data)
 
 
 class Sealed:
@@ -65,7 +70,7 @@ def _items(holder: Any) -> list[tuple[Any, Any]]:
 
 def _load(sealed: Sealed, place: str) -> Any:
     try:
-        return pickle.loads(sealed.data)
+        return load(sealed.data)
     except Exception as error:  # of pickle, or of the code that it runs
         raise EncodeError(
             f"{place} could not be unpickled: {_show(error)}; what it is made of must be importable on both sides"

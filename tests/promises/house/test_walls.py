@@ -39,7 +39,13 @@ ARROWS = {
     "wire.conversation": "errors wire.messages",
     "wire.dbapi": "",
     "wire.exceptions": "",
-    "wire.exceptions.failure": "errors wire.exceptions.tracebacks wire.plain",
+    "wire.exceptions.anatomy": "errors",
+    "wire.exceptions.failure": "wire.exceptions.anatomy wire.exceptions.making wire.exceptions.telling",
+    "wire.exceptions.making": "errors wire.exceptions.anatomy wire.exceptions.rebuilt wire.exceptions.stayed "
+    "wire.exceptions.telling wire.exceptions.tracebacks wire.plain",
+    "wire.exceptions.rebuilt": "errors wire.exceptions.anatomy wire.exceptions.stayed wire.exceptions.telling",
+    "wire.exceptions.stayed": "errors",
+    "wire.exceptions.telling": "wire.exceptions.anatomy wire.exceptions.stayed wire.exceptions.tracebacks wire.plain",
     "wire.exceptions.tracebacks": "",
     "wire.forms": "errors wire.messages",
     "wire.frames": "errors wire.bodies wire.forms wire.messages wire.values.agreement wire.values.copies "
@@ -67,12 +73,13 @@ ARROWS = {
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
     "client.config": "aspects.context wire.messages",
-    "client.connection": "client.handshake client.outcomes client.overtime client.preamble client.stream errors "
-    "wire.exceptions.failure wire.messages wire.values.agreement",
+    "client.connection": "address client.handshake client.outcomes client.overtime client.preamble client.stream "
+    "errors wire.exceptions.failure wire.messages wire.values.agreement",
     "client.counters": "stats",
     "client.dialects": "client.dialects.gtask client.dialects.json",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
-    "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers",
+    "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers "
+    "wire.values.pickles",
     "client.dialects.json": "client.dialects.dialect errors wire.json.conversation wire.json.text",
     "client.handshake": "client.loop errors",
     "client.lease": "client.calls client.loop client.outcomes client.submitted errors wire.messages",
@@ -308,7 +315,12 @@ PURE = {
     "wire.json.text": "",
     "wire.json.conversation": "",
     "wire.exceptions.tracebacks": "",
+    "wire.exceptions.anatomy": "",
     "wire.exceptions.failure": "",
+    "wire.exceptions.making": "",
+    "wire.exceptions.rebuilt": "",
+    "wire.exceptions.stayed": "",
+    "wire.exceptions.telling": "",
     "wire.lastwords": "msgpack",
     "client.pool.backoff": "",
     "client.counters": "",
