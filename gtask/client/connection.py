@@ -127,8 +127,10 @@ class Connection:
     @property
     def place(self) -> str:
         """Where its worker is, for a text that is the same for all of them."""
+        if self._dialect.greeting is None:
+            return self.label
         client = f", for client {self._client!r}" if self._client else ""
-        return f"a worker of {place(self.server, self.address)}{client}"
+        return f"worker code of {place(self.server, self.address)}{client}"
 
     @property
     def unpickle(self) -> Callable[[bytes], Any] | None:

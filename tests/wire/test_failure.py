@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gtask import errors
-from gtask.errors import EncodeError, RemoteError, SetupError
+from gtask.errors import EncodeError, RemoteError, SetupError, StayedInWorker
 from gtask.wire.exceptions import tracebacks
 from gtask.wire.exceptions.failure import describe, rebuild, text
 from tests.support.examples import examples
@@ -702,20 +702,33 @@ class TestClasses:
         outer.__cause__ = exc
         assert not isinstance(sent(outer, raises=[]).__cause__, sqlite3.IntegrityError)
 
-    def test_unplain_args_fall_back_to_the_text(self):
-        """If args could not be told, the text stands for them where the class takes that."""
+    def test_unplain_args_have_stand_ins(self):
+        """What of the args could not be told says so, and the text is that of the worker."""
         exc = ValueError("value", object)
-        assert isinstance(sent(exc), ValueError)
-        assert sent(exc).args == (str(exc),)
+        again = sent(exc)
+        assert isinstance(again, ValueError)
+        assert (again.args[0], str(again)) == ("value", str(exc))
+        with pytest.raises(StayedInWorker, match=r"^args\[1\] \(type\) stayed in the worker"):
+            again.args[1].anything()
         undecodable = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "reason")
         undecodable.args = (object,)
-        assert type(sent(undecodable)) is RemoteError  # made with the text alone, it would print nothing
-        assert "can't decode" in str(sent(undecodable))
+        again = sent(undecodable)
+        assert isinstance(again, UnicodeError)
+        assert not isinstance(again, UnicodeDecodeError)  # which would lack all that its constructor sets
+        assert "can't decode" in str(again)
+
+    def test_args_that_are_too_many_are_the_text(self):
+        """Then they are not told one by one."""
+        exc = ValueError(*range(5000))
+        assert sent(exc).args == (str(exc),)
 
     def test_arguments_that_the_constructor_refuses(self):
         """A builtin whose constructor refuses the arguments is made without it, if it then has a text."""
         assert isinstance(rebuild(told("UnicodeDecodeError", text="", args=[1]), ""), UnicodeDecodeError)
-        assert type(rebuild(told("UnicodeDecodeError", args=[1]), "")) is RemoteError
+        again = rebuild(told("UnicodeDecodeError", args=[1]), "")
+        assert isinstance(again, UnicodeError)
+        assert not isinstance(again, UnicodeDecodeError)
+        assert (str(again), again.remote_type) == ("the text", "UnicodeDecodeError")
 
     def test_text_only(self):
         """A foreign worker that sends only a text gives a RemoteError of that text."""
@@ -1504,10 +1517,13 @@ class TestHostilePeers:
         assert "    x =\n     ^" in printed(good)
 
     def test_slots(self):
-        """A class with slots is made, its slots stay empty: they are no attributes to write."""
-        exc = rebuild(told("Slotted", __name__, attrs={"code": 5}), "")
-        assert isinstance(exc, Slotted)
-        assert not hasattr(exc, "code")
+        """What a class has slots for is told, and set."""
+        exc = Slotted("the text")
+        assert not hasattr(sent(exc), "code")
+        exc.code = 5
+        again = sent(exc)
+        assert isinstance(again, Slotted)
+        assert (again.code, "code" in vars(again)) == (5, False)
 
     def test_deep_and_wide(self):
         """Chains and groups without end are cut; every part of them costs only a part of the bound."""

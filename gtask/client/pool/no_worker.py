@@ -86,7 +86,7 @@ class NoWorker:
         config, greeting = self._config, self.greeting
         assert greeting is not None
         client = f",{config.for_client}" if config.name else ""
-        note = f"setup raised this in a worker of {self._connector.place(greeting.name)}{client}"
+        note = f"setup raised this in worker code of {self._connector.place(greeting.name)}{client}"
         error = failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, raises=config.raises, note=note)
         error.worker_pid, error.worker_address = greeting.pid or None, str(self._connector.address or "")
         return error

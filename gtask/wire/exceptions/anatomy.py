@@ -105,7 +105,7 @@ def bases(exc: BaseException) -> list[str]:
     """The classes from which that of an exception derives, as ``module:name``, nearest first, without Exception and
     what that derives from; none for a builtin class, nor for an error of the worker's own gtask client, which is no
     failure of its caller's. Of one that was made of a description, those of the original."""
-    if isinstance(exc, RemoteError):
+    if issubclass(type(exc), RemoteError):
         return list(own_dict(exc).get(_BASES, ()))
     mro = _mro(type(exc))
     names = [class_name(base) for base in mro[:_MRO] if base not in _OF_ALL]

@@ -55,7 +55,7 @@ ARROWS = {
     "wire.json.text": "errors wire.forms wire.json.conversation wire.messages wire.values.bases",
     "wire.lastwords": "errors wire.bodies wire.frames wire.messages wire.values.agreement wire.values.kinds",
     "wire.messages": "",
-    "wire.plain": "",
+    "wire.plain": "wire.values.bases",
     "wire.values": "",
     "wire.values.agreement": "wire.values.kinds",
     "wire.values.arrays": "wire.values.kinds",
