@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from gtask.address import place
+from gtask.address import is_private, place
 from gtask.client import outcomes
 from gtask.client.handshake import Handshake
 from gtask.client.overtime import Overtime
@@ -127,7 +127,7 @@ class Connection:
     @property
     def place(self) -> str:
         """Where its worker is, for a text that is the same for all of them."""
-        if self._dialect.greeting is None:
+        if self._dialect.greeting is None and not is_private(self.address):
             return self.label
         client = f", for client {self._client!r}" if self._client else ""
         return f"worker code of {place(self.server, self.address)}{client}"

@@ -163,7 +163,7 @@ ARROWS = {
     "server.worker.interruption": "errors server.process",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
     "server.worker.methods": "server.scoreboard server.worker.replies",
-    "server.worker.parts": "aspects.context aspects.current_call aspects.logs.reporter aspects.tracing "
+    "server.worker.parts": "aspects.context_worker aspects.current_call aspects.logs.reporter aspects.tracing "
     "aspects.unpickling server.worker.gtask server.worker.json",
     "server.worker.replies": "",
     "server.worker.serve": "errors server.process server.worker.interruption server.worker.worker",
@@ -174,7 +174,8 @@ ARROWS = {
     "aspects.aspect": "",
     "aspects.caller": "aspects.aspect aspects.context aspects.logs.levels aspects.logs.replay aspects.tracing errors "
     "wire.messages wire.values.pickles",
-    "aspects.context": "aspects.aspect",
+    "aspects.context": "aspects.aspect wire.exceptions.tracebacks",
+    "aspects.context_worker": "aspects.aspect wire.exceptions.tracebacks",
     "aspects.current_call": "aspects.aspect running_call wire.messages",
     "aspects.logs": "",
     "aspects.logs.capture": "aspects.logs.levels",
