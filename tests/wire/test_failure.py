@@ -1516,6 +1516,67 @@ class TestHostilePeers:
         good = rebuild(told("SyntaxError", args=["bad", ["f.py", 1, 2, "x ="]]), "")
         assert "    x =\n     ^" in printed(good)
 
+    @pytest.mark.parametrize("garbage", [None, 5, "x", b"x", [], {}, [[]], {"a": 1}, [{"value": 1}], {1: 2}, [5, ":"]])
+    @pytest.mark.parametrize("key", ["bases", "parts", "others", "id"])
+    def test_what_is_told_beside_is_garbage(self, key, garbage):
+        """It is ignored, or taken as far as it goes."""
+        exc = rebuild({**told("NoSuchError", "nowhere", args=None, bases=["builtins:KeyError"]), key: garbage}, "x")
+        assert isinstance(exc, RemoteError)
+        assert "the text" in str(exc)
+        assert printed(exc)
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            None, 5, [], {}, {"exc": 5}, {"exc": {}}, {"same": 7}, {"same": "x"}, {"list": 5}, {"list": [5, {}]},
+            {"map": []}, {"map": {1: {}}}, {"type": 5}, {"type": "X" * 10**6}, {"pickle": b"x"}, {"pickle": 5},
+            {"value": [{}]}, {"type": "a", "pickle": b"garbage"},
+        ],
+        ids=repr,
+    )  # fmt: skip
+    def test_a_part_is_garbage(self, part):
+        """It has stayed in the worker, whatever it was."""
+        for unpickle in (None, pickle.loads):
+            exc = rebuild(told(args=None, parts=[part, part], others={"a": part, 5: part}), "x", unpickle=unpickle)
+            assert isinstance(exc, KeyError)
+            assert len(exc.args) == 2
+            assert hasattr(exc, "a")
+            assert repr(exc.a)
+            assert printed(exc)
+
+    def test_parts_are_bounded(self):
+        """However deep and wide they lie in each other."""
+        deep = {"value": 1}
+        for _ in range(1000):
+            deep = {"list": [deep]}
+        wide = {"list": [{"list": [{"list": [{"value": 1}] * 1000}] * 1000}] * 1000}
+        nested = told()
+        for _ in range(1000):
+            nested = told(others={"inner": {"exc": nested}})
+        for part in (deep, wide, {"exc": nested}):
+            exc = rebuild(told(args=None, parts=[part], others={"a": part}), "x")
+            assert isinstance(exc, KeyError)
+        many = told("X", "x", bases=[f"builtins:X{n}" for n in range(10**5)])
+        assert type(rebuild(many, "")) is RemoteError
+
+    def test_a_base_is_found_as_a_class_is(self):
+        """By its name alone, and only exceptions: no attribute of a module is called or made."""
+        for base in ("os:system", "builtins:int", "nowhere:X", "builtins:", ":", "builtins:BaseException", __name__):
+            assert type(rebuild(told("X", "x", bases=[base]), "")) is RemoteError
+        for name in ("X\0Y", "\ud800", "", "a.b.c", "x" * 10**5):
+            exc = rebuild(told(name, "x", bases=["builtins:KeyError"]), "")
+            assert isinstance(exc, RemoteError)
+            assert printed(exc)
+
+    def test_text_of_a_base(self):
+        """It is the worker's, whatever the base makes of the arguments, also in what is told of it again."""
+        exc = rebuild(told("MyError", "app", args=["k"], bases=["builtins:KeyError"], text="what it said"), "")
+        assert (str(exc), exc.args, exc.remote_type) == ("what it said", ("k",), "app.MyError")
+        again = sent(exc)
+        assert isinstance(again, KeyError)
+        assert (str(again), again.args, again.remote_type) == ("what it said", ("k",), "app.MyError")
+        assert describe(exc)["bases"] == ["builtins:KeyError"]
+
     def test_slots(self):
         """What a class has slots for is told, and set."""
         exc = Slotted("the text")
