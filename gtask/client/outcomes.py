@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from copy import copy as copy_of
 from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING
 
 from gtask.errors import CallDropped, CallTimeout, EncodeError, Error, Overloaded, RemoteError, WorkerDied
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import Failure, LastWords, Skipped, Value
+
+if TYPE_CHECKING:
+    from gtask.client.connection import Connection
 
 __all__ = [
     "Outcome",
@@ -26,16 +30,23 @@ Outcome = Value | Failure | Skipped | Error
 """How a call ended: with the worker's reply, or with the error that ended its connection."""
 
 
-def raised(reply: Failure, method: str, worker: str, raises: Collection[type | ModuleType] | None) -> Error:
+def raised(
+    reply: Failure, method: str, connection: Connection | None, raises: Collection[type | ModuleType] | None
+) -> Error:
     """The worker's code raised.
 
     Args:
         reply: the worker's.
         method: the call.
-        worker: which worker it was.
+        connection: to the worker, if there still is one.
         raises: the classes that may be raised here, and modules of such; None for all that this process has imported.
     """
-    return failure.rebuild(reply.exc, reply.text, raises=raises, note=f"{method} raised this in {worker}")
+    if connection is None:
+        return failure.rebuild(reply.exc, reply.text, raises=raises, note=f"{method} raised this in a worker")
+    note = f"{method} raised this in {connection.place}"
+    error = failure.rebuild(reply.exc, reply.text, raises=raises, note=note, unpickle=connection.unpickle)
+    error.worker_pid, error.worker_address = connection.pid or None, str(connection.address)
+    return error
 
 
 def dropped(method: str, for_client: str) -> CallDropped:
