@@ -14,7 +14,7 @@ from gtask import address as addresses
 from gtask.aspects import context as context_aspect
 from gtask.aspects.caller import RequestLog
 from gtask.client.checkout import Checkout
-from gtask.client.config import ClientConfig, check_count, check_size, check_timeout
+from gtask.client.config import MAX_WORKERS, MIN_WORKERS, ClientConfig, check_count, check_size, check_timeout
 from gtask.client.many.executor import Executor
 from gtask.client.many.unordered import map_unordered
 from gtask.client.pool.connector import Connector
@@ -38,8 +38,9 @@ class Client:
         name: this client's, for errors and the server's log; default "".
         timeout: seconds that a call may take, the time in line for a worker included; default 30, None for no limit.
             The time runs from when the call is the first of its checkout's queue.
-        min_workers: the number of workers that are kept ready once the pool is open; default 2.
-        max_workers: the most workers that there may be; default 20.
+        min_workers: the number of workers that are kept ready once the pool is open; default 2, or max_workers if that
+            is less.
+        max_workers: the most workers that there may be; default 20, or min_workers if that is more.
         max_checkouts: how often a worker is lent before a new one takes its place, or up to a tenth less, so that
             workers do not end together; default None, for no limit.
         max_lifetime: seconds after which a worker is replaced, or up to a tenth less; default None, for no limit. A
@@ -89,8 +90,8 @@ class Client:
         *,
         name: str = "",
         timeout: float | None = 30.0,
-        min_workers: int = 2,
-        max_workers: int = 20,
+        min_workers: int = MIN_WORKERS,
+        max_workers: int = MAX_WORKERS,
         max_checkouts: int | None = None,
         max_lifetime: float | None = None,
         max_idle: float | None = 600.0,
