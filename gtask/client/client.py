@@ -20,8 +20,9 @@ from gtask.client.many.unordered import map_unordered
 from gtask.client.pool.connector import Connector
 from gtask.client.pool.pool import Pool
 from gtask.function_names import name_of
-from gtask.spawn import spawn_server
+from gtask.spawn import SpawnedServer, spawn_server
 from gtask.stats import ClientStats
+from gtask.target import Private, private
 from gtask.wire.messages import DEFAULT_LIMIT
 
 __all__ = ["Client", "Remote"]
@@ -35,6 +36,9 @@ class Client:
     Args:
         address: of the server: ``unix:/path``, ``tcp://host:port``, or ``spawn:module[:attribute]`` for a private
             server that is started at first use and ends with the client. The server may come later than the client.
+            ``spawn:`` takes options: ``?reload`` loads new code when a file of the application changes,
+            ``?allow=MODULE`` is for ``gtask.server.functions``, ``?log_level=info`` shows the server's own log; several
+            are joined by ``&``.
         name: this client's, for errors and the server's log; default "".
         timeout: seconds that a call may take, the time in line for a worker included; default 30, None for no limit.
             The time runs from when the call is the first of its checkout's queue.
@@ -225,7 +229,8 @@ class Client:
     def executor(self, *, timeout: float | EllipsisType | None = ...) -> Executor:
         """A ``concurrent.futures.Executor`` whose functions run in the workers, each in a checkout of its own.
 
-        The server must serve ``gtask.server.functions``; docs/executor.rst has more.
+        The functions are those of the module that the server serves; ``gtask.server.functions`` serves those of
+        several. docs/executor.rst has more.
 
         Args:
             timeout: of each call, the time in line included; by default the client's.
@@ -244,7 +249,7 @@ class Client:
         from the iterable.
 
         Args:
-            method: its name; or a function, if the server is ``gtask.server.functions``.
+            method: its name; or a function of the module that the server serves.
             iterable: its items are taken as there is room for them, each is the one argument of a call.
             max_ahead: how many items may have been taken whose values have not; by default as many as there may be
                 workers, and the same again in line, or max_waiting if that is less.
@@ -280,14 +285,23 @@ class Client:
 def _connector(address: str | addresses.Address, config: ClientConfig) -> Connector:
     """What connects to this address, or to a private server."""
     if isinstance(address, str) and address.startswith("spawn:"):
-        target = address[len("spawn:") :]
-        if not target:
-            raise ValueError("write spawn:module or spawn:module:attribute")
-        return Connector(None, config, lambda: spawn_server(target, name=target, pickle=config.pickle))
+        return Connector(None, config, partial(_spawn, private(address[len("spawn:") :]), config.pickle))
     server = addresses.parse(address)
     if config.pickle:
         addresses.check_pickle(server, config.insecure, "whoever answers at {} could have this process run any code")
     return Connector(server, config)
+
+
+def _spawn(wanted: Private, pickle: bool) -> SpawnedServer:
+    """Start the private server that is wanted."""
+    return spawn_server(
+        wanted.target,
+        name=wanted.target,
+        allow=wanted.allow,
+        pickle=pickle,
+        reload=wanted.reload,
+        log_level=wanted.log_level,
+    )
 
 
 def _reconnect_failed(this: Callable[[], Client | None]) -> None:

@@ -177,7 +177,7 @@ class _Waiters(list[Any]):
 
 
 class Executor(concurrent.futures.Executor):
-    """Runs functions in the workers of a client whose server is ``gtask.server.functions``; see ``client.executor()``.
+    """Runs functions in the workers of a client, whose server serves their module; see ``client.executor()``.
 
     Args:
         client: whose workers run them.

@@ -23,6 +23,7 @@ from gtask.server.listener import AddressUnavailable, Listener, listen
 from gtask.server.master.attendants import ReloadWatch
 from gtask.server.master.master import Master
 from gtask.server.worker.interface import Interface
+from gtask.target import FUNCTIONS
 
 __all__ = ["load", "main"]
 
@@ -48,6 +49,8 @@ class Orders:
             are none, it binds them itself.
         private: whether the socket lies in a directory that goes with it.
         log_json: whether the starter writes its log as JSON.
+        by_program: whether the server belongs to a program. Environment and file are for an operator's daemons, and the
+            program's stdout is the program's.
     """
 
     parent: int | None = None
@@ -58,6 +61,7 @@ class Orders:
     sockets: tuple[tuple[int, str, bool], ...] = ()
     private: bool = False
     log_json: bool = False
+    by_program: bool = False
 
 
 def main() -> NoReturn:
@@ -80,9 +84,8 @@ def _main() -> int:
     orders = Orders(**json.loads(sys.argv[1]))
     for descriptor in {orders.pipe, orders.ready, *(number for number, _, _ in orders.sockets)} - {-1}:
         os.set_inheritable(descriptor, False)
-    if orders.parent is not None and not orders.kept:
-        os.setpgid(0, 0)  # a Ctrl-C at the terminal is for the program, which then stops its server
-        _close_what_is_not_ours(inherited)
+    if orders.by_program:
+        process.leave_program(inherited)
     if orders.log_json:  # until the options have been read
         logs.setup("info", as_json=True)
     try:
@@ -93,25 +96,18 @@ def _main() -> int:
     return 0
 
 
-def _close_what_is_not_ours(inherited: set[int]) -> None:
-    """Close the descriptors that the program lets its children inherit: its ports, say, are not to live on here."""
-    for descriptor in inherited - {0, 1, 2}:
-        with contextlib.suppress(OSError):
-            if os.get_inheritable(descriptor):  # nothing is that Python itself has opened since
-                os.close(descriptor)
-
-
 def _serve(orders: Orders, inherited: set[int]) -> None:
     bound = [Listener.inherited(*order) for order in orders.sockets]
-    is_private = orders.parent is not None and not orders.kept  # environment and file are for daemons
-    environ, file = ({}, "") if is_private else (os.environ, options.DEFAULT_FILE)
+    environ, file = ({}, "") if orders.by_program else (os.environ, options.DEFAULT_FILE)
     for_clients = [listener.address for listener in bound if not listener.for_metrics]
     chosen = options.parse(sys.argv[2:], environ, for_clients, file)
     log_file = os.path.abspath(chosen.config.log_file) if chosen.config.log_file else ""  # it is not chdir's
     config = dataclasses.replace(chosen.config, private=orders.private, log_file=log_file)
     logs.setup(config.log_level, config.log_json)
+    if config.private:
+        logs.leave_to_callers()
     _settle_down(config)
-    target = Functions(chosen.allow) if chosen.target == options.FUNCTIONS else load(chosen.target)
+    target = Functions(chosen.allow) if chosen.target == FUNCTIONS else load(chosen.target)
     interface = target if isinstance(target, Interface) else Interface(target)
     if chosen.check:
         print(_plan(chosen, config, interface))
@@ -128,7 +124,7 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
         listeners,
         process.open_descriptors() - inherited,
         parent,
-        kept=orders.kept,
+        kept=orders.kept and not orders.by_program,  # no other daemon takes the place of a program's
         reloads=orders.reloads,
         on_ready=lambda: _report_ready(orders, config),
         attendants=watches,

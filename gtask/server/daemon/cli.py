@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gtask.server import process
 from gtask.server.config import SIGNALS, ServerConfig
@@ -16,7 +16,7 @@ from gtask.server.daemon.pidfile import PidFile
 from gtask.server.listener import AddressUnavailable, Listener, listen
 from gtask.spawn import MASTER, command_of
 
-__all__ = ["main"]
+__all__ = ["keep", "main"]
 
 CANNOT_SERVE, USAGE_ERROR = 1, 2
 
@@ -85,6 +85,29 @@ def _serve(config: ServerConfig, activated: list[Listener], arguments: list[str]
 def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, arguments: list[str]) -> int:
     ready = process.daemonize(keep_stderr=bool(config.log_file)) if config.daemon else lambda: None
     pid_file.write()
+    try:
+        return keep(config, listeners, arguments, ready)
+    finally:
+        pid_file.remove()
+        process.forget_unwritten()
+
+
+def keep(
+    config: ServerConfig,
+    listeners: list[Listener],
+    arguments: list[str],
+    on_ready: Callable[[], None] = lambda: None,
+    parent: process.Parent | None = None,
+) -> int:
+    """Keep masters until a signal; gives the exit status.
+
+    Args:
+        config: the server's options.
+        listeners: the sockets at which the masters accept connections.
+        arguments: the command line, which each master reads anew.
+        on_ready: called when the first master serves.
+        parent: the program that the server belongs to and ends with; None for a daemon.
+    """
 
     def command(ready_pipe: int, keep_alive: int, reloads: int) -> list[str]:
         orders = {
@@ -95,14 +118,12 @@ def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, ar
             "reloads": reloads,
             "sockets": _sockets(listeners),
             "log_json": config.log_json,
+            "private": config.private,
+            "by_program": parent is not None,
         }
         return command_of(MASTER, [json.dumps(orders), *arguments])
 
-    try:
-        return Keeper(config, listeners, command, ready).run()
-    finally:
-        pid_file.remove()
-        process.forget_unwritten()
+    return Keeper(config, listeners, command, on_ready, parent).run()
 
 
 def _sockets(listeners: list[Listener]) -> list[tuple[int, str, bool]]:

@@ -29,8 +29,9 @@ ARROWS = {
     "logdefer": "wire.exceptions.failure wire.plain",
     "prometheus": "stats",
     "running_call": "",
-    "spawn": "address",
+    "spawn": "address target",
     "stats": "",
+    "target": "",
     "tasks": "function_names running_call",
     "testing": "address spawn",
     #
@@ -63,7 +64,8 @@ ARROWS = {
     "client.calls": "errors",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
-    "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
+    "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target "
+    "wire.messages",
     "client.config": "aspects.context wire.messages",
     "client.connection": "client.handshake client.outcomes client.overtime client.preamble client.stream errors "
     "wire.exceptions.failure wire.messages wire.values.agreement",
@@ -101,19 +103,21 @@ ARROWS = {
     "client.submitted": "client.calls errors wire.messages",
     #
     "server": "",
-    "server.config": "address wire.messages",
+    "server.config": "address target wire.messages",
     "server.daemon": "",
     "server.daemon.application": "server.config server.daemon.logs server.daemon.options server.daemon.watch "
     "server.functions server.listener server.master.attendants server.master.master server.process "
-    "server.worker.interface",
+    "server.worker.interface target",
     "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "
     "server.daemon.pidfile server.daemon.systemd server.listener server.process spawn",
     "server.daemon.completion": "server.daemon.options",
     "server.daemon.keeper": "errors server.config server.daemon.succession server.daemon.systemd server.listener "
     "server.process",
-    "server.daemon.logs": "",
-    "server.daemon.options": "address gtask server.config server.daemon.values",
+    "server.daemon.logs": "aspects.logs.capture",
+    "server.daemon.options": "address gtask server.config server.daemon.values target",
     "server.daemon.pidfile": "",
+    "server.daemon.private": "server.config server.daemon.cli server.daemon.logs server.daemon.options server.listener "
+    "server.process",
     "server.daemon.succession": "",
     "server.daemon.systemd": "",
     "server.daemon.values": "address server.config",
@@ -126,7 +130,7 @@ ARROWS = {
     "server.databases.drivers.postgresql": "server.databases.drivers.generic wire.dbapi",
     "server.databases.drivers.sqlite": "server.databases.drivers.generic",
     "server.dbapi": "server.databases.database server.databases.drivers server.worker.interface",
-    "server.embed": "address server.config server.listener server.master.master server.process "
+    "server.embed": "address server.config server.daemon.logs server.listener server.master.master server.process "
     "server.worker.interface spawn",
     "server.functions": "function_names",
     "server.listener": "address server.config",
@@ -150,10 +154,11 @@ ARROWS = {
     "server.worker": "",
     "server.worker.dialect": "",
     "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
+    "server.worker.full_names": "function_names",
     "server.worker.interface": "",
     "server.worker.interruption": "errors server.process",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
-    "server.worker.methods": "server.scoreboard server.worker.replies",
+    "server.worker.methods": "server.scoreboard server.worker.full_names server.worker.replies",
     "server.worker.parts": "aspects.context aspects.current_call aspects.logs.reporter aspects.tracing "
     "aspects.unpickling server.worker.gtask server.worker.json",
     "server.worker.replies": "",
@@ -217,13 +222,13 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 RINGS = [
     # What a call is told by, and what is neutral.
-    "errors address stats spawn function_names running_call logdefer gtask wire. client.loop client.counters "
+    "errors address stats spawn target function_names running_call logdefer gtask wire. client.loop client.counters "
     "server.scoreboard server.process server.config",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
     "client.overtime client.stream client.outcomes "
     "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies "
-    "server.worker.dialect server.worker.methods",
+    "server.worker.dialect server.worker.methods server.worker.full_names",
     # Pools and masters, and who makes and serves them.
     "client. server.",
     # What a call may have beside its value.
@@ -289,6 +294,7 @@ PURE = {
     "tasks": "",
     "address": "socket select",  # for the constants
     "stats": "",
+    "target": "",
     "wire.messages": "",
     "wire.forms": "",
     "wire.values.agreement": "msgpack",
