@@ -69,7 +69,8 @@ class RemoteError(Error):
 
 
 class SetupError(RemoteError):
-    """The worker's ``setup`` raised, so this checkout has no worker. Also of the original class."""
+    """The worker's ``setup`` raised, so this checkout has no worker. Also of the original class; a PermissionError says
+    that the server gives this user no worker (``--allow-uid``)."""
 
     sticky = True
 

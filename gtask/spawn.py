@@ -38,6 +38,9 @@ KEEPER = "gtask.server.daemon.private"
 UNKNOWN = 256
 """In place of an exit status that other code of this process has read."""
 
+_LONGEST_DIRECTORY = addresses.UNIX_PATH_LIMIT - len(f"/{PRIVATE}12345678/socket~")
+"""Bytes of the directory in which a private socket's directory can be made."""
+
 _IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
 
 _unreaped: list[SpawnedServer] = []
@@ -192,16 +195,19 @@ def command_of(module: str, arguments: Sequence[str]) -> list[str]:
         module: its full name.
         arguments: what ``main`` finds in ``sys.argv``, behind the program's name.
     """
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    boot = (
-        f"import sys; sys.path[:] = sys.argv.pop(1).split({os.pathsep!r}); from {module} import main; sys.exit(main())"
-    )
+    path = json.dumps([os.path.abspath(entry) for entry in sys.path])
+    boot = f"import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from {module} import main; sys.exit(main())"
     return [sys.executable, "-c", boot, path, *arguments]
 
 
 def private_address() -> addresses.UnixAddress:
-    """A unix socket in a new directory that only this user can enter; the server removes both at its end."""
-    return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix=PRIVATE), "socket"))
+    """A unix socket in a new directory that only this user can enter; the server removes both at its end.
+
+    Where the directory for temporary files has so long a name that no socket fits into it, it lies in ``/tmp``.
+    """
+    usual = tempfile.gettempdir()
+    directory = usual if len(os.fsencode(usual)) <= _LONGEST_DIRECTORY else "/tmp"
+    return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix=PRIVATE, dir=directory), "socket"))
 
 
 def reap() -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "died",
     "dropped",
     "is_interrupted",
+    "never_began",
     "not_sent",
     "overdue",
     "overloaded",
@@ -35,6 +36,16 @@ def raised(reply: Failure, method: str, worker: str, raises: Collection[type | M
         raises: the classes that may be raised here, and modules of such; None for all that this process has imported.
     """
     return failure.rebuild(reply.exc, reply.text, raises=raises, note=f"{method} raised this in {worker}")
+
+
+def never_began(reply: Failure) -> bool:
+    """Whether the call is known not to have begun, so that its worker is as it was: a worker that says so has shown no
+    line of the application."""
+    exc = reply.exc
+    if exc is None or exc.get("module") != "builtins" or exc.get("type") not in ("TypeError", "AttributeError"):
+        return False
+    attributes = exc.get("attrs")
+    return isinstance(attributes, dict) and attributes.get("executed") is False and not exc.get("frames")
 
 
 def dropped(method: str, for_client: str) -> CallDropped:

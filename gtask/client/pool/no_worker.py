@@ -86,8 +86,8 @@ class NoWorker:
         config, greeting = self._config, self.greeting
         assert greeting is not None
         client = f",{config.for_client}" if config.name else ""
-        worker = f"worker {greeting.pid} of {greeting.name or 'the server'} at {self._connector.address}{client}"
-        note = f"setup raised this in {worker}"
+        server = f"{greeting.name or 'the server'} at {self._connector.address}{client}"
+        note = f"setup raised this in worker {greeting.pid} of {server}" if greeting.pid else f"said by {server}"
         return failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, raises=config.raises, note=note)
 
     def wrong_thread(self, owner: int, thread: int) -> WrongThread:

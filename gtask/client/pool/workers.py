@@ -296,8 +296,8 @@ class Workers:
         self.carry_out(self._ledger.failed(slot, self.loop.clock(), random.random(), for_all=False))
 
     def setup_failed(self, slot: PoolSlot, greeting: Greeting) -> None:
-        """There is a worker for this slot, whose setup has raised."""
-        self._note_trouble(f"its setup has raised {greeting.text}")
+        """There is a worker for this slot, whose setup has raised; or the server gives this client none."""
+        self._note_trouble(f"its setup has raised {greeting.text}" if greeting.pid else greeting.text)
         self._no_worker.greeting = greeting
         self.setup_error = self._no_worker.setup_failed()
         self.carry_out(self._ledger.failed(slot, self.loop.clock(), random.random(), for_all=True))

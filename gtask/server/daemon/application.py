@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import importlib
 import json
 import os
 import sys
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 from gtask.server import process
@@ -157,13 +159,28 @@ def load(target: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # the module is there, and something that it imports is not
-        raise LoadError(f"there is no module {name!r} in {os.getcwd()} or along the Python path") from error
+        modules = {
+            entry.name.removesuffix(".py")
+            for entry in os.scandir()
+            if entry.name.isidentifier() or entry.name.endswith(".py")
+        }
+        hint = _hint(name, modules) or "; change into its directory (--chdir), or name that by --pythonpath"
+        raise LoadError(f"there is no module {name!r} in {os.getcwd()} or along the Python path{hint}") from error
     if not attribute:
         return module
     try:
         return vars(module)[attribute]
     except KeyError:
-        raise LoadError(f"the module {name!r} has no {attribute!r}") from None
+        public = {each for each in vars(module) if not each.startswith("_")}
+        hint = _hint(attribute, public) or f"; it has {', '.join(sorted(public)) or 'nothing that is public'}"
+        raise LoadError(f"the module {name!r} has no {attribute!r}{hint}") from None
+
+
+def _hint(wrong: str, there: Collection[str]) -> str:
+    """What was probably meant, among the names that there are; "" if none of them is near."""
+    by_lower = {name.lower(): name for name in there}
+    close = difflib.get_close_matches(wrong.lower(), by_lower, 1)
+    return f"; did you mean {by_lower[close[0]]}?" if close else ""
 
 
 def _look_here_first() -> None:

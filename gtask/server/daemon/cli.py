@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (AddressUnavailable, ValueError) as error:
         reason = str(error)
     except OSError as error:
-        reason = f"{error.filename or chosen.config.log_file}: {error.strerror}"
+        reason = f"{error.filename or 'the daemon cannot start'}: {error.strerror or error}"
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     logs.complain(reason)
     return CANNOT_SERVE
@@ -67,27 +67,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(config: ServerConfig, activated: list[Listener], arguments: list[str]) -> int:
     """Open log, pid file and sockets, then keep masters; gives the exit status."""
     if config.log_file:
-        process.reopen(config.log_file, config.user, config.group)
+        try:
+            process.reopen(config.log_file, config.user, config.group)
+        except OSError as error:
+            error.filename = config.log_file
+            raise
     logs.setup(config.log_level, config.log_json)
     owner = process.identity(config.user, config.group)
     pid_file = PidFile(config.pid)
+    listeners: list[Listener] = []
     try:
         listeners = listen(config, activated)
         if config.user or config.group:
             for listener in listeners:
                 listener.give_to(*owner)
-    except BaseException:  # the file is not for a server that does not run
-        pid_file.remove()
-        raise
-    return _keep(config, listeners, pid_file, arguments)
-
-
-def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, arguments: list[str]) -> int:
-    ready = process.daemonize(keep_stderr=bool(config.log_file)) if config.daemon else lambda: None
-    pid_file.write()
-    try:
+        ready = process.daemonize(keep_stderr=bool(config.log_file)) if config.daemon else lambda: None
+        pid_file.write()
         return keep(config, listeners, arguments, ready)
-    finally:
+    finally:  # no file is for a server that does not run
+        for listener in listeners:
+            listener.close()
         pid_file.remove()
         process.forget_unwritten()
 

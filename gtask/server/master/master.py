@@ -24,6 +24,7 @@ from gtask.server.listener import Listener
 from gtask.server.master import deaths
 from gtask.server.master.attendants import Attendant, KeeperWatch, ParentWatch, SilentClients, Title
 from gtask.server.master.children import Children
+from gtask.server.master.refusals import Refusals
 from gtask.server.master.workers import Handle, Workers
 from gtask.server.metrics import status
 from gtask.server.metrics.scrapes import Scrapes
@@ -97,7 +98,9 @@ class Master:
         scrapes = Scrapes(for_metrics, self._record, self._children.living)
         title = Title(self._record, self._children.living)
         silent = SilentClients(self._children, self._workers)
-        self._attendants = (scrapes, *self._watches(parent, kept, scrapes), *attendants, title, silent)
+        self._refusals = Refusals(config)
+        watches = self._watches(parent, kept, scrapes)
+        self._attendants = (scrapes, *watches, *attendants, title, silent, self._refusals)
 
     def _watches(self, parent: process.Parent | None, kept: bool, scrapes: Scrapes) -> list[Attendant]:
         if parent is None:
@@ -215,7 +218,7 @@ class Master:
         if refusal:
             self._record.refused += 1
             log.warning("refused: %s", refusal)
-            connection.close()
+            self._refusals.add(connection, refusal, monotonic())
             return
         self._employ(connection)
 

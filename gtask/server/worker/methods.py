@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gtask.server.scoreboard import label
-from gtask.server.worker import full_names
+from gtask.server.worker.misfits import function_of
 from gtask.server.worker.replies import QUICK
 
 if TYPE_CHECKING:
@@ -34,20 +33,11 @@ class Method:
 
     def __init__(self, interface: Interface, first: Any) -> None:
         called = first if type(first) is str else "()"
-        self.function: Callable[..., Any] = (
-            interface.find(first) or full_names.find(interface, first) or _no(interface, first)
-        )
+        self.function = function_of(interface, first)
         self.takes = 0 if interface.is_function else 1
         self.name = "()" if interface.is_function else called
         self.label = label(called)
         self.usual = 2 * QUICK  # until the first call has ended it counts as slow
-
-
-def _no(interface: Interface, first: Any) -> Callable[..., Any]:
-    """What refuses a call of a method that there is not."""
-    if type(first) is str and ":" in first:
-        return partial(full_names.refuse, interface, first)
-    return partial(interface.refuse, first)
 
 
 class Methods(dict[str, Method]):

@@ -18,6 +18,7 @@ from gtask.server.scoreboard import HOOKS, SETUP
 from gtask.server.worker.dialect import recognise
 from gtask.server.worker.interruption import Interruption, without_our_frames
 from gtask.server.worker.methods import Methods
+from gtask.server.worker.misfits import explain
 from gtask.server.worker.replies import QUICK, ReplyBuffer, Teller
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import WORDS, Done, Failure, Greeting, Message, Preamble, Request, Skipped
@@ -311,6 +312,8 @@ class Worker:
             self._want_to_retire(f"a call raised {kind.__name__}")
             self._retire()
         self._has_failed = True
+        method = self._methods.of(request.args)
+        explain(error, method.function, request.args[method.takes :], request.kwargs)
         self.dialect.conversation.client_says(request)
         self.dialect.conversation.failed(request)
         self._fail(failure.text(error), error)

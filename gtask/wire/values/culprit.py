@@ -7,6 +7,7 @@ from typing import Any
 
 from gtask.errors import EncodeError
 from gtask.wire.values.kinds import Ext, NotTransferable, type_name
+from gtask.wire.values.remedies import remedy
 
 __all__ = ["SCALARS", "check_keys", "places", "refusal"]
 
@@ -73,17 +74,19 @@ def refusal(plain: list[Any], error: Exception, pack: Callable[[Any], bytes], no
         try:
             found = _culprit(pack, whole[key], place)
         except Exception:  # its methods raise even when it is only looked at
-            found = f"{place} is or holds something that cannot be looked at"
-        if found:
+            found = (f"{place} is or holds something that cannot be looked at", "")
+        if found is not None:
+            phrase, remedied = found
+            advice = f". {remedied}" if remedied else advice
             return EncodeError(
-                f"cannot travel: {found}. What can: None, bool, int, float, str, bytes, list, tuple, dict, "
+                f"cannot travel: {phrase}. What can: None, bool, int, float, str, bytes, list, tuple, dict, "
                 f"set, datetime and its kin, Decimal, UUID, complex, numpy's arrays and scalars{advice}"
             )
     return EncodeError(f"cannot travel: {_text(error)}")
 
 
-def _culprit(pack: Callable[[Any], bytes], value: Any, place: str) -> str:
-    """The part of a value that could not be packed, for the error's text; "" if it can be packed."""
+def _culprit(pack: Callable[[Any], bytes], value: Any, place: str) -> tuple[str, str] | None:
+    """The part of a value that could not be packed, for the error's text, and its remedy; None if it can be packed."""
     try:
         pack(value)
     except Exception as error:  # whatever the packer said about the whole, ask for each part
@@ -95,11 +98,11 @@ def _culprit(pack: Callable[[Any], bytes], value: Any, place: str) -> str:
             parts = ()
         for inner_place, part in parts:
             found = _culprit(pack, part, inner_place)
-            if found:
+            if found is not None:
                 return found
         reason = "" if str(error) == f"a {type(value).__name__}" else f": {error}"
-        return f"{place} is of type {type_name(value)}{reason}"
-    return ""
+        return f"{place} is of type {type_name(value)}{reason}", remedy(value, place)
+    return None
 
 
 def _text(error: Exception) -> str:

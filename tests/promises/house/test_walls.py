@@ -54,11 +54,12 @@ ARROWS = {
     "wire.values": "",
     "wire.values.agreement": "wire.values.kinds",
     "wire.values.arrays": "wire.values.kinds",
-    "wire.values.culprit": "errors wire.values.kinds",
+    "wire.values.culprit": "errors wire.values.kinds wire.values.remedies",
     "wire.values.kinds": "errors",
     "wire.values.offers": "wire.messages wire.values.agreement wire.values.arrays wire.values.kinds "
     "wire.values.pickles",
     "wire.values.pickles": "errors wire.values.culprit wire.values.kinds",
+    "wire.values.remedies": "",
     #
     "client": "",
     "client.calls": "errors",
@@ -115,7 +116,7 @@ ARROWS = {
     "server.process",
     "server.daemon.logs": "aspects.logs.capture",
     "server.daemon.options": "address gtask server.config server.daemon.values target",
-    "server.daemon.pidfile": "",
+    "server.daemon.pidfile": "errors",
     "server.daemon.private": "server.config server.daemon.cli server.daemon.logs server.daemon.options server.listener "
     "server.process",
     "server.daemon.succession": "",
@@ -133,7 +134,7 @@ ARROWS = {
     "server.embed": "address server.config server.daemon.logs server.listener server.master.master server.process "
     "server.worker.interface spawn",
     "server.functions": "function_names",
-    "server.listener": "address server.config",
+    "server.listener": "address errors server.config server.peers",
     "server.master": "",
     "server.master.attendants": "server.daemon.watch server.listener server.master.children server.master.workers "
     "server.metrics.status server.process server.scoreboard",
@@ -141,14 +142,18 @@ ARROWS = {
     "server.master.deaths": "server.master.children server.master.workers server.metrics.status wire.lastwords "
     "wire.messages",
     "server.master.master": "errors server.config server.listener server.master.attendants server.master.children "
-    "server.master.deaths server.master.workers server.metrics.scrapes server.metrics.status server.process "
-    "server.scoreboard server.worker.interface server.worker.parts server.worker.serve wire.values.arrays",
+    "server.master.deaths server.master.refusals server.master.workers server.metrics.scrapes server.metrics.status "
+    "server.process server.scoreboard server.worker.interface server.worker.parts server.worker.serve "
+    "wire.values.arrays",
+    "server.master.refusals": "server.config server.master.attendants wire.exceptions.failure wire.frames "
+    "wire.json.text wire.messages",
     "server.master.workers": "server.master.children server.scoreboard",
     "server.metrics": "",
     "server.metrics.scrapes": "errors server.listener server.master.attendants server.metrics.status "
     "server.metrics.text server.process",
     "server.metrics.status": "server.master.children server.scoreboard server.worker.interface",
     "server.metrics.text": "gtask server.metrics.status",
+    "server.peers": "address",
     "server.process": "",
     "server.scoreboard": "",
     "server.worker": "",
@@ -158,13 +163,14 @@ ARROWS = {
     "server.worker.interface": "",
     "server.worker.interruption": "errors server.process",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
-    "server.worker.methods": "server.scoreboard server.worker.full_names server.worker.replies",
+    "server.worker.methods": "server.scoreboard server.worker.misfits server.worker.replies",
+    "server.worker.misfits": "server.worker.full_names",
     "server.worker.parts": "aspects.context aspects.current_call aspects.logs.reporter aspects.tracing "
     "aspects.unpickling server.worker.gtask server.worker.json",
     "server.worker.replies": "",
     "server.worker.serve": "errors server.process server.worker.interruption server.worker.worker",
     "server.worker.worker": "errors server.process server.scoreboard server.worker.dialect server.worker.interruption "
-    "server.worker.methods server.worker.replies wire.exceptions.failure wire.messages",
+    "server.worker.methods server.worker.misfits server.worker.replies wire.exceptions.failure wire.messages",
     #
     "aspects": "",
     "aspects.aspect": "",
@@ -228,7 +234,7 @@ RINGS = [
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
     "client.overtime client.stream client.outcomes "
     "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies "
-    "server.worker.dialect server.worker.methods server.worker.full_names",
+    "server.worker.dialect server.worker.methods server.worker.full_names server.worker.misfits",
     # Pools and masters, and who makes and serves them.
     "client. server.",
     # What a call may have beside its value.
@@ -254,7 +260,8 @@ HOMES = {
     "gevent": "client.calls client.connection client.handshake client.loop client.pool.connector dbapi.shared_clients "
     "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
-    "server.master.master server.master.workers server.metrics.scrapes server.worker.dialect server.worker.gtask "
+    "server.master.master server.master.refusals server.master.workers server.metrics.scrapes server.peers "
+    "server.worker.dialect server.worker.gtask "
     "server.worker.json server.worker.replies server.worker.serve tool.conversation",
     "select": "integrations.wsgi server.daemon.keeper server.databases.drivers.generic "
     "server.databases.drivers.postgresql server.listener server.master.master server.master.workers server.process "
@@ -302,6 +309,7 @@ PURE = {
     "wire.values.culprit": "msgpack",
     "wire.values.offers": "msgpack",
     "wire.values.pickles": "msgpack",
+    "wire.values.remedies": "",
     "wire.bodies": "msgpack",
     "wire.frames": "msgpack",
     "wire.values.kinds": "msgpack",
