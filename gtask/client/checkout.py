@@ -27,7 +27,7 @@ class Method(partial[Any]):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        checkout, name = self.args
+        name, checkout = self.args
         return f"<Method {name} of {checkout!r}>"
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Result:
@@ -41,27 +41,12 @@ class Method(partial[Any]):
             Overloaded: too many calls are queued on this checkout.
             Error: the sticky error of this checkout.
         """
-        checkout, name = self.args
-        return lease_of(checkout).submit(name, (name, *args), kwargs)
+        name, checkout = self.args
+        return lease_of(checkout).submit(name, args, kwargs)
 
 
-def _call(checkout: Checkout, /, *args: Any, **kwargs: Any) -> Any:
-    """Call the method that the first argument names."""
-    return checkout._lease.call(args[0], args, kwargs)
-
-
-class _Name:
-    """The name of a used method, as an attribute of the class: found faster than by ``__getattr__``."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, checkout: Checkout | None, owner: type) -> Method:
-        if checkout is None:
-            raise AttributeError(self._name)
-        return Method(_call, checkout, self._name)
+def _call(name: str, checkout: Checkout, /, *args: Any, **kwargs: Any) -> Any:
+    return checkout._lease.call(name, args, kwargs)
 
 
 NAMES = 1000
@@ -93,12 +78,12 @@ class Checkout:
             raise AttributeError(name)
         if len(_known) < NAMES:
             _known.add(name)
-            setattr(Checkout, name, _Name(name))
-        return Method(_call, self, name)
+            setattr(Checkout, name, property(partial(Method, _call, name)))  # found faster than by __getattr__
+        return Method(_call, name, self)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the worker with just these arguments, for an interface that is a function; else as :meth:`call`."""
-        return self._lease.call("()", args, kwargs)
+        return self._lease.call(None, args, kwargs)
 
     def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a method of any name, also one that Checkout itself has; blocks this greenlet.
@@ -119,11 +104,11 @@ class Checkout:
             EncodeError: an argument cannot travel. Nothing was sent.
             Error: any other error of gtask; a sticky one is raised again by each later call.
         """
-        return self._lease.call(name, (name, *args), kwargs)
+        return self._lease.call(name, args, kwargs)
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Result:
         """As ``checkout(*args, **kwargs)``, but without waiting; see :meth:`Method.submit`."""
-        return self._lease.submit("()", args, kwargs)
+        return self._lease.submit(None, args, kwargs)
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the checkout and the call that runs in it, at once. The worker is not used again.

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from gevent import getcurrent
+
 from gtask.client import outcomes
 from gtask.client.calls import BlockingCall, Call, Result
 from gtask.client.loop import thread_ident
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease"]
 
+new = object.__new__
 _numbers = itertools.count()
 FIRST_EPOCH, EPOCHS = 1 << 16, (1 << 32) - (1 << 16)
 """Epochs are numbers of one width on the wire. They come again after four billion."""
@@ -61,7 +64,7 @@ class Lease:
     """
 
     __slots__ = (
-        "_aspects", "_epoch", "_has_raised", "_is_plain", "_lender", "_queue", "_timeout", "_traceback",
+        "_aspects", "_epoch", "_has_raised", "_is_plain", "_lender", "_queue", "_thread", "_timeout", "_traceback",
         "connection", "entered_by", "error", "made_at", "released", "replays",
     )  # fmt: skip
 
@@ -73,6 +76,7 @@ class Lease:
         self.made_at: StackSummary | None = None
         self.replays: deque[SubmittedCall] | None = None
         self._lender = lender
+        self._thread = lender.thread  # in which calls may be made; 0 when none may be made any more
         self._timeout = timeout
         self._aspects = aspects
         self._is_plain = not aspects and timeout == lender.terms.timeout
@@ -90,26 +94,43 @@ class Lease:
 
     # --- the user calls --------------------------------------------------------------------------------
 
-    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call and block this greenlet until its outcome is there."""
-        call = BlockingCall(method, self._timeout)
+    def call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call and block this greenlet until its outcome is there.
+
+        Args:
+            name: of the method; None if the interface is a function.
+            args, kwargs: what the method is called with.
+        """
+        call = new(BlockingCall)  # a call of the class takes longer
+        call.name = name
+        call.timeout = self._timeout
+        call.deadline = call.sent_at = 0.0
+        call.companions = call.greenlet = None
         self._prepare(call, args, kwargs)
         try:
-            if self.connection is not None:
-                self.connection.send(call)
+            connection = self.connection
+            if connection is not None:
+                connection.send(call)
             else:
                 self._wait_in_line(call)
                 deadlock = self._lender.deadlock_of(self)
                 if deadlock is not None:
                     self.fail(deadlock)
-            outcome = call.wait(self._lender.hub)
+            call.greenlet = getcurrent()
+            value = self._lender.hub.switch()
+            call.greenlet = None
         except BaseException as interruption:
+            call.greenlet = None
             self._interrupted(call, interruption)
             call.end(None, interruption)
             call.replay()
             raise
-        if type(outcome) is Value and call.companions is None:
-            return outcome.value
+        if value is not call and call.companions is None:
+            return value
+        return self._conclude_and_replay(call, call.outcome if value is call else Value(value))
+
+    def _conclude_and_replay(self, call: Call, outcome: Outcome) -> Any:
+        """The value of a call that has ended with more than a plain value, or its error is raised."""
         error = self.conclude(call, outcome)
         error = call.replay() or error
         if error is None:
@@ -120,9 +141,9 @@ class Lease:
         finally:
             del error  # which knows this frame
 
-    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
+    def submit(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         """Send a call behind those already made, without waiting."""
-        call = SubmittedCall(method, self._timeout, self)
+        call = SubmittedCall(name, self._timeout, self)
         self._prepare(call, args, kwargs)
         try:
             if self.connection is not None:
@@ -159,6 +180,7 @@ class Lease:
             return
         try:
             self.released = True
+            self._thread = 0
             self._aspects = ()
             if self.entered_by is not None:
                 lender.leave_block(self)
@@ -194,7 +216,7 @@ class Lease:
         connection.lend()
         while self._queue and self.connection is not None:
             call = self._queue[0]
-            refusal = connection.refusal(call.frame)
+            refusal = connection.prepare(call)
             if refusal:
                 self._refuse_queue(outcomes.not_sent(call.method, self._for_client, refusal))
                 break
@@ -235,6 +257,7 @@ class Lease:
     def abandon(self, error: Error) -> None:
         """In a forked child: the lease is the parent's. Nobody is woken, for its greenlets are the parent's, too."""
         self.error = error
+        self._thread = 0
         self.connection = None
         self._lender.stop_clock(self)
 
@@ -263,6 +286,7 @@ class Lease:
         """End the lease with a sticky error: all its calls, queued, running and later, raise it."""
         if self.error is None:
             self.error, self._traceback = error, error.__traceback__
+        self._thread = 0
         self._aspects = ()
         self._lender.stop_clock(self)
         queue, self._queue = self._queue, _EMPTY
@@ -294,21 +318,23 @@ class Lease:
     def _prepare(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See whether the call may be made now; begin its aspects and encode it."""
         lender, connection = self._lender, self.connection
-        if self.error is not None or self.released or thread_ident() != lender.thread:
+        if thread_ident() != self._thread:
             raise self._no_more()
-        queue = self._queue if connection is None else connection.pending
-        if queue and len(queue) >= lender.terms.max_queue:
-            raise self._overload(call.method, len(queue))
+        if connection is None or connection.pending:
+            waiting = len(self._queue) if connection is None else connection.waiting
+            if waiting >= lender.terms.max_queue:
+                raise self._overload(call.method, waiting)
+        refusal = ""
         meta = None if self._is_plain else self._begin_aspects(call)
         try:
-            frame = call.frame = lender.encode(args, kwargs, self._epoch, meta)
-            refusal = "" if type(frame) is bytes or connection is None else connection.refusal(frame)
+            encode = lender.encode
+            call.frame = frame = encode(args, kwargs, self._epoch, meta, call.name)
+            if type(frame) is not bytes and connection is not None:
+                refusal = connection.prepare(call)
         except EncodeError as error:
             refusal = str(error)
         if refusal:
-            refused = outcomes.not_sent(call.method, self._for_client, refusal)
-            call.end(None, refused)
-            raise refused
+            raise self._refused(call, refusal)
         lender.counters.calls += 1
 
     def _begin_aspects(self, call: Call) -> RequestMeta | None:
@@ -339,8 +365,14 @@ class Lease:
 
     def _overload(self, method: str, waiting: int) -> Error:
         self.error = error = outcomes.overloaded(method, self._for_client, waiting)
+        self._thread = 0
         # A copy is raised: the frames that it passes know the checkout, which could never be dropped then.
         return Overloaded(*error.args)
+
+    def _refused(self, call: Call, refusal: str) -> EncodeError:
+        error = outcomes.not_sent(call.method, self._for_client, refusal)
+        call.end(None, error)
+        return error
 
     @property
     def _for_client(self) -> str:
@@ -379,7 +411,7 @@ class Lease:
             elif self.released and self.connection is None:
                 self._lender.leave(self)
         connection = self.connection
-        if connection is not None and (call in connection.pending or not connection.is_sound):
+        if connection is not None and (connection.has(call) or not connection.is_sound):
             self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
         self._lender.interrupted()
 

@@ -55,7 +55,8 @@ def dropped(method: str, for_client: str) -> CallDropped:
 
 def not_sent(method: str, for_client: str, why: str) -> EncodeError:
     """The call cannot travel."""
-    return EncodeError(f"{method}{for_client} was not sent: {why}")
+    called = method if isinstance(method, str) else f"a call of {type(method).__name__} {method!r:.80}"
+    return EncodeError(f"{called}{for_client} was not sent: {why}")
 
 
 def overloaded(method: str, for_client: str, waiting: int) -> Overloaded:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtask.client.loop import Alarm
 from gtask.errors import ProtocolError, reason_of
-from gtask.wire.messages import Value
+from gtask.wire.messages import NOT_PLAIN
 
 if TYPE_CHECKING:
     from gtask.client.connection import Connection
@@ -44,7 +44,7 @@ class Stream:
     """
 
     __slots__ = (
-        "_burst", "_connection", "_loop", "_read_into", "_reader", "_settling", "_socket", "_unsent", "_watcher",
+        "_burst", "_connection", "_loop", "_read_into", "_reader", "_send", "_settling", "_socket", "_unsent", "_watcher",
         "_writer",
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ class Stream:
         self._reader = reader
         self._connection = connection
         self._read_into: Callable[[memoryview], int] = sock.recv_into
+        self._send: Callable[[bytes | memoryview], int] = sock.send
         self._burst: list[bytes] = []
         self._unsent: deque[memoryview] = deque()
         self._settling = Alarm(loop, self._on_settling)
@@ -75,18 +76,17 @@ class Stream:
 
     def read(self) -> None:
         """Take what has come; in the hub."""
-        reader, connection = self._reader, self._connection
+        reader, connection, read_into = self._reader, self._connection, self._read_into
         try:
-            count = self._read_into(reader.space)
+            count = read_into(reader.space)
             if not count:
                 self._end("closed the connection")
                 return
-            for message in reader.received(count):
-                if connection.error is None:
-                    if type(message) is Value:
-                        connection.take_reply(message)
-                    else:
-                        connection.take(message)
+            value = reader.plain_value(count)
+            if value is not NOT_PLAIN:
+                connection.take_value(value)
+                return
+            self._take_all(reader.received(count))
             if reader.withheld:
                 self._settling.stop()
                 self._settling.set((now := monotonic()) + SETTLE, now)
@@ -144,8 +144,9 @@ class Stream:
         if self._unsent:
             self._unsent.append(memoryview(data))
             return
+        send = self._send
         try:
-            sent = self._socket.send(data)
+            sent = send(data)
         except BlockingIOError:
             sent = 0
         if sent < len(data):
@@ -199,7 +200,7 @@ class Stream:
         while self._unsent:
             data = self._unsent[0]
             try:
-                sent = self._socket.send(data)
+                sent = self._send(data)
             except BlockingIOError:
                 return
             if sent < len(data):

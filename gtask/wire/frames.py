@@ -56,7 +56,24 @@ KEEP = 1024 * 1024
 
 LENGTH = struct.Struct("!I")
 
+pack_request = REQUEST.pack
+NAMED_REQUEST_HEADS = REQUEST_HEADS[1:]
+"""By the number of items behind the first."""
+
+MOST_NAMES = 1000
+"""The most names that an encoder remembers."""
+
 _NOTHING: dict[str, Any] = {}
+
+
+class Names(dict[str | None, bytes]):
+    """The bytes of names; none at all for None."""
+
+    def __missing__(self, name: str | None) -> bytes:
+        packed: bytes = b"" if name is None else msgpack.packb(name)
+        if (name is None or type(name) is str) and len(self) < MOST_NAMES:
+            self[name] = packed
+        return packed
 
 
 class Encoder:
@@ -67,11 +84,12 @@ class Encoder:
         agreement: the kinds of values that may be in them.
     """
 
-    __slots__ = ("_keep", "_limit", "_pack", "_packing", "_used")
+    __slots__ = ("_keep", "_limit", "_names", "_pack", "_packing", "_used")
 
     def __init__(self, limit: int = DEFAULT_LIMIT, agreement: Agreement = PLAIN) -> None:
         self._limit = limit
         self._keep = min(limit, KEEP)
+        self._names = Names()
         self.agree(agreement)
 
     def agree(self, agreement: Agreement) -> None:
@@ -107,32 +125,44 @@ class Encoder:
         return VALUE.pack(size, VALUE_HEAD) + packed
 
     def encode_request(
-        self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None = None
+        self,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        epoch: int,
+        meta: RequestMeta | None = None,
+        name: str | None = None,
     ) -> bytes | ConditionalFrame:
-        """The frame of a :class:`Request` with these fields; raises as :meth:`encode`."""
+        """The frame of a :class:`Request` with these fields; raises as :meth:`encode`.
+
+        Args:
+            args, kwargs, epoch, meta: of the request.
+            name: the first argument, before ``args``; None for none.
+        """
         used = self._used
         if used:
             used.clear()
-        if kwargs or meta is not None:
-            frame = self._frame_with_fields(args, kwargs, epoch, meta)
-        elif epoch >= FIRST_EPOCH and type(args) is tuple:
+        if kwargs or meta is not None or epoch < FIRST_EPOCH:
+            frame = self._frame_with_fields(args if name is None else (name, *args), kwargs, epoch, meta)
+        else:
             try:
                 for value in args:
                     if type(value) not in SCALARS:
                         check_keys(value)
-                items = self._pack(args)
-                size = len(items) + 11
+                pack = self._pack
+                items = pack(args)
+                first = self._names[name]
+                size = len(items) + len(first) + 11
                 if size > self._keep:
                     self._check_size(size)
                 # This is cheaper than a head and items[1:].
                 count = len(args)
-                frame = items.replace(HEADERS[count], REQUEST.pack(size, REQUEST_HEADS[count], epoch), 1)
+                head = NAMED_REQUEST_HEADS[count] if first else REQUEST_HEADS[count]
+                frame = items.replace(HEADERS[count], pack_request(size, head, epoch) + first, 1)
             except EncodeError:
                 raise
             except Exception:  # the general way finds out what is wrong, or knows more items and larger epochs
+                args = args if name is None else (name, *args)
                 frame = self._frame(plain_request(args, kwargs, epoch), args, kwargs)
-        else:
-            frame = self._frame(plain_request(args, kwargs, epoch), args, kwargs)
         return ConditionalFrame(frame, dict(used)) if used else frame
 
     def _frame_with_fields(

@@ -7,10 +7,12 @@ the stream; and a frame that such a trailer could have completed is withheld unt
 
 from __future__ import annotations
 
+from typing import Any
+
 from gtask.errors import ProtocolError
-from gtask.wire.bodies import VALUE, VALUE_HEAD, decode_body, new, note_used, read_value, unpack_again, unpackb
+from gtask.wire.bodies import VALUE, VALUE_HEAD, decode_body, read_value, unpack_again, unpackb
 from gtask.wire.frames import LENGTH, Decoder, Encoder
-from gtask.wire.messages import DEFAULT_LIMIT, NOTHING_USED, LastWords, Message, Value
+from gtask.wire.messages import DEFAULT_LIMIT, NOT_PLAIN, LastWords, Message
 from gtask.wire.values.agreement import PLAIN
 from gtask.wire.values.kinds import Unpacking
 
@@ -23,6 +25,10 @@ START = b"\x92\xa3rip"
 
 LONGEST = 128 * 1024
 """Bytes that a trailer has at the most."""
+
+SHORT = 1000
+VALUES = tuple(VALUE.pack(max(0, size - LENGTH.size), VALUE_HEAD) for size in range(SHORT))
+"""The beginning of a plain value's frame, by the size of the frame."""
 
 
 def last_words(rip: LastWords) -> bytes:
@@ -38,32 +44,35 @@ class ReplyDecoder(Decoder):
         limit: bytes that a frame may have.
     """
 
-    __slots__ = ("withheld",)
+    __slots__ = ("_most", "withheld")
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         super().__init__(limit)
+        self._most = limit + LENGTH.size
         self.withheld = False
         """Whether it waits to see if the stream ends here. If nothing comes, call :meth:`settle`."""
 
+    def plain_value(self, count: int) -> Any:
+        """The value, if the next ``count`` bytes are one whole reply with nothing but a value; else NOT_PLAIN.
+
+        In the latter case :meth:`received` is to be called. Raises as that.
+        """
+        chunk = self._chunk
+        beginning = VALUES[count] if count < SHORT else VALUE.pack(count - 4, VALUE_HEAD)
+        if not chunk.startswith(beginning) or count > self._most or self._partial or chunk[count - 1] == END:
+            return NOT_PLAIN
+        packed = chunk[9:count]
+        try:
+            value = unpackb(packed, ext_hook=self._hook, strict_map_key=False, timestamp=3)
+        except Exception as error:
+            value = unpack_again(packed, self._unpacking, error)
+        if self._used:
+            self._used.clear()  # received() notes it again
+            return NOT_PLAIN
+        return value
+
     def received(self, count: int) -> list[Message]:
         """As :meth:`Decoder.received`; some messages may come with the next bytes, or from :meth:`settle`."""
-        chunk = self._chunk
-        length, head = VALUE.unpack_from(chunk)
-        if length == count - 4 <= self._limit and chunk[count - 1] != END and not self._partial:
-            if head != VALUE_HEAD:
-                return [decode_body(chunk[4:count], self._unpacking)]
-            packed = chunk[9:count]
-            try:
-                value = unpackb(packed, ext_hook=self._hook, strict_map_key=False, timestamp=3)
-            except Exception as error:
-                value = unpack_again(packed, self._unpacking, error)
-            message = new(Value)  # a call of the class takes longer
-            message.value = value
-            message.ld = None
-            message.used = NOTHING_USED
-            if self._used:
-                note_used(message, self._unpacking)
-            return [message]
         self._partial += self.space[:count]
         return self._take(settled=False)
 

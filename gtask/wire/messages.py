@@ -10,6 +10,7 @@ __all__ = [
     "DEFAULT_LIMIT",
     "NOTHING",
     "NOTHING_USED",
+    "NOT_PLAIN",
     "OFFERS",
     "OF_ASPECTS",
     "VERSION",
@@ -83,6 +84,9 @@ NOTHING: dict[str, Any] = {}
 """An empty map, which is never changed."""
 
 NOTHING_USED: frozenset[str] = frozenset()
+
+NOT_PLAIN: Any = type("NotPlain", (), {"__slots__": ()})()
+"""Stands for a value where no plain one has come."""
 
 
 @dataclass(slots=True, init=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gtask import address as addresses
 from gtask.client.pool.slots import BUSY, CONNECTING, FULL, SETTLING, SETUP_FAILED, SHED, Fail, Pressure
 from gtask.errors import AcquireTimeout, ClientClosed, Error, NestedCheckout, Overloaded, SetupError, WrongThread
 from gtask.wire.exceptions import failure
@@ -54,6 +55,11 @@ class NoWorker:
     def where(self) -> str:
         """For which client, and where the server is."""
         return f"{self._config.for_client} at {self._connector.address}"
+
+    @property
+    def subject(self) -> str:
+        """The client and its server, as the subject of a sentence."""
+        return f"{self._config.title} of {addresses.shown(self._connector.address)}"
 
     def not_open(self, timeout: float | None, now: float) -> AcquireTimeout:
         """The error for ``open(wait=True)``: min_workers did not come in time."""

@@ -92,13 +92,14 @@ ARROWS = {
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
     "client.pool.news": "client.loop",
-    "client.pool.no_worker": "client.pool.slots errors wire.exceptions.failure",
+    "client.pool.no_worker": "address client.pool.slots errors wire.exceptions.failure",
+    "client.pool.notices": "",
     "client.pool.ownership": "client.loop client.pool.no_worker",
     "client.pool.pool": "aspects.caller client.checkout client.counters client.lease client.loop client.pool.ledger "
     "client.pool.no_worker client.pool.ownership client.pool.slots client.pool.workers errors",
     "client.pool.slots": "",
     "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
-    "client.pool.news client.pool.slots errors",
+    "client.pool.news client.pool.notices client.pool.slots errors",
     "client.preamble": "errors wire.messages",
     "client.stream": "client.loop errors wire.messages",
     "client.submitted": "client.calls errors wire.messages",
