@@ -25,7 +25,7 @@ def listener_at(address: UnixAddress) -> int | None:
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:
     """The process at the other end of a unix socket, and its user; (0, -1) where the system does not tell."""
-    if not hasattr(socket, "SO_PEERCRED"):
+    if connection.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
         return 0, -1
     pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return pid, uid

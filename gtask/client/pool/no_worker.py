@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gtask import address as addresses
 from gtask.client.pool.slots import BUSY, CONNECTING, FULL, SETTLING, SETUP_FAILED, SHED, Fail, Pressure
 from gtask.errors import AcquireTimeout, ClientClosed, Error, NestedCheckout, Overloaded, SetupError, WrongThread
 from gtask.wire.exceptions import failure
@@ -59,7 +58,7 @@ class NoWorker:
     @property
     def subject(self) -> str:
         """The client and its server, as the subject of a sentence."""
-        return f"{self._config.title} of {addresses.shown(self._connector.address)}"
+        return f"{self._config.title} of {self._connector.place}"
 
     def not_open(self, timeout: float | None, now: float) -> AcquireTimeout:
         """The error for ``open(wait=True)``: min_workers did not come in time."""

@@ -67,10 +67,10 @@ class Notices:
 
     def look(self) -> None:
         """See whether asyncio's loop runs in this thread, and say so once."""
-        asyncio = sys.modules.get("asyncio.events")
-        if self._has_seen_asyncio or asyncio is None:
+        events = sys.modules.get("asyncio.events")
+        if self._has_seen_asyncio or events is None:
             return
-        running = asyncio._get_running_loop()
+        running = events._get_running_loop()
         # One that is made of gevent's stops only its own greenlet.
         if running is not None and "gevent" not in type(running).__module__:
             self._has_seen_asyncio = True

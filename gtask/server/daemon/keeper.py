@@ -16,7 +16,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from gtask.errors import reason_of
-from gtask.server import process
+from gtask.server import comm, process
 from gtask.server.config import SIGNALS, ServerConfig
 from gtask.server.daemon import systemd
 from gtask.server.daemon.succession import (
@@ -82,6 +82,7 @@ class Keeper:
         """
         addresses = ", ".join(str(listener.address) for listener in self._listeners)
         process.setproctitle(f"gtask-server: {self._config.name} keeper [{addresses}]")
+        comm.show(self._config.name, "k")
         with process.signals_as_bytes({*SIGNALS, signal.SIGCHLD}) as wakeup:
             self._poll.register(wakeup, select.POLLIN)
             if self._parent is not None:

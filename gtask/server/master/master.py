@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 
 from gtask.errors import reason_of
-from gtask.server import process
+from gtask.server import comm, peers, process
 from gtask.server.config import ServerConfig
 from gtask.server.listener import Listener
 from gtask.server.master import deaths
@@ -258,7 +258,7 @@ class Master:
 
     def _fork(self, connection: socket.socket) -> None:
         now = monotonic()
-        line = BoardLine(now, process.memory_file("gtask-stacks"))
+        line = BoardLine(now, process.memory_file("gtask-stacks"), peers.peer_of(connection))
         try:
             pid = process.fork_child(lambda: self._become_worker(connection, line))
         except OSError:
@@ -275,6 +275,7 @@ class Master:
         process.reset_signals(unblock=False)
         process.close_descriptors(keep={*self._keep, connection.fileno(), line.stacks})
         process.setproctitle(f"gtask-server: {self._config.name} worker")
+        comm.show(self._config.name, f"w{self._record.forked + 1}")
         if self._config.nice:
             os.nice(self._config.nice)
         memory = process.resident_memory

@@ -37,14 +37,16 @@ def _refuse(interface: Interface, name: Any, /, *args: Any, **kwargs: Any) -> No
         elif type(name) is str or name is None:
             interface.refuse(name)
         else:
-            _refuse_nameless(name)
-    except (AttributeError, TypeError) as error:
+            _refuse_nameless(interface, name)
+    except AttributeError as error:
         _mark(error)
         raise
 
 
-def _refuse_nameless(given: Any) -> NoReturn:
-    raise TypeError(f"a method is called by its name, a str, and not by a {type(given).__name__}")
+def _refuse_nameless(interface: Interface, given: Any) -> NoReturn:
+    raise AttributeError(
+        f"the interface {interface.name} has no method {given!r:.80}: a method is called by its name, a str"
+    )
 
 
 def explain(error: BaseException, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

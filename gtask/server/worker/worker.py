@@ -140,6 +140,7 @@ class Worker:
 
     def _answer(self, hello: Greeting, status_interface: Interface) -> bool:
         self.client, self.timeout = hello.name, hello.timeout
+        self.board.name_client(hello.name)
         if hello.about:
             self._interface, self._methods, self.board.call_weight = status_interface, Methods(status_interface), 0.0
         reply = Greeting(name=self.config.name, pid=os.getpid(), done=self._interface.has_checkout_done)

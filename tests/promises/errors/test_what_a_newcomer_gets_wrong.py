@@ -175,7 +175,7 @@ def test_a_function_for_the_name_of_a_method(shared, connect, call):
 def test_a_function_for_the_name_of_a_method_where_pickles_travel(serve, connect):
     """The worker says so."""
     client = connect(serve(SOURCE, "--pickle"), pickle=True)
-    with pytest.raises(TypeError, match="a method is called by its name, a str"):
+    with pytest.raises(AttributeError, match="a method is called by its name, a str"):
         client.call(os.getpid)
 
 

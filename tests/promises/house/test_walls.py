@@ -92,7 +92,7 @@ ARROWS = {
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
     "client.pool.news": "client.loop",
-    "client.pool.no_worker": "address client.pool.slots errors wire.exceptions.failure",
+    "client.pool.no_worker": "client.pool.slots errors wire.exceptions.failure",
     "client.pool.notices": "",
     "client.pool.ownership": "client.loop client.pool.no_worker",
     "client.pool.pool": "aspects.caller client.checkout client.counters client.lease client.loop client.pool.ledger "
@@ -105,6 +105,7 @@ ARROWS = {
     "client.submitted": "client.calls errors wire.messages",
     #
     "server": "",
+    "server.comm": "",
     "server.config": "address target wire.messages",
     "server.daemon": "",
     "server.daemon.application": "server.config server.daemon.logs server.daemon.options server.daemon.watch "
@@ -113,8 +114,8 @@ ARROWS = {
     "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "
     "server.daemon.pidfile server.daemon.systemd server.listener server.process spawn",
     "server.daemon.completion": "server.daemon.options",
-    "server.daemon.keeper": "errors server.config server.daemon.succession server.daemon.systemd server.listener "
-    "server.process",
+    "server.daemon.keeper": "errors server.comm server.config server.daemon.succession server.daemon.systemd "
+    "server.listener server.process",
     "server.daemon.logs": "aspects.logs.capture",
     "server.daemon.options": "address gtask server.config server.daemon.values target",
     "server.daemon.pidfile": "errors",
@@ -137,20 +138,21 @@ ARROWS = {
     "server.functions": "function_names",
     "server.listener": "address errors server.config server.peers",
     "server.master": "",
-    "server.master.attendants": "server.daemon.watch server.listener server.master.children server.master.workers "
-    "server.metrics.status server.process server.scoreboard",
+    "server.master.attendants": "server.comm server.daemon.watch server.listener server.master.children "
+    "server.master.workers server.metrics.status server.process server.scoreboard",
     "server.master.children": "server.scoreboard",
     "server.master.deaths": "server.master.children server.master.workers server.metrics.status wire.lastwords "
     "wire.messages",
-    "server.master.master": "errors server.config server.listener server.master.attendants server.master.children "
-    "server.master.deaths server.master.refusals server.master.workers server.metrics.scrapes server.metrics.status "
-    "server.process server.scoreboard server.worker.interface server.worker.parts server.worker.serve "
-    "wire.values.arrays",
+    "server.master.master": "errors server.comm server.config server.listener server.master.attendants "
+    "server.master.children server.master.deaths server.master.refusals "
+    "server.master.workers server.metrics.scrapes server.metrics.status server.peers "
+    "server.process server.scoreboard server.worker.interface server.worker.parts "
+    "server.worker.serve wire.values.arrays",
     "server.master.refusals": "server.config server.master.attendants wire.exceptions.failure wire.frames "
     "wire.json.text wire.messages",
     "server.master.workers": "server.master.children server.scoreboard",
     "server.metrics": "",
-    "server.metrics.scrapes": "errors server.listener server.master.attendants server.metrics.status "
+    "server.metrics.scrapes": "server.comm errors server.listener server.master.attendants server.metrics.status "
     "server.metrics.text server.process",
     "server.metrics.status": "server.master.children server.scoreboard server.worker.interface",
     "server.metrics.text": "gtask server.metrics.status",
