@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import gtask
 from gtask import address as addresses
+from gtask import shells
 from gtask.server.config import (
     DEFAULTS,
     HOW,
@@ -210,7 +211,7 @@ def _add_general(group: Any) -> None:
     _add(group, "reload")
     group.add_argument("--version", action="version", version=f"gtask {gtask.__version__}")
     group.add_argument(
-        "--print-completion", metavar="SHELL", choices=("bash", "zsh", "fish"), help="a completion script for a shell"
+        "--print-completion", metavar="SHELL", choices=shells.SHELLS, help="a completion script for a shell"
     )
 
 

@@ -25,10 +25,12 @@ ARROWS = {
     "address": "",
     "errors": "",
     "function_names": "",
+    "__main__": "tool.cli",
     "gtask": "errors",
     "logdefer": "wire.exceptions.failure wire.plain",
     "prometheus": "stats",
     "running_call": "",
+    "shells": "",
     "spawn": "address target",
     "stats": "",
     "target": "",
@@ -113,11 +115,11 @@ ARROWS = {
     "server.worker.interface target",
     "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "
     "server.daemon.pidfile server.daemon.systemd server.listener server.process spawn",
-    "server.daemon.completion": "server.daemon.options",
+    "server.daemon.completion": "server.daemon.options shells",
     "server.daemon.keeper": "errors server.comm server.config server.daemon.succession server.daemon.systemd "
     "server.listener server.process",
     "server.daemon.logs": "aspects.logs.capture",
-    "server.daemon.options": "address gtask server.config server.daemon.values target",
+    "server.daemon.options": "address gtask server.config server.daemon.values shells target",
     "server.daemon.pidfile": "errors",
     "server.daemon.private": "server.config server.daemon.cli server.daemon.logs server.daemon.options server.listener "
     "server.process",
@@ -220,7 +222,7 @@ ARROWS = {
     "integrations.wsgi": "gtask",
     #
     "tool": "",
-    "tool.cli": "address errors gtask tool.conversation tool.tables tool.top",
+    "tool.cli": "address errors gtask shells tool.conversation tool.tables tool.top",
     "tool.conversation": "address errors wire.conversation wire.exceptions.failure wire.frames wire.lastwords "
     "wire.messages wire.values.offers",
     "tool.tables": "",
@@ -231,8 +233,8 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 RINGS = [
     # What a call is told by, and what is neutral.
-    "errors address stats spawn target function_names running_call logdefer gtask wire. client.loop client.counters "
-    "server.scoreboard server.process server.config",
+    "errors address stats spawn target shells function_names running_call logdefer gtask wire. client.loop "
+    "client.counters server.scoreboard server.process server.config",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
     "client.overtime client.stream client.outcomes "
@@ -243,7 +245,7 @@ RINGS = [
     # What a call may have beside its value.
     "aspects.",
     # What is built on all that.
-    "dbapi. integrations. tool. tasks testing prometheus",
+    "dbapi. integrations. tool. tasks testing prometheus __main__",
 ]
 """The rings of the house, from within: a module is of the first that names it or a folder that it is in ("wire.").
 
@@ -275,12 +277,12 @@ HOMES = {
     "threading": "server.embed server.worker.replies",
     "random": "client.pool.workers",
     "concurrent": "client.many.executor",
-    "importlib": "aspects.tracing dbapi.drivers_known gtask server.daemon.application server.functions "
+    "importlib": "aspects.tracing dbapi.drivers_known gtask server.daemon.application server.functions tool.cli "
     "wire.values.arrays",
     "pickle": "wire.values.pickles",
     "runpy": "server.daemon.options",
     "setproctitle": "server.process",
-    "shtab": "server.daemon.completion",
+    "shtab": "shells",
     "rich": "tool.top",
     "opentelemetry": "aspects.spans",
     "prometheus_client": "prometheus",
@@ -628,11 +630,11 @@ def test_every_public_name_can_be_had():
 
 
 EMPTY = {
-    "aspects", "aspects.logs", "client", "client.dialects", "client.many", "client.pool", "integrations",
+    "__main__", "aspects", "aspects.logs", "client", "client.dialects", "client.many", "client.pool", "integrations",
     "integrations.django.sqlite3", "server", "server.daemon", "server.databases", "server.master", "server.metrics",
     "server.worker", "tool", "wire", "wire.exceptions", "wire.json", "wire.values",
 }  # fmt: skip
-"""Packages that are no more than their modules."""
+"""Packages that are no more than their modules, and what nobody imports."""
 
 
 def test_every_module_says_what_is_public():
