@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 
 from gtask.address import UnixAddress
 
@@ -25,7 +26,7 @@ def listener_at(address: UnixAddress) -> int | None:
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:
     """The process at the other end of a unix socket, and its user; (0, -1) where the system does not tell."""
-    if connection.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+    if connection.family != socket.AF_UNIX or sys.platform != "linux":
         return 0, -1
     pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return pid, uid
