@@ -137,9 +137,10 @@ class Loop:
 
     def from_anywhere(self, function: Callable[[], object]) -> None:
         """The same from any thread, and from a finaliser, which may run amid anything."""
-        # At the very end of the interpreter the loop may be gone, and then so is what there was to do.
-        with suppress(Exception):
+        try:
             self.hub.loop.run_callback_threadsafe(function)
+        except Exception:  # at the very end of the interpreter the loop may be gone, and so may this module's names
+            pass
 
     def at_thread_end(self, function: Callable[[], object]) -> Callable[[], None]:
         """Call a function when this OS thread has ended and the hub never turns again, unless the function given back

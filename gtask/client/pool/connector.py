@@ -52,6 +52,7 @@ class Connector:
 
     Attributes:
         connections: all that it has opened and that were not :meth:`forget`-ten.
+        is_loading: whether the last attempt failed because a private server is not there yet.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Connector:
     ) -> None:
         self.address = address
         self.connections: set[Connection] = set()
+        self.is_loading = False
         self._config = config
         self._spawn = spawn
         self._server: SpawnedServer | None = None
@@ -190,6 +192,9 @@ class Connector:
     def _failed(self, slot: PoolSlot, workers: Workers, reason: str, unreachable: bool = False) -> None:
         if self._attempts.pop(slot, None) is not None:  # or it was stopped, and nobody wants to know
             obituary = self._server.obituary() if self._server is not None else ""
+            self.is_loading = self._server is not None and unreachable and not obituary
+            if self.is_loading:
+                reason, unreachable = "the private server still loads its application", False
             workers.failed(slot, obituary or reason, unreachable and not obituary)
 
     def _reap(self, server: SpawnedServer, then: Callable[[], object]) -> None:

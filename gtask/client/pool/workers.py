@@ -298,7 +298,8 @@ class Workers:
     def failed(self, slot: PoolSlot, reason: str, is_unreachable: bool) -> None:
         """There is no worker for this slot; perhaps no server either."""
         self._note_trouble(reason, is_unreachable)
-        self._notices.trouble(reason)
+        if not self._connector.is_loading:
+            self._notices.trouble(reason)
         self.carry_out(self._ledger.failed(slot, self.loop.clock(), random.random(), for_all=False))
 
     def setup_failed(self, slot: PoolSlot, greeting: Greeting) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 
 import gevent
 import pytest
@@ -55,7 +56,9 @@ def test_another_reason(connect, caplog, tmp_path):
 def test_a_setup_that_fails(connect, serve, caplog):
     """Its text differs each time, and is said once."""
     source = "import os\ndef setup():\n    raise OSError(f'no disk in {os.getpid()}')\ndef f():\n    pass\n"
-    client = connect(serve(source), min_workers=1)
+    server = serve(source)
+    wait_until(lambda: os.path.exists(server.address.path))
+    client = connect(server, min_workers=1)
     client.open()
     wait_until(lambda: said(caplog))
     seen = client.stats().failed_connects
@@ -66,13 +69,25 @@ def test_a_setup_that_fails(connect, serve, caplog):
 
 def test_a_short_absence_is_no_news(connect, serve, caplog):
     """Nor is a client that is closed before."""
-    client = connect(serve(SOURCE))
-    assert client.call("add", 1, 2) == 3  # the server came later than the client
+    server = serve(SOURCE)
+    wait_until(lambda: os.path.exists(server.address.path))
+    assert connect(server).call("add", 1, 2) == 3
     other = connect("unix:/nowhere/sock", min_workers=1)
     other.open()
     gevent.sleep(0.3)
     other.close()
     gevent.sleep(1.2)
+    assert said(caplog) == []
+
+
+def test_a_private_server_that_loads_is_no_news(connect, caplog, tmp_path, monkeypatch):
+    """It takes its time; a caller who does not wait so long learns what it is about."""
+    (tmp_path / "slow_to_load.py").write_text("import time\ntime.sleep(2.5)\ndef f():\n    return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    client = connect("spawn:slow_to_load", timeout=1.5)
+    with pytest.raises(gtask.AcquireTimeout, match="the private server still loads its application, for "):
+        client.call("f")
+    assert connect("spawn:slow_to_load").call("f") == 1
     assert said(caplog) == []
 
 
