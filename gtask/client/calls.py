@@ -160,8 +160,11 @@ class BlockingCall(Call):
 
     __slots__ = ("greenlet", "outcome")
 
-    greenlet: Any
     outcome: Outcome
+
+    def __init__(self, name: str | None, timeout: float | None) -> None:
+        super().__init__(name, timeout)
+        self.greenlet: Any = None
 
     @property
     def waiting(self) -> Any:

@@ -64,10 +64,9 @@ class Checkout:
 
     __slots__ = ("__weakref__", "_client", "_lease", "_lender")
 
-    def __init__(self, lender: Pool, lease: Lease, client: object) -> None:
-        self._lender = lender
-        self._client: object = client  # kept alive until the end: dropping it closes the pool
-        self._lease = lease
+    _lender: Pool
+    _lease: Lease
+    _client: object  # kept alive until the end: dropping it closes the pool
 
     def __repr__(self) -> str:
         return f"<Checkout {self._lease!r}>"
@@ -124,16 +123,16 @@ class Checkout:
         self._client = None
 
     def __enter__(self) -> Checkout:
-        self._lender.enter_block(self._lease)
+        self._lender.blocks.enter(self._lease)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.release()
+        self._lease.release()
+        self._client = None
 
     def __del__(self) -> None:
-        lease = getattr(self, "_lease", None)  # absent if its making was interrupted
-        if lease is not None and not lease.is_over:
-            self._lender.drop_later(lease)
+        if getattr(self, "_client", None) is not None:  # or its making was interrupted
+            self._lender.drop_later(self._lease)
 
 
 def lease_of(checkout: Checkout) -> Lease:

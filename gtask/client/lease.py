@@ -33,17 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease"]
 
-new = object.__new__
-_numbers = itertools.count()
-FIRST_EPOCH, EPOCHS = 1 << 16, (1 << 32) - (1 << 16)
+_epochs = itertools.chain.from_iterable(itertools.repeat(range(1 << 16, 1 << 32)))
 """Epochs are numbers of one width on the wire. They come again after four billion."""
 
 _EMPTY: deque[Call] = deque()
 """The queue of every lease that has none. Nothing is ever put into it; to have one each would cost 700 bytes."""
-
-
-def _new_epoch() -> int:
-    return FIRST_EPOCH + next(_numbers) % EPOCHS
 
 
 class Lease:
@@ -64,11 +58,15 @@ class Lease:
     """
 
     __slots__ = (
-        "_aspects", "_epoch", "_has_raised", "_is_plain", "_lender", "_queue", "_thread", "_timeout", "_traceback",
+        "_aspects", "_epoch", "_has_raised", "_lender", "_meta", "_queue", "_thread", "_timeout", "_traceback",
         "connection", "entered_by", "error", "made_at", "released", "replays",
     )  # fmt: skip
 
     def __init__(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...] = ()) -> None:
+        self.begin(lender, timeout, aspects)
+
+    def begin(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...]) -> None:
+        """What ``__init__`` does; to make a lease without a call of the class takes less time."""
         self.connection: Connection | None = None
         self.error: Error | None = None
         self.released = False
@@ -79,8 +77,8 @@ class Lease:
         self._thread = lender.thread  # in which calls may be made; 0 when none may be made any more
         self._timeout = timeout
         self._aspects = aspects
-        self._is_plain = not aspects and timeout == lender.terms.timeout
-        self._epoch = FIRST_EPOCH + next(_numbers) % EPOCHS
+        self._meta = None if timeout == lender.terms.timeout else RequestMeta(timeout, True)
+        self._epoch = next(_epochs)
         self._traceback: TracebackType | None = None
         self._has_raised = False
         self._queue = _EMPTY  # calls made before there was a worker to send them to
@@ -101,11 +99,15 @@ class Lease:
             name: of the method; None if the interface is a function.
             args, kwargs: what the method is called with.
         """
-        call = new(BlockingCall)  # a call of the class takes longer
-        call.name = name
-        call.timeout = self._timeout
-        call.deadline = call.sent_at = 0.0
-        call.companions = call.greenlet = None
+        connection = self.connection
+        if connection is None or connection.spare_call is None:
+            call = BlockingCall(name, self._timeout)
+        else:
+            call = connection.spare_call
+            connection.spare_call = None
+            call.name = name
+            call.timeout = self._timeout
+            call.deadline = 0.0
         self._prepare(call, args, kwargs)
         try:
             connection = self.connection
@@ -126,6 +128,8 @@ class Lease:
             call.replay()
             raise
         if value is not call and call.companions is None:
+            if connection is not None:
+                connection.spare_call = call
             return value
         return self._conclude_and_replay(call, call.outcome if value is call else Value(value))
 
@@ -183,7 +187,7 @@ class Lease:
             self._thread = 0
             self._aspects = ()
             if self.entered_by is not None:
-                lender.leave_block(self)
+                lender.blocks.leave(self)
             connection = self.connection
             if connection is None:
                 if not self._queue:
@@ -325,7 +329,7 @@ class Lease:
             if waiting >= lender.terms.max_queue:
                 raise self._overload(call.method, waiting)
         refusal = ""
-        meta = None if self._is_plain else self._begin_aspects(call)
+        meta = self._begin_aspects(call) if self._aspects else self._meta
         try:
             encode = lender.encode
             call.frame = frame = encode(args, kwargs, self._epoch, meta, call.name)
@@ -338,9 +342,8 @@ class Lease:
         lender.counters.calls += 1
 
     def _begin_aspects(self, call: Call) -> RequestMeta | None:
-        """What the request carries for the aspects of its call, and a time-out that is not the client's."""
-        has_timeout = self._timeout != self._lender.terms.timeout
-        meta = RequestMeta(self._timeout, True) if has_timeout else None
+        """What the request carries for the aspects of its call, and the time-out if that is not the client's."""
+        meta = RequestMeta(self._timeout, True) if self._meta is not None else None
         for aspect in self._aspects:
             begun = aspect.begin(call)
             if begun is not None:
@@ -388,7 +391,7 @@ class Lease:
 
     def _refuse_queue(self, error: EncodeError) -> None:
         """The first call in the queue is nothing for this worker. As if it had raised, those behind it do not run."""
-        self._epoch = _new_epoch()
+        self._epoch = next(_epochs)
         outcome: Error | Skipped = error
         while self._queue:
             self._queue[0].post(outcome)
@@ -420,7 +423,7 @@ class Lease:
         if isinstance(outcome, Failure):
             self._has_raised = self._has_raised or not outcomes.never_began(outcome)
             self._lender.counters.errors += 1
-            self._epoch = _new_epoch()
+            self._epoch = next(_epochs)
             worker = self.connection.label if self.connection is not None else "a worker"
             return outcomes.raised(outcome, method, worker, self._lender.terms.raises)
         if isinstance(outcome, Skipped):

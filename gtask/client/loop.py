@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
-from weakref import ref
 
 import gevent
 import gevent.event
@@ -163,8 +162,3 @@ class Loop:
     def greenlet() -> Any:
         """The greenlet that runs."""
         return getcurrent()
-
-    @staticmethod
-    def greenlet_ref() -> Any:
-        """A weak reference to it."""
-        return ref(getcurrent())

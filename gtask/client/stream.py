@@ -41,11 +41,15 @@ class Stream:
         loop: gevent's event loop.
         reader: makes messages of what comes.
         connection: hears of messages and of the end.
+
+    Attributes:
+        watcher: active while bytes that come are read. gevent stops it if a Ctrl-C strikes before the callback is
+            entered.
     """
 
     __slots__ = (
-        "_burst", "_connection", "_loop", "_read_into", "_reader", "_send", "_settling", "_socket", "_unsent", "_watcher",
-        "_writer",
+        "_burst", "_connection", "_loop", "_read_into", "_reader", "_send", "_settling", "_socket", "_unsent",
+        "_writer", "watcher",
     )  # fmt: skip
 
     def __init__(self, sock: Any, loop: Any, reader: Reader, connection: Connection) -> None:
@@ -59,20 +63,15 @@ class Stream:
         self._unsent: deque[memoryview] = deque()
         self._settling = Alarm(loop, self._on_settling)
         self._writer: Any = loop.io(sock.fileno(), WRITE)
-        self._watcher: Any = loop.io(sock.fileno(), READ)
-        self._watcher.start(self.read)
+        self.watcher: Any = loop.io(sock.fileno(), READ)
+        self.watcher.start(self.read)
 
     # --- reading ---------------------------------------------------------------------------------------
 
-    @property
-    def is_reading(self) -> bool:
-        """Whether bytes that come are read: gevent stops it if a Ctrl-C strikes before the callback is entered."""
-        return bool(self._watcher.active)
-
     def read_on(self) -> None:
         """Read what comes, also if an interruption has stopped that."""
-        if not self._watcher.active:
-            self._watcher.start(self.read)
+        if not self.watcher.active:
+            self.watcher.start(self.read)
 
     def read(self) -> None:
         """Take what has come; in the hub."""
@@ -186,7 +185,7 @@ class Stream:
 
         The stream lets go of its connection, so that both are freed at once and not by a garbage collection.
         """
-        for watcher in (self._watcher, self._writer):
+        for watcher in (self.watcher, self._writer):
             with suppress(ValueError):  # the hub was destroyed, and all its watchers with it
                 watcher.stop()
                 watcher.close()

@@ -29,12 +29,14 @@ from gtask.wire.bodies import (
     REQUEST,
     REQUEST_HEADS,
     REQUEST_ITEMS,
+    SHORT,
     TIMED,
     TIMED_FIELDS,
     TIMED_HEADS,
     TIMEOUT_KEY,
     VALUE,
     VALUE_HEAD,
+    VALUES,
     new,
     note_used,
     unpack_again,
@@ -56,7 +58,7 @@ KEEP = 1024 * 1024
 
 LENGTH = struct.Struct("!I")
 
-pack_request = REQUEST.pack
+pack_request, unpack_request = REQUEST.pack, REQUEST.unpack_from
 NAMED_REQUEST_HEADS = REQUEST_HEADS[1:]
 """By the number of items behind the first."""
 
@@ -116,13 +118,14 @@ class Encoder:
         try:
             if type(value) not in SCALARS:
                 check_keys(value)
-            packed = self._pack(value)
+            pack = self._pack
+            packed = pack(value)
         except Exception:  # the general way finds out what is wrong
             return self._frame(["ok", None, value], (value,), _NOTHING)
         size = len(packed) + 5
         if size > self._keep:
             self._check_size(size)
-        return VALUE.pack(size, VALUE_HEAD) + packed
+        return (VALUES[size] if size < SHORT else VALUE.pack(size, VALUE_HEAD)) + packed
 
     def encode_request(
         self,
@@ -180,7 +183,7 @@ class Encoder:
                         if type(key) is not str or type(value) not in SCALARS:
                             check_keys({key: value})
                     items = self._pack((kwargs, "q", epoch, *args))
-                elif meta.has_timeout and not (kwargs or meta.ld or meta.headers or meta.context or meta.others):
+                elif meta.has_timeout and not (kwargs or meta.concerns_aspects):
                     items = self._pack((meta.timeout, *args))
             except Exception:  # the general way finds out what is wrong
                 pass
@@ -244,7 +247,9 @@ class Encoder:
         raise refusal(plain, error, packing.body, agreement.no_fallback) from None
 
 
-DONE = bytearray(Encoder().encode(Done()))
+A_DONE = Done()
+DONE = Encoder().encode(A_DONE)
+DONE_LENGTH = len(DONE) - LENGTH.size
 
 
 class Decoder:
@@ -286,16 +291,21 @@ class Decoder:
         Raises:
             ProtocolError: a frame is too long or is no message. The decoder cannot be used after it.
         """
-        data = self._chunk
-        length, head, epoch = REQUEST.unpack_from(data)
-        if length != count - 4 or length > self._limit or self._partial:
+        data, start = self._chunk, 0
+        length, head, epoch = unpack_request(data)
+        if length == DONE_LENGTH and data.startswith(DONE):
+            start = len(DONE)  # the next request comes together with it
+            length, head, epoch = unpack_request(data, start)
+        if length != count - start - 4 or length > self._limit or self._partial:
             return self._several(count)
         if head not in REQUEST_ITEMS:
             read, header = READERS.get(head, ANY)
-            return [read(data, 0, count, header, epoch, self._unpacking)]
+            message = read(data, start, count, header, epoch, self._unpacking)
+            return [A_DONE, message] if start else [message]
         # What read_request does, without its frame.
-        data[15] = REQUEST_ITEMS[head]
-        items = data[15:count]
+        start += 15
+        data[start] = REQUEST_ITEMS[head]
+        items = data[start:count]
         try:
             args = unpackb(items, ext_hook=self._hook, strict_map_key=False, timestamp=3)
         except Exception as error:
@@ -308,7 +318,7 @@ class Decoder:
         request.used = NOTHING_USED
         if self._used:
             note_used(request, self._unpacking)
-        return [request]
+        return [request] if start == 15 else [A_DONE, request]
 
     def _several(self, count: int) -> list[Message]:
         """The messages of a read that is not just one frame."""
@@ -319,11 +329,11 @@ class Decoder:
             end = len(data) - REQUEST.size
         messages: list[Message] = []
         while end - start >= 4:
-            if end - start >= len(DONE) and data[start : start + len(DONE)] == DONE:
-                messages.append(Done())  # it comes together with the next request
+            if end - start >= len(DONE) and bytes(data[start : start + len(DONE)]) == DONE:
+                messages.append(A_DONE)
                 start += len(DONE)
                 continue
-            length, head, epoch = REQUEST.unpack_from(data, start)
+            length, head, epoch = unpack_request(data, start)
             stop = start + 4 + length
             if stop > end or length > limit:
                 self._check(length)

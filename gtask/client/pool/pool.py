@@ -20,6 +20,7 @@ from gtask.client.lease import Lease
 from gtask.client.loop import Loop, thread_ident
 from gtask.client.pool import no_worker
 from gtask.client.pool.ledger import Ledger
+from gtask.client.pool.nesting import Blocks
 from gtask.client.pool.no_worker import NoWorker
 from gtask.client.pool.ownership import Ownership
 from gtask.client.pool.slots import BUSY, CONNECTING, IDLE, SETTLING, PoolSlot
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool"]
 
+new = object.__new__
+
 
 class Pool:
     """The pool of one client.
@@ -49,6 +52,7 @@ class Pool:
         terms: the client's options.
         encode: makes the frame of a call.
         counters: what has happened.
+        blocks: the ``with`` blocks that greenlets are in.
         thread: the thread in which alone the pool may be used; 0 before the first use.
         hub: that of the thread; None before the first use.
     """
@@ -73,8 +77,7 @@ class Pool:
         self.counters = Counters()
         self.thread = 0
         self.hub: Any = None
-        self.enter_block: Callable[[Lease], None] = _of_nobody
-        self.leave_block: Callable[[Lease], None] = _of_nobody
+        self.blocks = Blocks()
         self._ledger: Ledger[Lease] = Ledger(self.terms, self.counters)
         self._no_worker = NoWorker(self.terms, self._ledger, self._connector)
         self._ownership = Ownership()
@@ -122,17 +125,21 @@ class Pool:
         if workers is None or ledger.closed or thread_ident() != self.thread:
             workers = self._enter()
         aspects = self._aspects.of_checkout()
-        lease = Lease(self, timeout, aspects if log is None else (*aspects, DeferredLogs(log)))
-        checkout = Checkout(self, lease, client)
+        lease = new(Lease)
+        lease.begin(self, timeout, aspects if log is None else (*aspects, DeferredLogs(log)))
+        checkout = new(Checkout)
+        checkout._lender, checkout._lease, checkout._client = self, lease, client
         if self.terms.leak_after is not None:
             lease.made_at = _callers_stack()
         try:
-            now = workers.loop.clock()
+            clock = self._clock
+            now = clock()
             slot = ledger.lend_idle(lease, now)
             if slot is None:
                 workers.carry_out(ledger.checkout(lease, now))
             else:
-                lease.accept(slot.worker)
+                lease.connection = connection = slot.worker
+                connection.lend()
                 if ledger.wake_at < workers.wake.at:
                     workers.wake.set(ledger.wake_at, now)
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
@@ -241,9 +248,10 @@ class Pool:
         slot: PoolSlot = connection.slot
         ledger, workers = self._ledger, self._workers
         assert workers is not None
-        now = workers.loop.clock()
+        clock = self._clock
+        now = clock()
         why = slot.retire_reason
-        if not connection.is_sound:
+        if connection.error is not None or not connection.watcher.active:  # as is_sound says
             why = "interrupted"
         elif not why and errored and self.terms.refork_after_error:
             why = "a call raised"
@@ -289,7 +297,7 @@ class Pool:
     def deadlock_of(self, lease: Lease) -> Error | None:
         """This greenlet is about to block until the lease gets a worker: the error if that can never be."""
         workers = self._workers
-        if workers is None or not workers.blocks.has_others(lease):
+        if workers is None or not self.blocks.has_others(lease):
             return None  # the greenlet holds no worker, so somebody else can give one back
         return workers.deadlock_of(workers.loop.greenlet())
 
@@ -324,10 +332,11 @@ class Pool:
                 self._connector,
                 self._no_worker,
                 ownership,
+                self.blocks,
                 self._on_reconnect_failed,
             )
             self.hub = self._workers.loop.hub
-            self.enter_block, self.leave_block = self._workers.blocks.enter, self._workers.blocks.leave
+            self._clock = self._workers.loop.clock
             self.thread = ownership.thread  # last: an interruption before it leaves the first use to the next
         elif thread_ident() != self.thread:
             raise self.wrong_thread()
@@ -335,10 +344,6 @@ class Pool:
 
     def _closed(self) -> Error:
         return no_worker.orphaned(self.thread) if self._ownership.is_orphaned else no_worker.closed()
-
-
-def _of_nobody(lease: Lease) -> None:
-    """A ``with`` block in a forked child that has not used the client."""
 
 
 def _callers_stack() -> traceback.StackSummary:
