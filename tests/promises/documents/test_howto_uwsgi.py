@@ -1,6 +1,6 @@
-"""The point of this test is to ensure that the program of docs/howto/uwsgi.rst does what the page says, in a real uWSGI.
+"""The point of this test is to ensure that the program of docs/howto/uwsgi.rst does what the page says.
 
-With ``lazy-apps`` and without, with ``gevent`` and without: each request gets its own value.
+With ``lazy-apps`` and without, with ``gevent`` and without: each request of a real uWSGI gets its own value.
 """
 
 from __future__ import annotations
