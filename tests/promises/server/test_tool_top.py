@@ -45,9 +45,9 @@ ROWS, COLUMNS = 24, 80
 class Terminal:
     """The command in a terminal, and its screen."""
 
-    def __init__(self, *arguments, rows=ROWS):
+    def __init__(self, *arguments, rows=ROWS, columns=COLUMNS):
         self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, COLUMNS, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.usual = termios.tcgetattr(slave)
         environment = {
             **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TERM": "xterm-256color",
@@ -161,6 +161,16 @@ def test_a_busy_server(server, connect, terminal, tmp_path):
             assert shown.end() == 0
             assert termios.tcgetattr(shown.slave) == shown.usual
         waiting.get()
+
+
+def test_who_has_the_workers(server, connect, terminal):
+    """Below the table in a terminal of 80 columns, and beside each worker in a wide one."""
+    web = connect(server.address, name="web", min_workers=2)
+    web.open(wait=True)
+    who = f"web, pid {os.getpid()}, uid {os.getuid()}"
+    terminal(server.address).shows(rf"^workers: 2 of {who}")
+    lines = terminal(server.address, columns=140).shows(rf"{who} *$")
+    assert sum(who in line for line in lines) == 2
 
 
 def test_short_calls_make_a_bar_too(server, connect, terminal):
