@@ -103,14 +103,14 @@ def noted():
 
 
 @pytest.fixture(params=[PLAIN, PATCHED], ids=["plain", "patched"])
-def run(request, serve, tmp_path, unmeasured):
+def run(request, shared, tmp_path, unmeasured):
     """``run(source)`` runs a program with a server at ``address``, and checks that it ends well and says nothing."""
 
     def run(source, address=None):
         (tmp_path / "program.py").write_text(request.param + BEGINNING + textwrap.dedent(source))
         with open(tmp_path / "stderr", "w") as stderr:
             done = subprocess.run(
-                [sys.executable, "program.py", str(address or serve(SOURCE).address), str(tmp_path)],
+                [sys.executable, "program.py", str(address or shared(SOURCE).address), str(tmp_path)],
                 cwd=tmp_path,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)},
                 stdin=subprocess.DEVNULL,
