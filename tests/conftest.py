@@ -117,9 +117,9 @@ def shared_servers():
 
 @pytest.fixture
 def shared(shared_servers, tmp_path, tmp_path_factory, monkeypatch, nothing_is_left_behind):
-    """``shared(source, *arguments, attribute="")`` is as ``serve``, but gives the tests of a module that ask for the
-    same the same server: for those that do it no harm. Each test finds it without workers, and its ``DIR`` is the test's
-    directory. So the clients must be closed before: ask for ``connect`` after this.
+    """``shared(source, *arguments, attribute="")`` is as ``serve``, but all tests of a module that ask for the same get
+    one server: for those that do it no harm. Each test finds it without workers, and its ``DIR`` is the test's
+    directory. Its clients must be closed before that is checked: ask for ``connect`` after this.
     """
     monkeypatch.syspath_prepend(str(tmp_path))
     used = []
