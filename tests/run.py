@@ -62,6 +62,8 @@ COVERED = [
     "tests/test_logdefer.py",
     "tests/tool",
     "tests/wire",
+    "tests/faults/test_hangs.py",
+    "tests/faults/test_resources.py",
     "tests/faults/test_server_lifecycle.py",
     "tests/promises/calls/test_context_variables.py",
     "tests/promises/calls/test_executor.py",
