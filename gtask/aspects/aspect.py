@@ -88,7 +88,7 @@ class StandingOrders(Protocol):
     """What each worker must know before its next call, for as long as it does not change.
 
     Attributes:
-        holds: true until something has changed.
+        holds: true until something has changed; after a change :meth:`current` makes another object.
         told: the orders as :meth:`current` has given them last.
     """
 

@@ -11,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent import getcurrent
 from gevent.event import AsyncResult
 
 from gtask.errors import Error
@@ -56,7 +55,7 @@ class Call:
     """One request.
 
     Args:
-        method: its name, for messages.
+        name: of the method; None if the interface is a function.
         timeout: seconds that it may take from when it is at the head of its queue; None for no limit.
 
     Attributes:
@@ -66,18 +65,27 @@ class Call:
         companions: what follows it beside its value, by their aspects; None for a plain call.
     """
 
-    __slots__ = ("companions", "deadline", "frame", "method", "sent_at", "timeout")
+    __slots__ = ("companions", "deadline", "frame", "name", "sent_at", "timeout")
 
-    def __init__(self, method: str, timeout: float | None) -> None:
-        self.method = method
+    def __init__(self, name: str | None, timeout: float | None) -> None:
+        self.name = name
         self.timeout = timeout
         self.deadline = 0.0
         self.companions: dict[CallerAspect, Companion] | None = None
         self.frame: bytes | ConditionalFrame
         self.sent_at = 0.0
 
+    @property
+    def method(self) -> str:
+        """The name, for messages."""
+        return "()" if self.name is None else self.name
+
+    def take(self, value: Any) -> None:
+        """Take the value of a plain reply; called in the hub, once unless an interruption has struck there."""
+        raise NotImplementedError
+
     def deliver(self, outcome: Outcome) -> None:
-        """Take the outcome; called in the hub, once unless an interruption has struck there."""
+        """The same for any outcome."""
         raise NotImplementedError
 
     @property
@@ -143,37 +151,36 @@ class Call:
 
 
 class BlockingCall(Call):
-    """A call whose greenlet waits."""
+    """A call whose greenlet waits.
 
-    __slots__ = ("_greenlet",)
+    Attributes:
+        greenlet: the one that is blocked in the call; None while none is.
+        outcome: how the call ended, if it got no plain reply: then the greenlet is switched to with the call itself.
+    """
 
-    def __init__(self, method: str, timeout: float | None) -> None:
-        self.method = method
-        self.timeout = timeout
-        self.deadline = self.sent_at = 0.0
-        self.companions = None
-        self._greenlet: Any = None
+    __slots__ = ("greenlet", "outcome")
+
+    outcome: Outcome
+
+    def __init__(self, name: str | None, timeout: float | None) -> None:
+        super().__init__(name, timeout)
+        self.greenlet: Any = None
 
     @property
     def waiting(self) -> Any:
-        return self._greenlet
+        return self.greenlet
 
-    def wait(self, hub: Any) -> Outcome:
-        """Block this greenlet until the outcome is there."""
-        self._greenlet = getcurrent()
-        try:
-            outcome: Outcome = hub.switch()
-        finally:
-            self._greenlet = None
-        return outcome
-
-    def deliver(self, outcome: Outcome) -> None:
-        greenlet = self._greenlet
+    def take(self, value: Any) -> None:
+        greenlet = self.greenlet
         if greenlet is not None:  # or it was interrupted, and hears of its call no more
             try:
-                greenlet.switch(outcome)
+                greenlet.switch(value)
             except BaseException:  # of the greenlet that was switched to, or of an interruption before
-                if self._greenlet is greenlet:
+                if self.greenlet is greenlet:
                     raise  # an interruption has come before the switch: the outcome is posted again
                 # The greenlet has died of an exception: the hub reports that, and the connection goes on.
                 gevent.get_hub().handle_error(greenlet, *sys.exc_info())
+
+    def deliver(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.take(self)

@@ -27,7 +27,7 @@ class Method(partial[Any]):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        checkout, name = self.args
+        name, checkout = self.args
         return f"<Method {name} of {checkout!r}>"
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Result:
@@ -41,27 +41,12 @@ class Method(partial[Any]):
             Overloaded: too many calls are queued on this checkout.
             Error: the sticky error of this checkout.
         """
-        checkout, name = self.args
-        return lease_of(checkout).submit(name, (name, *args), kwargs)
+        name, checkout = self.args
+        return lease_of(checkout).submit(name, args, kwargs)
 
 
-def _call(checkout: Checkout, /, *args: Any, **kwargs: Any) -> Any:
-    """Call the method that the first argument names."""
-    return checkout._lease.call(args[0], args, kwargs)
-
-
-class _Name:
-    """The name of a used method, as an attribute of the class: found faster than by ``__getattr__``."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, checkout: Checkout | None, owner: type) -> Method:
-        if checkout is None:
-            raise AttributeError(self._name)
-        return Method(_call, checkout, self._name)
+def _call(name: str, checkout: Checkout, /, *args: Any, **kwargs: Any) -> Any:
+    return checkout._lease.call(name, args, kwargs)
 
 
 NAMES = 1000
@@ -79,10 +64,9 @@ class Checkout:
 
     __slots__ = ("__weakref__", "_client", "_lease", "_lender")
 
-    def __init__(self, lender: Pool, lease: Lease, client: object) -> None:
-        self._lender = lender
-        self._client: object = client  # kept alive until the end: dropping it closes the pool
-        self._lease = lease
+    _lender: Pool
+    _lease: Lease
+    _client: object  # kept alive until the end: dropping it closes the pool
 
     def __repr__(self) -> str:
         return f"<Checkout {self._lease!r}>"
@@ -93,12 +77,12 @@ class Checkout:
             raise AttributeError(name)
         if len(_known) < NAMES:
             _known.add(name)
-            setattr(Checkout, name, _Name(name))
-        return Method(_call, self, name)
+            setattr(Checkout, name, property(partial(Method, _call, name)))  # found faster than by __getattr__
+        return Method(_call, name, self)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the worker with just these arguments, for an interface that is a function; else as :meth:`call`."""
-        return self._lease.call("()", args, kwargs)
+        return self._lease.call(None, args, kwargs)
 
     def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a method of any name, also one that Checkout itself has; blocks this greenlet.
@@ -119,11 +103,11 @@ class Checkout:
             EncodeError: an argument cannot travel. Nothing was sent.
             Error: any other error of gtask; a sticky one is raised again by each later call.
         """
-        return self._lease.call(name, (name, *args), kwargs)
+        return self._lease.call(name, args, kwargs)
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Result:
         """As ``checkout(*args, **kwargs)``, but without waiting; see :meth:`Method.submit`."""
-        return self._lease.submit("()", args, kwargs)
+        return self._lease.submit(None, args, kwargs)
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the checkout and the call that runs in it, at once. The worker is not used again.
@@ -139,16 +123,16 @@ class Checkout:
         self._client = None
 
     def __enter__(self) -> Checkout:
-        self._lender.enter_block(self._lease)
+        self._lender.blocks.enter(self._lease)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.release()
+        self._lease.release()
+        self._client = None
 
     def __del__(self) -> None:
-        lease = getattr(self, "_lease", None)  # absent if its making was interrupted
-        if lease is not None and not lease.is_over:
-            self._lender.drop_later(lease)
+        if getattr(self, "_client", None) is not None:  # or its making was interrupted
+            self._lender.drop_later(self._lease)
 
 
 def lease_of(checkout: Checkout) -> Lease:

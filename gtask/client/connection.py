@@ -7,6 +7,7 @@ request to the last byte of its reply; an interruption in between closes it.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from gtask.wire.values.agreement import PLAIN, ConditionalFrame
 if TYPE_CHECKING:
     from gtask.address import Address
     from gtask.aspects.aspect import CallerAspect, StandingOrders
-    from gtask.client.calls import Call
+    from gtask.client.calls import BlockingCall, Call
     from gtask.client.dialects.dialect import Dialect
     from gtask.client.pool.workers import Workers
     from gtask.errors import ClientClosed
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-BUSY_WITH = 8
+BUSY_WITH = 9
 """With fewer than BUSY_WITH replies outstanding a request is sent at once; otherwise the stream collects requests."""
 
 
@@ -51,19 +52,21 @@ class Connection:
         orders: the standing orders for the client's workers.
 
     Attributes:
-        pending: the calls that are owed a reply, in order; with a dialect of few requests at once also those behind.
+        pending: the calls that are owed a reply, in order.
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
         error: why the connection is closed, or None while it is open.
         untouched: whether nothing has been sent since it was lent.
         slot: the pool's.
+        watcher: the stream's, which is active while the connection is read.
+        spare_call: a call that has ended, to be used again: a new one would take longer.
     """
 
     __slots__ = (
-        "_agreement", "_alarm", "_aspects", "_at_once", "_client", "_closed", "_conversation", "_dialect",
-        "_done_frame", "_handshake", "_in_hand", "_loop", "_orders", "_orders_told", "_overtime", "_owes_done",
-        "_owner", "_reader", "_stream", "_tell_drained", "address", "error", "pending", "pid", "server", "slot",
-        "untouched",
+        "_agreement", "_alarm", "_aspects", "_at_once", "_behind", "_client", "_closed", "_conversation", "_dialect",
+        "_done_frame", "_handshake", "_in_hand", "_loop", "_orders", "_orders_hold", "_orders_told", "_overtime",
+        "_owes_done", "_owner", "_reader", "_stream", "_tell_drained", "address", "error", "pending", "pid",
+        "server", "slot", "spare_call", "untouched", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -83,14 +86,17 @@ class Connection:
         self.slot: Any = None
         self.pending: deque[Call] = deque()
         self.untouched = True
+        self.spare_call: BlockingCall | None = None
         self._owner = owner
         self._dialect = dialect
         self._client = client
         self._aspects = aspects
         self._orders = orders if dialect.has_preambles else NO_ORDERS
+        self._orders_hold: Any = None
         self._orders_told: Any = None
         self._agreement = PLAIN
         self._at_once = dialect.at_once
+        self._behind: deque[Call] = deque()  # calls beyond those that the dialect allows at once
         self._conversation = dialect.make_conversation()
         self._reader = dialect.make_reader()
         self._done_frame = dialect.encode(Done())
@@ -99,6 +105,7 @@ class Connection:
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
         self._stream = Stream(sock, loop, self._reader, self)
+        self.watcher = self._stream.watcher
         self._overtime = Overtime(self, loop, self._stream, dialect.has_last_words)
         self._alarm = self._overtime.alarm
 
@@ -106,7 +113,7 @@ class Connection:
         state = self.state if self.error is None else f"closed: {self.error}"
         if self.error is None and self.pending:
             call = self.pending[0]
-            state = f"in {call.method} for {monotonic() - call.sent_at:.3g} s, {len(self.pending) - 1} calls behind it"
+            state = f"in {call.method} for {monotonic() - call.sent_at:.3g} s, {self.waiting - 1} calls behind it"
         return f"<worker {self.pid or '?'} of {self.server or 'the server'} at {self.address}, {state}>"
 
     @property
@@ -120,17 +127,21 @@ class Connection:
     @property
     def state(self) -> str:
         """That of its conversation: ``idle``, ``busy``..."""
-        return self._conversation.state
+        return "busy" if self.pending else self._conversation.state
 
     @property
     def is_sound(self) -> bool:
         """Whether it is open, and no interruption has left it half way through some change."""
-        owed = self._conversation.owed
-        return (
-            self.error is None
-            and self._stream.is_reading
-            and (owed == len(self.pending) or owed == self._at_once < len(self.pending))
-        )
+        return self.error is None and bool(self.watcher.active)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their replies, or to be sent."""
+        return len(self.pending) + len(self._behind)
+
+    def has(self, call: Call) -> bool:
+        """Whether the call is one of those."""
+        return call in self.pending or call in self._behind
 
     # --- the client speaks -----------------------------------------------------------------------------
 
@@ -156,33 +167,42 @@ class Connection:
         self.pid, self.server = answer.pid, answer.name
         return answer
 
-    def refusal(self, frame: bytes | ConditionalFrame) -> str:
-        """Why a frame must not be sent to this worker, for an EncodeError; "" if it may be."""
-        return frame.refusal(self._agreement) if isinstance(frame, ConditionalFrame) else ""
+    def prepare(self, call: Call) -> str:
+        """Make the call's frame one that may be sent to this worker.
+
+        Returns:
+            why it must not be sent, for an EncodeError; "" if it may be.
+        """
+        refusal, frame = "", call.frame
+        if isinstance(frame, ConditionalFrame):
+            refusal = frame.refusal(self._agreement)
+            call.frame = frame.data
+        return refusal
 
     def send(self, call: Call) -> None:
-        """Send a request behind those already sent; its outcome goes to ``call.deliver``. Never blocks."""
-        self.pending.append(call)
-        if len(self.pending) <= self._at_once:
-            self._transmit(call)
-
-    def _transmit(self, call: Call) -> None:
-        self._conversation.request()
+        """Send a request that is prepared behind those already sent; its outcome goes to the call. Never blocks."""
+        pending = self.pending
+        before = len(pending)
+        if before >= self._at_once:
+            self._behind.append(call)
+            return
+        pending.append(call)
+        if self._conversation.state != "idle":
+            self._conversation.request()  # which refuses it
         now = call.sent_at = monotonic()
-        frame = call.frame
-        if type(frame) is not bytes:
-            frame = frame.data  # type: ignore[union-attr]
-        if not self._orders.holds or self._orders.told is not self._orders_told or call.deadline:
+        frame: Any = call.frame
+        if call.deadline or not self._orders_hold:
             frame = self._preamble(call.deadline - now) + frame
-        if call is self.pending[0]:
-            deadline = call.reach_head(now)
-            if deadline < self._alarm.at:
-                self._alarm.set(deadline, now)
         if self._owes_done:
             self._owes_done = False
             frame = self._done_frame + frame
+        if not before:
+            timeout = call.timeout
+            call.deadline = deadline = call.deadline or (math.inf if timeout is None else now + timeout)
+            if deadline < self._alarm.at:
+                self._alarm.set(deadline, now)
         try:
-            if len(self.pending) <= BUSY_WITH:
+            if before < BUSY_WITH:
                 self._stream.write(frame)
             else:
                 self._stream.collect(frame)
@@ -192,9 +212,10 @@ class Connection:
 
     def _preamble(self, left: float) -> bytes:
         """The frame of what the worker must know before the next call: changed orders, and the rest of its time."""
+        orders = self._orders.current()
+        self._orders_hold = self._orders.holds
         if not self._dialect.has_preambles:
             return b""
-        orders = self._orders.current()
         preamble = preamble_of(orders if orders is not self._orders_told else None, left)
         self._orders_told = orders
         if preamble is None:
@@ -209,10 +230,12 @@ class Connection:
             whether the worker may be lent again at once; if not, its owner hears ``settled`` when
             checkout_done has run.
         """
+        conversation = self._conversation
         self._tell_drained = False  # it was released a second time meanwhile
-        if self._conversation.done():
+        if not conversation.settles and conversation.state == "idle":
             self._owes_done = True  # rides with the next request
             return True
+        conversation.done()
         self._write(self._done_frame)
         return False
 
@@ -246,9 +269,10 @@ class Connection:
             self._handshake.failed(self.error)
         if self._in_hand is not None:
             self._in_hand.post(self.error)  # an interruption has come just before it was delivered
-        while self.pending:
-            self.pending[0].post(self.error)
-            self.pending.popleft()
+        for calls in (self.pending, self._behind):
+            while calls:
+                calls[0].post(self.error)
+                calls.popleft()
         self._closed = True
 
     def hang_up(self, error: Error) -> None:
@@ -273,7 +297,8 @@ class Connection:
             return
         unsent: list[Call] = []
         if self.untouched:
-            unsent, self.pending = list(self.pending), deque()
+            unsent = [*self.pending, *self._behind]
+            self.pending, self._behind = deque(), deque()
         if self.pending and (self._overtime.is_over or (words is not None and words.why)):
             error: Error = self.overdue_error(words=words)
         else:
@@ -306,10 +331,13 @@ class Connection:
     def take(self, message: Message) -> None:
         """Something has come."""
         kind = type(message)
-        if kind is Value or kind is Failure or kind is Skipped:
-            self.take_reply(message)
+        if isinstance(message, Value) and message.ld is None and not message.used:
+            self.take_value(message.value)
             return
-        self._conversation.worker_says(message)
+        if kind is Value or kind is Failure or kind is Skipped:
+            self._take_reply(message)
+            return
+        self._note(message)
         if kind is LogRecords:
             self.pending[0].hear(self._aspects, message, self.pid)
         elif isinstance(message, Extend):
@@ -322,44 +350,60 @@ class Connection:
         elif isinstance(message, Greeting):
             self._take_greeting(message)
 
-    def take_reply(self, reply: Any) -> None:
+    def _note(self, message: Message) -> None:
+        """Note a message that is no reply. Requests and replies are not noted: those that are pending tell as much."""
+        conversation = self._conversation
+        if self.pending:
+            conversation.state = "busy"
+        try:
+            conversation.worker_says(message)
+        finally:
+            if conversation.state == "busy":
+                conversation.state = "idle"
+
+    def _take_reply(self, reply: Any) -> None:
         """The reply to the first pending call has come: a Value, a Failure or a Skipped."""
-        pending, kind = self.pending, type(reply)
-        self._conversation.reply(kind)
-        if kind is Failure and outcomes.is_interrupted(reply):
-            self.hang_up(self.overdue_error(reply))
-            return
-        if self._overtime.is_over and len(pending) == 1:
+        if type(reply) is Failure and self.pending:
+            if outcomes.is_interrupted(reply):
+                self.hang_up(self.overdue_error(reply))
+                return
+            while self._behind:
+                self._behind[0].post(Skipped())
+                self._behind.popleft()
+        elif type(reply) is Value and reply.used and self.pending:
+            self.pending[0].hear(self._aspects, reply, self.pid)
+        self.take_value(None, reply)
+
+    def take_value(self, value: Any, reply: Any = None) -> None:
+        """The reply to the first pending call has come: a plain value, or what ``reply`` says."""
+        pending = self.pending
+        if not pending:
+            self._conversation.reply(Value if reply is None else type(reply))  # which refuses it
+        if self._overtime.is_over and self.waiting == 1:
             # The last call is the one that hung: its time was over, whatever it says now.
-            self.hang_up(self.overdue_error(reply if kind is Failure else None))
+            self.hang_up(self.overdue_error(reply if type(reply) is Failure else None))
             return
         self._in_hand = call = pending[0]
-        if kind is Value and reply.used:
-            call.hear(self._aspects, reply, self.pid)
         pending.popleft()
-        unsent = 0
         if pending:
-            unsent = len(pending) - self._conversation.owed  # calls that wait in the client, with some dialects
-            if not unsent:
-                self._overtime.watch(pending[0], monotonic())
-        call.deliver(reply)
+            self._overtime.watch(pending[0], monotonic())
+        elif self._behind:
+            self._send_next()
+        if reply is None:
+            call.take(value)
+        else:
+            call.deliver(reply)
         self._in_hand = None
-        if unsent:
-            self._go_on(unsent if kind is Failure else 0)
         if self._tell_drained and not self.pending and self.error is None:
             self._tell_drained = False
             self._owner.drained(self)
 
-    def _go_on(self, behind: int) -> None:
-        """Drop the calls behind one that has raised, and send the next that waits in the client."""
-        for _ in range(behind):
-            if self.error is None:
-                self._in_hand = call = self.pending[0]
-                self.pending.popleft()
-                call.deliver(Skipped())
-                self._in_hand = None
-        if self.pending and self.error is None and self._conversation.owed < min(len(self.pending), self._at_once):
-            self._transmit(self.pending[self._conversation.owed])
+    def _send_next(self) -> None:
+        """Send the first of the calls that the dialect did not allow at once."""
+        call = self._behind[0]
+        self.send(call)
+        if self._behind and self._behind[0] is call:
+            self._behind.popleft()  # unless the sending has shown that the worker is dead
 
     def _take_greeting(self, greeting: Greeting) -> None:
         if self._handshake is not None:

@@ -17,8 +17,13 @@ CAUSES = 50
 
 @dataclass(slots=True)
 class Stopwatch:
-    """How often something took how long."""
+    """How often something took how long.
 
+    Attributes:
+        none: how often it took no time at all, beside what ``buckets`` has.
+    """
+
+    none: int = 0
     total: float = 0.0
     longest: float = 0.0
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
@@ -26,24 +31,27 @@ class Stopwatch:
     @property
     def count(self) -> int:
         """How often."""
-        return sum(self.buckets)
+        return self.none + sum(self.buckets)
 
     def add(self, seconds: float) -> None:
         """Count one more that took this time."""
-        if seconds:
-            self.total += seconds
-            if seconds > self.longest:
-                self.longest = seconds
+        self.total += seconds
+        if seconds > self.longest:
+            self.longest = seconds
         self.buckets[0 if seconds <= SHORT else bisect_left(BOUNDS, seconds)] += 1
 
     def take_back(self, seconds: float) -> None:
-        """Undo the last add."""
+        """Undo the last add, or the last count of none."""
+        if not seconds:
+            self.none -= 1
+            return
         self.total -= seconds
         self.buckets[bisect_left(BOUNDS, seconds)] -= 1
 
     def snapshot(self) -> Times:
         """The times as they are now."""
-        return Times(self.count, self.total, self.longest, tuple(self.buckets))
+        first, *others = self.buckets
+        return Times(self.count, self.total, self.longest, (first + self.none, *others))
 
 
 @dataclass(slots=True)

@@ -13,8 +13,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from gevent import getcurrent
+
 from gtask.client import outcomes
 from gtask.client.calls import BlockingCall, Call, Result
+from gtask.client.forks import HERE, look
 from gtask.client.loop import thread_ident
 from gtask.client.submitted import SubmittedCall
 from gtask.errors import Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
@@ -31,16 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease"]
 
-_numbers = itertools.count()
-FIRST_EPOCH, EPOCHS = 1 << 16, (1 << 32) - (1 << 16)
+_epochs = itertools.chain.from_iterable(itertools.repeat(range(1 << 16, 1 << 32)))
 """Epochs are numbers of one width on the wire. They come again after four billion."""
 
 _EMPTY: deque[Call] = deque()
 """The queue of every lease that has none. Nothing is ever put into it; to have one each would cost 700 bytes."""
-
-
-def _new_epoch() -> int:
-    return FIRST_EPOCH + next(_numbers) % EPOCHS
 
 
 class Lease:
@@ -61,11 +59,15 @@ class Lease:
     """
 
     __slots__ = (
-        "_aspects", "_epoch", "_has_raised", "_is_plain", "_lender", "_queue", "_timeout", "_traceback",
+        "_aspects", "_epoch", "_has_raised", "_lender", "_meta", "_queue", "_thread", "_timeout", "_traceback",
         "connection", "entered_by", "error", "made_at", "released", "replays",
     )  # fmt: skip
 
     def __init__(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...] = ()) -> None:
+        self.begin(lender, timeout, aspects)
+
+    def begin(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...]) -> None:
+        """What ``__init__`` does; to make a lease without a call of the class takes less time."""
         self.connection: Connection | None = None
         self.error: Error | None = None
         self.released = False
@@ -73,10 +75,11 @@ class Lease:
         self.made_at: StackSummary | None = None
         self.replays: deque[SubmittedCall] | None = None
         self._lender = lender
+        self._thread = lender.thread  # in which calls may be made; 0 when none may be made any more
         self._timeout = timeout
         self._aspects = aspects
-        self._is_plain = not aspects and timeout == lender.terms.timeout
-        self._epoch = FIRST_EPOCH + next(_numbers) % EPOCHS
+        self._meta = None if timeout == lender.terms.timeout else RequestMeta(timeout, True)
+        self._epoch = next(_epochs)
         self._traceback: TracebackType | None = None
         self._has_raised = False
         self._queue = _EMPTY  # calls made before there was a worker to send them to
@@ -90,26 +93,49 @@ class Lease:
 
     # --- the user calls --------------------------------------------------------------------------------
 
-    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call and block this greenlet until its outcome is there."""
-        call = BlockingCall(method, self._timeout)
+    def call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call and block this greenlet until its outcome is there.
+
+        Args:
+            name: of the method; None if the interface is a function.
+            args, kwargs: what the method is called with.
+        """
+        connection = self.connection
+        if connection is None or connection.spare_call is None:
+            call = BlockingCall(name, self._timeout)
+        else:
+            call = connection.spare_call
+            connection.spare_call = None
+            call.name = name
+            call.timeout = self._timeout
+            call.deadline = 0.0
         self._prepare(call, args, kwargs)
         try:
-            if self.connection is not None:
-                self.connection.send(call)
+            connection = self.connection
+            if connection is not None:
+                connection.send(call)
             else:
                 self._wait_in_line(call)
                 deadlock = self._lender.deadlock_of(self)
                 if deadlock is not None:
                     self.fail(deadlock)
-            outcome = call.wait(self._lender.hub)
+            call.greenlet = getcurrent()
+            value = self._lender.hub.switch()
+            call.greenlet = None
         except BaseException as interruption:
+            call.greenlet = None
             self._interrupted(call, interruption)
             call.end(None, interruption)
             call.replay()
             raise
-        if type(outcome) is Value and call.companions is None:
-            return outcome.value
+        if value is not call and call.companions is None:
+            if connection is not None:
+                connection.spare_call = call
+            return value
+        return self._conclude_and_replay(call, call.outcome if value is call else Value(value))
+
+    def _conclude_and_replay(self, call: Call, outcome: Outcome) -> Any:
+        """The value of a call that has ended with more than a plain value, or its error is raised."""
         error = self.conclude(call, outcome)
         error = call.replay() or error
         if error is None:
@@ -120,9 +146,9 @@ class Lease:
         finally:
             del error  # which knows this frame
 
-    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
+    def submit(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         """Send a call behind those already made, without waiting."""
-        call = SubmittedCall(method, self._timeout, self)
+        call = SubmittedCall(name, self._timeout, self)
         self._prepare(call, args, kwargs)
         try:
             if self.connection is not None:
@@ -136,6 +162,7 @@ class Lease:
 
     def cancel(self, reason: str) -> None:
         """End the checkout and the call that runs in it, now, with this reason."""
+        look()
         if self.error is not None and not isinstance(self.error, Overloaded):
             return  # it has ended already; after a fork, as the parent's
         if thread_ident() != self._lender.thread:
@@ -154,14 +181,17 @@ class Lease:
     def release(self) -> None:
         """End the checkout: give the worker back when the calls already made are through. Never blocks."""
         lender = self._lender
+        if not HERE[0]:
+            look()
         if thread_ident() != lender.thread:
             lender.drop_later(self)
             return
         try:
             self.released = True
+            self._thread = 0
             self._aspects = ()
             if self.entered_by is not None:
-                lender.leave_block(self)
+                lender.blocks.leave(self)
             connection = self.connection
             if connection is None:
                 if not self._queue:
@@ -194,7 +224,7 @@ class Lease:
         connection.lend()
         while self._queue and self.connection is not None:
             call = self._queue[0]
-            refusal = connection.refusal(call.frame)
+            refusal = connection.prepare(call)
             if refusal:
                 self._refuse_queue(outcomes.not_sent(call.method, self._for_client, refusal))
                 break
@@ -235,6 +265,7 @@ class Lease:
     def abandon(self, error: Error) -> None:
         """In a forked child: the lease is the parent's. Nobody is woken, for its greenlets are the parent's, too."""
         self.error = error
+        self._thread = 0
         self.connection = None
         self._lender.stop_clock(self)
 
@@ -263,6 +294,7 @@ class Lease:
         """End the lease with a sticky error: all its calls, queued, running and later, raise it."""
         if self.error is None:
             self.error, self._traceback = error, error.__traceback__
+        self._thread = 0
         self._aspects = ()
         self._lender.stop_clock(self)
         queue, self._queue = self._queue, _EMPTY
@@ -294,27 +326,28 @@ class Lease:
     def _prepare(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See whether the call may be made now; begin its aspects and encode it."""
         lender, connection = self._lender, self.connection
-        if self.error is not None or self.released or thread_ident() != lender.thread:
+        if thread_ident() != self._thread or not HERE[0]:
             raise self._no_more()
-        queue = self._queue if connection is None else connection.pending
-        if queue and len(queue) >= lender.terms.max_queue:
-            raise self._overload(call.method, len(queue))
-        meta = None if self._is_plain else self._begin_aspects(call)
+        if connection is None or connection.pending:
+            waiting = len(self._queue) if connection is None else connection.waiting
+            if waiting >= lender.terms.max_queue:
+                raise self._overload(call.method, waiting)
+        refusal = ""
+        meta = self._begin_aspects(call) if self._aspects else self._meta
         try:
-            frame = call.frame = lender.encode(args, kwargs, self._epoch, meta)
-            refusal = "" if type(frame) is bytes or connection is None else connection.refusal(frame)
+            encode = lender.encode
+            call.frame = frame = encode(args, kwargs, self._epoch, meta, call.name)
+            if type(frame) is not bytes and connection is not None:
+                refusal = connection.prepare(call)
         except EncodeError as error:
             refusal = str(error)
         if refusal:
-            refused = outcomes.not_sent(call.method, self._for_client, refusal)
-            call.end(None, refused)
-            raise refused
+            raise self._refused(call, refusal)
         lender.counters.calls += 1
 
     def _begin_aspects(self, call: Call) -> RequestMeta | None:
-        """What the request carries for the aspects of its call, and a time-out that is not the client's."""
-        has_timeout = self._timeout != self._lender.terms.timeout
-        meta = RequestMeta(self._timeout, True) if has_timeout else None
+        """What the request carries for the aspects of its call, and the time-out if that is not the client's."""
+        meta = RequestMeta(self._timeout, True) if self._meta is not None else None
         for aspect in self._aspects:
             begun = aspect.begin(call)
             if begun is not None:
@@ -329,6 +362,7 @@ class Lease:
 
     def _no_more(self) -> Error:
         """Why no call can be made."""
+        look()
         if isinstance(self.error, Overloaded):
             return Overloaded(*self.error.args)
         if self.error is not None:
@@ -339,8 +373,14 @@ class Lease:
 
     def _overload(self, method: str, waiting: int) -> Error:
         self.error = error = outcomes.overloaded(method, self._for_client, waiting)
+        self._thread = 0
         # A copy is raised: the frames that it passes know the checkout, which could never be dropped then.
         return Overloaded(*error.args)
+
+    def _refused(self, call: Call, refusal: str) -> EncodeError:
+        error = outcomes.not_sent(call.method, self._for_client, refusal)
+        call.end(None, error)
+        return error
 
     @property
     def _for_client(self) -> str:
@@ -356,7 +396,7 @@ class Lease:
 
     def _refuse_queue(self, error: EncodeError) -> None:
         """The first call in the queue is nothing for this worker. As if it had raised, those behind it do not run."""
-        self._epoch = _new_epoch()
+        self._epoch = next(_epochs)
         outcome: Error | Skipped = error
         while self._queue:
             self._queue[0].post(outcome)
@@ -379,7 +419,7 @@ class Lease:
             elif self.released and self.connection is None:
                 self._lender.leave(self)
         connection = self.connection
-        if connection is not None and (call in connection.pending or not connection.is_sound):
+        if connection is not None and (connection.has(call) or not connection.is_sound):
             self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
         self._lender.interrupted()
 
@@ -388,7 +428,7 @@ class Lease:
         if isinstance(outcome, Failure):
             self._has_raised = True
             self._lender.counters.errors += 1
-            self._epoch = _new_epoch()
+            self._epoch = next(_epochs)
             worker = self.connection.label if self.connection is not None else "a worker"
             return outcomes.raised(outcome, method, worker, self._lender.terms.raises)
         if isinstance(outcome, Skipped):

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
-from weakref import ref
 
 import gevent
 import gevent.event
 import gevent.monkey
 from gevent import getcurrent
+
+from gtask.client.forks import look
 
 __all__ = ["SHORTEST", "Alarm", "Event", "Loop", "thread_ident"]
 
@@ -100,6 +101,7 @@ class Alarm:
         self.stop()
 
     def _fire(self) -> None:
+        look()  # which may close it
         if self._loop is not None:
             self.at = math.inf
             self._function()
@@ -162,8 +164,3 @@ class Loop:
     def greenlet() -> Any:
         """The greenlet that runs."""
         return getcurrent()
-
-    @staticmethod
-    def greenlet_ref() -> Any:
-        """A weak reference to it."""
-        return ref(getcurrent())

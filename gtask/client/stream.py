@@ -12,9 +12,10 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from gtask.client.forks import HERE, look
 from gtask.client.loop import Alarm
 from gtask.errors import ProtocolError, reason_of
-from gtask.wire.messages import Value
+from gtask.wire.messages import NOT_PLAIN
 
 if TYPE_CHECKING:
     from gtask.client.connection import Connection
@@ -41,11 +42,15 @@ class Stream:
         loop: gevent's event loop.
         reader: makes messages of what comes.
         connection: hears of messages and of the end.
+
+    Attributes:
+        watcher: active while bytes that come are read. gevent stops it if a Ctrl-C strikes before the callback is
+            entered.
     """
 
     __slots__ = (
-        "_burst", "_connection", "_loop", "_read_into", "_reader", "_settling", "_socket", "_unsent", "_watcher",
-        "_writer",
+        "_burst", "_connection", "_loop", "_read_into", "_reader", "_send", "_settling", "_socket", "_unsent",
+        "_writer", "watcher",
     )  # fmt: skip
 
     def __init__(self, sock: Any, loop: Any, reader: Reader, connection: Connection) -> None:
@@ -54,39 +59,37 @@ class Stream:
         self._reader = reader
         self._connection = connection
         self._read_into: Callable[[memoryview], int] = sock.recv_into
+        self._send: Callable[[bytes | memoryview], int] = sock.send
         self._burst: list[bytes] = []
         self._unsent: deque[memoryview] = deque()
         self._settling = Alarm(loop, self._on_settling)
         self._writer: Any = loop.io(sock.fileno(), WRITE)
-        self._watcher: Any = loop.io(sock.fileno(), READ)
-        self._watcher.start(self.read)
+        self.watcher: Any = loop.io(sock.fileno(), READ)
+        self.watcher.start(self.read)
 
     # --- reading ---------------------------------------------------------------------------------------
 
-    @property
-    def is_reading(self) -> bool:
-        """Whether bytes that come are read: gevent stops it if a Ctrl-C strikes before the callback is entered."""
-        return bool(self._watcher.active)
-
     def read_on(self) -> None:
         """Read what comes, also if an interruption has stopped that."""
-        if not self._watcher.active:
-            self._watcher.start(self.read)
+        if not self.watcher.active:
+            self.watcher.start(self.read)
 
     def read(self) -> None:
         """Take what has come; in the hub."""
-        reader, connection = self._reader, self._connection
+        if not HERE[0]:
+            look()  # which closes this stream, for it is the parent's
+            return
+        reader, connection, read_into = self._reader, self._connection, self._read_into
         try:
-            count = self._read_into(reader.space)
+            count = read_into(reader.space)
             if not count:
                 self._end("closed the connection")
                 return
-            for message in reader.received(count):
-                if connection.error is None:
-                    if type(message) is Value:
-                        connection.take_reply(message)
-                    else:
-                        connection.take(message)
+            value = reader.plain_value(count)
+            if value is not NOT_PLAIN:
+                connection.take_value(value)
+                return
+            self._take_all(reader.received(count))
             if reader.withheld:
                 self._settling.stop()
                 self._settling.set((now := monotonic()) + SETTLE, now)
@@ -122,7 +125,10 @@ class Stream:
 
     def guard(self, function: Callable[[], object]) -> None:
         """Call a function in the hub, and see to what it raises."""
+        look()
         connection = self._connection
+        if connection is None:
+            return  # the stream is closed
         try:
             function()
         except ProtocolError as error:
@@ -144,8 +150,9 @@ class Stream:
         if self._unsent:
             self._unsent.append(memoryview(data))
             return
+        send = self._send
         try:
-            sent = self._socket.send(data)
+            sent = send(data)
         except BlockingIOError:
             sent = 0
         if sent < len(data):
@@ -185,7 +192,7 @@ class Stream:
 
         The stream lets go of its connection, so that both are freed at once and not by a garbage collection.
         """
-        for watcher in (self._watcher, self._writer):
+        for watcher in (self.watcher, self._writer):
             with suppress(ValueError):  # the hub was destroyed, and all its watchers with it
                 watcher.stop()
                 watcher.close()
@@ -199,7 +206,7 @@ class Stream:
         while self._unsent:
             data = self._unsent[0]
             try:
-                sent = self._socket.send(data)
+                sent = self._send(data)
             except BlockingIOError:
                 return
             if sent < len(data):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gtask.client.calls import Call, Result
 from gtask.errors import EncodeError
@@ -25,26 +25,29 @@ class SubmittedCall(Call):
     """A call whose outcome goes into a Result.
 
     Args:
-        method, timeout: as for :class:`gtask.client.calls.Call`.
+        name, timeout: as for :class:`gtask.client.calls.Call`.
         lease: the lease on which it was made.
     """
 
     __slots__ = ("_context", "_error", "_is_delivered", "_lease", "_outcome", "result")
 
-    def __init__(self, method: str, timeout: float | None, lease: Lease) -> None:
-        Call.__init__(self, method, timeout)
+    def __init__(self, name: str | None, timeout: float | None, lease: Lease) -> None:
+        Call.__init__(self, name, timeout)
         self._lease = lease
         self._context = copy_context()
         self._is_delivered = False
         self.result = Result()
 
+    def take(self, value: Any) -> None:
+        if self.companions is None and self._lease.replays is None and not self._is_delivered:
+            self.result.set(value)
+        else:
+            self.deliver(Value(value))
+
     def deliver(self, outcome: Outcome) -> None:
         if self._is_delivered or self.result.ready():
             return  # an interruption came just after it had been delivered
         lease = self._lease
-        if type(outcome) is Value and self.companions is None and lease.replays is None:
-            self.result.set(outcome.value)
-            return
         self._outcome = outcome
         self._error = lease.conclude(self, outcome)
         if lease.replays is not None:

@@ -25,6 +25,7 @@ SINCE is when the worker began what it does; less than 0 while it waits for its 
 STATE is the phase of what it does or has done last, and LENT more in a checkout."""
 
 LENT = 4.0
+IN_CALL = CALL + LENT
 METHOD = slice(64, 64 + METHOD_BYTES)
 """The bytes of the method's name, behind the numbers."""
 
@@ -125,8 +126,8 @@ class BoardLine:
         if method is not self._method:
             self._memory[METHOD] = self._method = method
         self.lent = True  # also if the line shows it still: the end of a checkout may come together with this call
-        if self._state != CALL + LENT:
-            self._write(CALL + LENT)
+        if self._state != IN_CALL:
+            self._write(IN_CALL)
         if self._since:
             self._go_on(now)
         else:

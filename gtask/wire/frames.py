@@ -29,12 +29,14 @@ from gtask.wire.bodies import (
     REQUEST,
     REQUEST_HEADS,
     REQUEST_ITEMS,
+    SHORT,
     TIMED,
     TIMED_FIELDS,
     TIMED_HEADS,
     TIMEOUT_KEY,
     VALUE,
     VALUE_HEAD,
+    VALUES,
     new,
     note_used,
     unpack_again,
@@ -56,7 +58,24 @@ KEEP = 1024 * 1024
 
 LENGTH = struct.Struct("!I")
 
+pack_request, unpack_request = REQUEST.pack, REQUEST.unpack_from
+NAMED_REQUEST_HEADS = REQUEST_HEADS[1:]
+"""By the number of items behind the first."""
+
+MOST_NAMES = 1000
+"""The most names that an encoder remembers."""
+
 _NOTHING: dict[str, Any] = {}
+
+
+class Names(dict[str | None, bytes]):
+    """The bytes of names; none at all for None."""
+
+    def __missing__(self, name: str | None) -> bytes:
+        packed: bytes = b"" if name is None else msgpack.packb(name)
+        if (name is None or type(name) is str) and len(self) < MOST_NAMES:
+            self[name] = packed
+        return packed
 
 
 class Encoder:
@@ -67,11 +86,12 @@ class Encoder:
         agreement: the kinds of values that may be in them.
     """
 
-    __slots__ = ("_keep", "_limit", "_pack", "_packing", "_used")
+    __slots__ = ("_keep", "_limit", "_names", "_pack", "_packing", "_used")
 
     def __init__(self, limit: int = DEFAULT_LIMIT, agreement: Agreement = PLAIN) -> None:
         self._limit = limit
         self._keep = min(limit, KEEP)
+        self._names = Names()
         self.agree(agreement)
 
     def agree(self, agreement: Agreement) -> None:
@@ -98,41 +118,54 @@ class Encoder:
         try:
             if type(value) not in SCALARS:
                 check_keys(value)
-            packed = self._pack(value)
+            pack = self._pack
+            packed = pack(value)
         except Exception:  # the general way finds out what is wrong
             return self._frame(["ok", None, value], (value,), _NOTHING)
         size = len(packed) + 5
         if size > self._keep:
             self._check_size(size)
-        return VALUE.pack(size, VALUE_HEAD) + packed
+        return (VALUES[size] if size < SHORT else VALUE.pack(size, VALUE_HEAD)) + packed
 
     def encode_request(
-        self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None = None
+        self,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        epoch: int,
+        meta: RequestMeta | None = None,
+        name: str | None = None,
     ) -> bytes | ConditionalFrame:
-        """The frame of a :class:`Request` with these fields; raises as :meth:`encode`."""
+        """The frame of a :class:`Request` with these fields; raises as :meth:`encode`.
+
+        Args:
+            args, kwargs, epoch, meta: of the request.
+            name: the first argument, before ``args``; None for none.
+        """
         used = self._used
         if used:
             used.clear()
-        if kwargs or meta is not None:
-            frame = self._frame_with_fields(args, kwargs, epoch, meta)
-        elif epoch >= FIRST_EPOCH and type(args) is tuple:
+        if kwargs or meta is not None or epoch < FIRST_EPOCH:
+            frame = self._frame_with_fields(args if name is None else (name, *args), kwargs, epoch, meta)
+        else:
             try:
                 for value in args:
                     if type(value) not in SCALARS:
                         check_keys(value)
-                items = self._pack(args)
-                size = len(items) + 11
+                pack = self._pack
+                items = pack(args)
+                first = self._names[name]
+                size = len(items) + len(first) + 11
                 if size > self._keep:
                     self._check_size(size)
                 # This is cheaper than a head and items[1:].
                 count = len(args)
-                frame = items.replace(HEADERS[count], REQUEST.pack(size, REQUEST_HEADS[count], epoch), 1)
+                head = NAMED_REQUEST_HEADS[count] if first else REQUEST_HEADS[count]
+                frame = items.replace(HEADERS[count], pack_request(size, head, epoch) + first, 1)
             except EncodeError:
                 raise
             except Exception:  # the general way finds out what is wrong, or knows more items and larger epochs
+                args = args if name is None else (name, *args)
                 frame = self._frame(plain_request(args, kwargs, epoch), args, kwargs)
-        else:
-            frame = self._frame(plain_request(args, kwargs, epoch), args, kwargs)
         return ConditionalFrame(frame, dict(used)) if used else frame
 
     def _frame_with_fields(
@@ -150,7 +183,7 @@ class Encoder:
                         if type(key) is not str or type(value) not in SCALARS:
                             check_keys({key: value})
                     items = self._pack((kwargs, "q", epoch, *args))
-                elif meta.has_timeout and not (kwargs or meta.ld or meta.headers or meta.context or meta.others):
+                elif meta.has_timeout and not (kwargs or meta.concerns_aspects):
                     items = self._pack((meta.timeout, *args))
             except Exception:  # the general way finds out what is wrong
                 pass
@@ -214,7 +247,9 @@ class Encoder:
         raise refusal(plain, error, packing.body, agreement.no_fallback) from None
 
 
-DONE = bytearray(Encoder().encode(Done()))
+A_DONE = Done()
+DONE = Encoder().encode(A_DONE)
+DONE_LENGTH = len(DONE) - LENGTH.size
 
 
 class Decoder:
@@ -256,16 +291,21 @@ class Decoder:
         Raises:
             ProtocolError: a frame is too long or is no message. The decoder cannot be used after it.
         """
-        data = self._chunk
-        length, head, epoch = REQUEST.unpack_from(data)
-        if length != count - 4 or length > self._limit or self._partial:
+        data, start = self._chunk, 0
+        length, head, epoch = unpack_request(data)
+        if length == DONE_LENGTH and data.startswith(DONE):
+            start = len(DONE)  # the next request comes together with it
+            length, head, epoch = unpack_request(data, start)
+        if length != count - start - 4 or length > self._limit or self._partial:
             return self._several(count)
         if head not in REQUEST_ITEMS:
             read, header = READERS.get(head, ANY)
-            return [read(data, 0, count, header, epoch, self._unpacking)]
+            message = read(data, start, count, header, epoch, self._unpacking)
+            return [A_DONE, message] if start else [message]
         # What read_request does, without its frame.
-        data[15] = REQUEST_ITEMS[head]
-        items = data[15:count]
+        start += 15
+        data[start] = REQUEST_ITEMS[head]
+        items = data[start:count]
         try:
             args = unpackb(items, ext_hook=self._hook, strict_map_key=False, timestamp=3)
         except Exception as error:
@@ -278,7 +318,7 @@ class Decoder:
         request.used = NOTHING_USED
         if self._used:
             note_used(request, self._unpacking)
-        return [request]
+        return [request] if start == 15 else [A_DONE, request]
 
     def _several(self, count: int) -> list[Message]:
         """The messages of a read that is not just one frame."""
@@ -289,11 +329,11 @@ class Decoder:
             end = len(data) - REQUEST.size
         messages: list[Message] = []
         while end - start >= 4:
-            if end - start >= len(DONE) and data[start : start + len(DONE)] == DONE:
-                messages.append(Done())  # it comes together with the next request
+            if end - start >= len(DONE) and bytes(data[start : start + len(DONE)]) == DONE:
+                messages.append(A_DONE)
                 start += len(DONE)
                 continue
-            length, head, epoch = REQUEST.unpack_from(data, start)
+            length, head, epoch = unpack_request(data, start)
             stop = start + 4 + length
             if stop > end or length > limit:
                 self._check(length)

@@ -7,10 +7,21 @@ the stream; and a frame that such a trailer could have completed is withheld unt
 
 from __future__ import annotations
 
+from typing import Any
+
 from gtask.errors import ProtocolError
-from gtask.wire.bodies import VALUE, VALUE_HEAD, decode_body, new, note_used, read_value, unpack_again, unpackb
+from gtask.wire.bodies import (
+    SHORT,
+    VALUE,
+    VALUE_HEAD,
+    VALUES,
+    decode_body,
+    read_value,
+    unpack_again,
+    unpackb,
+)
 from gtask.wire.frames import LENGTH, Decoder, Encoder
-from gtask.wire.messages import DEFAULT_LIMIT, NOTHING_USED, LastWords, Message, Value
+from gtask.wire.messages import DEFAULT_LIMIT, NOT_PLAIN, LastWords, Message
 from gtask.wire.values.agreement import PLAIN
 from gtask.wire.values.kinds import Unpacking
 
@@ -45,25 +56,29 @@ class ReplyDecoder(Decoder):
         self.withheld = False
         """Whether it waits to see if the stream ends here. If nothing comes, call :meth:`settle`."""
 
+    def plain_value(self, count: int) -> Any:
+        """The value, if the next ``count`` bytes are one whole reply with nothing but a value; else NOT_PLAIN.
+
+        In the latter case :meth:`received` is to be called. Raises as that.
+        """
+        chunk = self._chunk
+        length = count - 4
+        if length < 6 or length > self._limit or self._partial or chunk[count - 1] == END:
+            return NOT_PLAIN
+        if not chunk.startswith(VALUES[length] if length < SHORT else VALUE.pack(length, VALUE_HEAD)):
+            return NOT_PLAIN
+        packed = chunk[9:count]
+        try:
+            value = unpackb(packed, ext_hook=self._hook, strict_map_key=False, timestamp=3)
+        except Exception as error:
+            value = unpack_again(packed, self._unpacking, error)
+        if self._used:
+            self._used.clear()  # received() notes it again
+            return NOT_PLAIN
+        return value
+
     def received(self, count: int) -> list[Message]:
         """As :meth:`Decoder.received`; some messages may come with the next bytes, or from :meth:`settle`."""
-        chunk = self._chunk
-        length, head = VALUE.unpack_from(chunk)
-        if length == count - 4 <= self._limit and chunk[count - 1] != END and not self._partial:
-            if head != VALUE_HEAD:
-                return [decode_body(chunk[4:count], self._unpacking)]
-            packed = chunk[9:count]
-            try:
-                value = unpackb(packed, ext_hook=self._hook, strict_map_key=False, timestamp=3)
-            except Exception as error:
-                value = unpack_again(packed, self._unpacking, error)
-            message = new(Value)  # a call of the class takes longer
-            message.value = value
-            message.ld = None
-            message.used = NOTHING_USED
-            if self._used:
-                note_used(message, self._unpacking)
-            return [message]
         self._partial += self.space[:count]
         return self._take(settled=False)
 

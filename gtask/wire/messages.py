@@ -10,6 +10,7 @@ __all__ = [
     "DEFAULT_LIMIT",
     "NOTHING",
     "NOTHING_USED",
+    "NOT_PLAIN",
     "OFFERS",
     "OF_ASPECTS",
     "VERSION",
@@ -84,6 +85,9 @@ NOTHING: dict[str, Any] = {}
 
 NOTHING_USED: frozenset[str] = frozenset()
 
+NOT_PLAIN: Any = type("NotPlain", (), {"__slots__": ()})()
+"""Stands for a value where no plain one has come."""
+
 
 @dataclass(slots=True, init=False)
 class RequestMeta:
@@ -116,6 +120,11 @@ class RequestMeta:
         self.headers = headers
         self.context = context
         self.others = others
+
+    @property
+    def concerns_aspects(self) -> bool:
+        """Whether there is more in it than a time-out."""
+        return bool(self.ld or self.headers or self.context or self.others)
 
     def put(self, key: str, value: Any) -> None:
         """Set the value of an aspect."""

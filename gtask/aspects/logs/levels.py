@@ -17,7 +17,7 @@ class Levels:
 
     Attributes:
         told: what :meth:`current` has given last; it still holds while ``holds`` is true.
-        holds: not empty until some level is changed.
+        holds: not empty until some level is changed; each time another object.
     """
 
     __slots__ = ("_probe", "holds", "told")
@@ -26,7 +26,7 @@ class Levels:
         # A logger remembers its answers, and logging forgets them all whenever a level changes: asking for the
         # level of each logger before each call would cost more than the call.
         self._probe = logging.getLogger("gtask.aspects.logs.levels")
-        self.holds: dict[int, bool] = self._probe._cache  # type: ignore[attr-defined]
+        self.holds: dict[int, bool] = {}
         self.told: dict[str, int] = {}
         self._refresh()
 
@@ -40,6 +40,7 @@ class Levels:
         return self.told
 
     def _refresh(self) -> None:
+        self.holds = self._probe._cache = {}  # type: ignore[attr-defined]  # the one before stays empty
         self._probe.isEnabledFor(logging.CRITICAL)  # now it remembers something
         root = logging.getLogger()
         least = root.manager.disable + 1

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Dialect", "EncodeRequest", "Reader"]
 
-EncodeRequest = Callable[[tuple[Any, ...], dict[str, Any], int, "RequestMeta | None"], "bytes | ConditionalFrame"]
-"""Makes the frame of a call from its arguments, its epoch and its ``meta``; raises EncodeError."""
+EncodeRequest = Callable[
+    [tuple[Any, ...], dict[str, Any], int, "RequestMeta | None", "str | None"], "bytes | ConditionalFrame"
+]
+"""Makes the frame of a call from its arguments, its epoch, its ``meta`` and the name of its method, which comes before
+the arguments if there is one; raises EncodeError."""
 
 
 class Reader(Protocol):
@@ -36,6 +39,10 @@ class Reader(Protocol):
     @property
     def midway(self) -> bool:
         """Whether part of a message has come."""
+
+    def plain_value(self, count: int, /) -> Any:
+        """The value, if the next bytes are a whole reply with nothing but a value; else NOT_PLAIN, and
+        :meth:`received` is to be called. Raises ProtocolError."""
 
     def received(self, count: int, /) -> list[Message]:
         """The messages that became whole with the next bytes; raises ProtocolError."""

@@ -279,7 +279,7 @@ class Executor(concurrent.futures.Executor):
         checkout, future = self._client.checkout(timeout=self._timeout), Future(name)
         try:
             lease = lease_of(checkout)
-            future.await_result(self._client, lease, lease.submit(name, (name, *args), kwargs))
+            future.await_result(self._client, lease, lease.submit(name, (*args,), kwargs))
         finally:
             checkout.release()
         self._pending.add(future)

@@ -68,6 +68,6 @@ def _submit(client: Client, name: str, item: Any) -> tuple[Lease, Result]:
     checkout = client.checkout()
     try:
         lease = lease_of(checkout)
-        return lease, lease.submit(name, (name, item), {})
+        return lease, lease.submit(name, (item,), {})
     finally:
         checkout.release()

@@ -129,9 +129,13 @@ class Ledger(Generic[W]):
         Returns:
             the slot; None if there is no idle worker, or somebody in line before the waiter.
         """
-        if not self._idle or self._line:
+        idle = self._idle
+        if not idle or self._line:
             return None
-        slot = self._next_idle()
+        slot = idle.pop() if self.terms.lifo else idle.popleft()
+        left = len(idle)
+        if left < self._low_water:
+            self._low_water = left
         self._lend(slot, waiter, 0.0, now)
         return slot
 
@@ -139,9 +143,8 @@ class Ledger(Generic[W]):
         """Give a waiter whose worker was lost unused the first place in line, or an idle worker."""
         if self.closed:
             return [Fail(waiter, CLOSED, self._pressure(now))]
-        if self._idle:
-            slot = self._next_idle()
-            self._lend(slot, waiter, 0.0, now)
+        slot = self.lend_idle(waiter, now)
+        if slot is not None:
             return [Give(slot, waiter)]
         self._line[waiter] = now
         self._line.move_to_end(waiter, last=False)
@@ -256,8 +259,13 @@ class Ledger(Generic[W]):
         """
         if slot.state != BUSY or self._line or self._unfit(slot, now):
             return False
-        self._end_use(slot, now)
-        self._rest(slot)
+        self.counters.uses.add(now - slot.since)
+        self._died_unused = 0
+        slot.state = IDLE
+        slot.holder = None
+        self._idle.append(slot)
+        if slot.ends_at < self.wake_at:
+            self.wake_at = slot.ends_at
         return True
 
     def settling(self, slot: PoolSlot, now: float) -> list[Action]:
@@ -316,7 +324,8 @@ class Ledger(Generic[W]):
             if why:
                 actions.append(self._drop(slot, why))
         while self._idle and self._line:
-            actions.append(self._lend_to_first(self._next_idle(), now))
+            actions.append(self._lend_to_first(self._idle.pop(), now))
+            self._low_water = min(self._low_water, len(self._idle))
         self.wake_at = -math.inf if self.opened else math.inf
         return actions + self._grow(now)
 
@@ -408,12 +417,6 @@ class Ledger(Generic[W]):
             return "close"
         return slot.retire_reason
 
-    def _next_idle(self) -> PoolSlot:
-        slot = self._idle.pop() if self.terms.lifo else self._idle.popleft()
-        if len(self._idle) < self._low_water:
-            self._low_water = len(self._idle)
-        return slot
-
     def _lend_to_first(self, slot: PoolSlot, now: float) -> Action:
         waiter, since = next(iter(self._line.items()))
         wait = now - since
@@ -430,7 +433,10 @@ class Ledger(Generic[W]):
         slot.since = now
         slot.waited = waited
         slot.leak_reported = False
-        self.counters.waits.add(waited)
+        if waited:
+            self.counters.waits.add(waited)
+        else:
+            self.counters.waits.none += 1
         if self.terms.leak_after is not None:
             self._plan(now + self.terms.leak_after)
 

@@ -6,8 +6,11 @@ that greenlet waits. A checkout outside of a block may be in other hands, and be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from gevent import getcurrent
 
 if TYPE_CHECKING:
     from gtask.client.lease import Lease
@@ -17,33 +20,30 @@ __all__ = ["Blocks", "waiter_of", "waits_for_itself"]
 
 
 class Blocks:
-    """How many ``with`` blocks of one pool's checkouts each greenlet is in.
+    """How many ``with`` blocks of one pool's checkouts each greenlet is in. It keeps no greenlet alive."""
 
-    Args:
-        greenlet_ref: gives a weak reference to the greenlet that runs; the same one each time.
-    """
-
-    def __init__(self, greenlet_ref: Callable[[], Any]) -> None:
-        self._greenlet_ref = greenlet_ref
+    def __init__(self) -> None:
         self._counts: dict[Any, int] = {}
 
     def enter(self, lease: Lease) -> None:
         """This greenlet enters the block of the lease's checkout."""
         if lease.entered_by is not None:
             self.leave(lease)
-        lease.entered_by = greenlet = self._greenlet_ref()
-        self._counts[greenlet] = self._counts.get(greenlet, 0) + 1
+        lease.entered_by = greenlet = ref(getcurrent())
+        counts = self._counts
+        counts[greenlet] = counts[greenlet] + 1 if greenlet in counts else 1
 
     def leave(self, lease: Lease) -> None:
         """The lease is released, and its block has no meaning any more."""
-        greenlet, lease.entered_by = lease.entered_by, None
-        count = self._counts.pop(greenlet, 1) - 1
-        if count:
-            self._counts[greenlet] = count
+        greenlet = lease.entered_by
+        lease.entered_by = None
+        count = self._counts.pop(greenlet, 1)
+        if count > 1:
+            self._counts[greenlet] = count - 1
 
     def has_others(self, lease: Lease) -> bool:
         """Whether this greenlet is in the block of another checkout than the lease's."""
-        greenlet = self._greenlet_ref()
+        greenlet = ref(getcurrent())
         return self._counts.get(greenlet, 0) > (lease.entered_by is greenlet)
 
     def recount(self, leases: Iterable[Lease]) -> None:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from gtask.aspects.caller import DeferredLogs, RequestLog
 from gtask.client.checkout import Checkout
 from gtask.client.counters import Counters
+from gtask.client.forks import HERE, look
 from gtask.client.lease import Lease
 from gtask.client.loop import Loop, thread_ident
 from gtask.client.pool import no_worker
 from gtask.client.pool.ledger import Ledger
+from gtask.client.pool.nesting import Blocks
 from gtask.client.pool.no_worker import NoWorker
 from gtask.client.pool.ownership import Ownership
 from gtask.client.pool.slots import BUSY, CONNECTING, IDLE, SETTLING, PoolSlot
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool"]
 
+new = object.__new__
+
 
 class Pool:
     """The pool of one client.
@@ -49,6 +53,7 @@ class Pool:
         terms: the client's options.
         encode: makes the frame of a call.
         counters: what has happened.
+        blocks: the ``with`` blocks that greenlets are in.
         thread: the thread in which alone the pool may be used; 0 before the first use.
         hub: that of the thread; None before the first use.
     """
@@ -73,14 +78,14 @@ class Pool:
         self.counters = Counters()
         self.thread = 0
         self.hub: Any = None
-        self.enter_block: Callable[[Lease], None] = _of_nobody
-        self.leave_block: Callable[[Lease], None] = _of_nobody
+        self.blocks = Blocks()
         self._ledger: Ledger[Lease] = Ledger(self.terms, self.counters)
         self._no_worker = NoWorker(self.terms, self._ledger, self._connector)
         self._ownership = Ownership()
         self._workers: Workers | None = None  # none before the first use, and after the end of the owner's thread
 
     def __repr__(self) -> str:
+        look()
         ledger = self._ledger
         state = "closed" if ledger.closed else "open" if ledger.opened else "not yet open"
         settling = f", {ledger.count(SETTLING)} settling" if ledger.count(SETTLING) else ""
@@ -94,7 +99,8 @@ class Pool:
 
     def open(self) -> None:
         """Begin to connect min_workers."""
-        self._enter().decide(self._ledger.open)
+        workers = self._enter()
+        workers.decide(self._ledger.open)
 
     def wait_until_ready(self, timeout: float | None) -> None:
         """Block this greenlet until min_workers are there.
@@ -104,7 +110,7 @@ class Pool:
             SetupError: the setup of one has raised.
             ClientClosed: the client was closed meanwhile.
         """
-        ledger, workers = self._ledger, self._enter()
+        workers, ledger = self._enter(), self._ledger
         workers.setup_error = None
         ready = workers.news.wait_until(
             lambda: ledger.is_ready or ledger.closed or workers.setup_error is not None, timeout
@@ -119,20 +125,25 @@ class Pool:
     def checkout(self, timeout: float | None, client: object, log: RequestLog | None = None) -> Checkout:
         """Take an idle worker or a place in line for this client, which lives as long as the checkout."""
         ledger, workers = self._ledger, self._workers
-        if workers is None or ledger.closed or thread_ident() != self.thread:
+        if workers is None or ledger.closed or not HERE[0] or thread_ident() != self.thread:
             workers = self._enter()
+            ledger = self._ledger
         aspects = self._aspects.of_checkout()
-        lease = Lease(self, timeout, aspects if log is None else (*aspects, DeferredLogs(log)))
-        checkout = Checkout(self, lease, client)
+        lease = new(Lease)
+        lease.begin(self, timeout, aspects if log is None else (*aspects, DeferredLogs(log)))
+        checkout = new(Checkout)
+        checkout._lender, checkout._lease, checkout._client = self, lease, client
         if self.terms.leak_after is not None:
             lease.made_at = _callers_stack()
         try:
-            now = workers.loop.clock()
+            clock = self._clock
+            now = clock()
             slot = ledger.lend_idle(lease, now)
             if slot is None:
                 workers.carry_out(ledger.checkout(lease, now))
             else:
-                lease.accept(slot.worker)
+                lease.connection = connection = slot.worker
+                connection.lend()
                 if ledger.wake_at < workers.wake.at:
                     workers.wake.set(ledger.wake_at, now)
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
@@ -144,10 +155,12 @@ class Pool:
 
     def drain(self) -> None:
         """Retire all workers: idle ones now, the others as they come back."""
-        self._enter().decide(self._ledger.drain)
+        workers = self._enter()
+        workers.decide(self._ledger.drain)
 
     def resize(self, min_workers: int, max_workers: int) -> None:
         """Keep at least min_workers and at most max_workers from now on."""
+        look()
         if self._workers is None and not self._ledger.closed:
             self._ledger.resize(min_workers, max_workers, 0.0)  # before the first use there is nothing to be done
             return
@@ -157,6 +170,7 @@ class Pool:
 
     def close(self) -> None:
         """Close the idle workers, turn away who waits; lent workers are closed as they come back."""
+        look()
         if self._ledger.closed:
             return
         if self._workers is None:
@@ -180,11 +194,13 @@ class Pool:
 
     def close_later(self) -> None:
         """The same as close from a finaliser, which may run anywhere."""
+        look()
         if self._workers is not None and not self._ledger.closed:
             self._workers.loop.from_anywhere(self.close)
 
     def stats(self, reset: bool = False) -> ClientStats:
         """What has been counted, which then may begin anew."""
+        look()
         ledger, counters = self._ledger, self.counters
         if reset:
             self.counters = ledger.counters = Counters()
@@ -241,9 +257,10 @@ class Pool:
         slot: PoolSlot = connection.slot
         ledger, workers = self._ledger, self._workers
         assert workers is not None
-        now = workers.loop.clock()
+        clock = self._clock
+        now = clock()
         why = slot.retire_reason
-        if not connection.is_sound:
+        if connection.error is not None or not connection.watcher.active:  # as is_sound says
             why = "interrupted"
         elif not why and errored and self.terms.refork_after_error:
             why = "a call raised"
@@ -283,13 +300,14 @@ class Pool:
 
     def later(self, function: Callable[[], object]) -> None:
         """Call a function from the hub, for a finaliser."""
+        look()
         if self._workers is not None:  # or this is a forked child that has not used the client
             self._workers.loop.from_anywhere(function)
 
     def deadlock_of(self, lease: Lease) -> Error | None:
         """This greenlet is about to block until the lease gets a worker: the error if that can never be."""
         workers = self._workers
-        if workers is None or not workers.blocks.has_others(lease):
+        if workers is None or not self.blocks.has_others(lease):
             return None  # the greenlet holds no worker, so somebody else can give one back
         return workers.deadlock_of(workers.loop.greenlet())
 
@@ -312,6 +330,7 @@ class Pool:
 
     def _enter(self) -> Workers:
         """See whether the client may be used here and now, and prepare at its first use."""
+        look()
         if self._ledger.closed:
             raise self._closed()
         if not self.thread or self._workers is None:
@@ -324,10 +343,11 @@ class Pool:
                 self._connector,
                 self._no_worker,
                 ownership,
+                self.blocks,
                 self._on_reconnect_failed,
             )
             self.hub = self._workers.loop.hub
-            self.enter_block, self.leave_block = self._workers.blocks.enter, self._workers.blocks.leave
+            self._clock = self._workers.loop.clock
             self.thread = ownership.thread  # last: an interruption before it leaves the first use to the next
         elif thread_ident() != self.thread:
             raise self.wrong_thread()
@@ -335,10 +355,6 @@ class Pool:
 
     def _closed(self) -> Error:
         return no_worker.orphaned(self.thread) if self._ownership.is_orphaned else no_worker.closed()
-
-
-def _of_nobody(lease: Lease) -> None:
-    """A ``with`` block in a forked child that has not used the client."""
 
 
 def _callers_stack() -> traceback.StackSummary:

@@ -59,6 +59,7 @@ class Workers:
         ledger: decides.
         connector: opens connections.
         no_worker: makes the errors for waiters.
+        blocks: the ``with`` blocks that greenlets are in.
         ownership: forgets the thread when the client is closed and has nothing open any more.
         on_reconnect_failed: called in a new greenlet when no worker could be had for reconnect_timeout.
 
@@ -67,7 +68,6 @@ class Workers:
         wake: the alarm for the ledger's next decision.
         sweeper: the alarm for telling idle workers that their checkout is over.
         line_clock: the time-outs of those who wait.
-        blocks: the ``with`` blocks that greenlets are in.
         news: wakes those that wait for a change.
         setup_error: what the setup of a worker has raised since somebody last set it to None.
     """
@@ -80,10 +80,11 @@ class Workers:
         connector: Connector,
         no_worker: NoWorker,
         ownership: Ownership,
+        blocks: nesting.Blocks,
         on_reconnect_failed: Callable[[], object],
     ) -> None:
         self.setup_error: Error | None = None
-        self.blocks = nesting.Blocks(loop.greenlet_ref)
+        self._blocks = blocks
         self.news = News(loop)
         self.line_clock = LineClock(loop, self.interrupted)
         self.wake = loop.alarm(self._tick)
@@ -220,7 +221,7 @@ class Workers:
         self.carry_out(self._audit.repair(self.loop.clock()))
         for slot in self._audit.strays():
             self._close(slot)
-        self.blocks.recount(self._ledger.leases())
+        self._blocks.recount(self._ledger.leases())
         self.line_clock.repair()
         if self._ledger.closed:
             self.shut()

@@ -50,11 +50,11 @@ class ReplyBuffer:
     """
 
     __slots__ = (
-        "_board", "_fires_at", "_handler", "_hold_until", "_socket", "holds", "is_holding", "lock", "more_follow"
+        "_board", "_fires_at", "_handler", "_hold_until", "_send", "holds", "is_holding", "lock", "more_follow"
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, board: BoardLine, handler: Callable[[int, object], None]) -> None:
-        self._socket = sock
+        self._send = sock.sendall
         self._board = board
         self._handler = handler
         self._hold_until = 0.0  # 0 while no reply is held
@@ -85,7 +85,8 @@ class ReplyBuffer:
         elif self.holds:
             self._send_all(frame)
         else:
-            self._socket.sendall(frame)
+            send = self._send
+            send(frame)
 
     def tell(self, frame: bytes, now: bool) -> None:
         """Send a message before the reply: now or with the reply."""
@@ -103,7 +104,7 @@ class ReplyBuffer:
     def _send_all(self, frame: bytes) -> None:
         self._hold_until = 0.0
         self.holds = False
-        self._socket.sendall(self._board.take_held() + frame)
+        self._send(self._board.take_held() + frame)
 
     def _start_holding(self) -> bool:
         now = monotonic()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gtask.aspects.aspect import WorkerAspect, WorkerAspectFactory, WorkerCompanion
     from gtask.server.config import ServerConfig
     from gtask.server.scoreboard import BoardLine
-    from gtask.server.worker.dialect import Dialect, DialectFactory
+    from gtask.server.worker.dialect import Conversation, Dialect, DialectFactory
     from gtask.server.worker.interface import Interface
 
 __all__ = ["Worker"]
@@ -59,6 +59,8 @@ class Worker:
     """
 
     dialect: Dialect
+    _conversation: Conversation
+    _encode_value: Callable[[Any], bytes]
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class Worker:
         self._socket = sock
         self._interface = interface
         self._is_set_up = False
+        self._has_checkout_done = interface.has_checkout_done
         self._methods = Methods(interface)
         self._retire_reason = ""
         self._must_look = config.max_memory is not None  # for a reason to retire, after each call
@@ -106,7 +109,8 @@ class Worker:
         """
         # A peer that says nothing, or little by little, must not keep a worker.
         deadline = monotonic() + self.config.greeting_timeout
-        self.dialect = recognise(self._socket, deadline, self.config, dialects)
+        self.dialect = dialect = recognise(self._socket, deadline, self.config, dialects)
+        self._conversation, self._encode_value = dialect.conversation, dialect.encode_value
         self._take((*self._aspects, *self.dialect.aspects))
         if self.dialect.is_terse:
             self.board.want_no_last_words()
@@ -117,7 +121,7 @@ class Worker:
             self._hearers[Request] = self._first_call
             return True
         hello = self._early.pop(0)
-        self.dialect.conversation.client_says(hello)
+        self._conversation.client_says(hello)
         assert isinstance(hello, Greeting)  # the client's turn to say nothing else
         return self._answer(hello, status_interface)
 
@@ -138,7 +142,8 @@ class Worker:
         self.client, self.timeout = hello.name, hello.timeout
         if hello.about:
             self._interface, self._methods, self.board.call_weight = status_interface, Methods(status_interface), 0.0
-        reply = Greeting(name=self.config.name, pid=os.getpid(), done=self._interface.has_checkout_done)
+            self._has_checkout_done = status_interface.has_checkout_done
+        reply = Greeting(name=self.config.name, pid=os.getpid(), done=self._has_checkout_done)
         self.dialect.agree(hello, reply)
         error = self._set_up()
         if error is not None:
@@ -167,7 +172,7 @@ class Worker:
         if self.interruption.error is not None:
             return monotonic()
         if error is not None:
-            self.dialect.conversation.client_says(request)
+            self._conversation.client_says(request)
             self._fail(f"{self.dialect.setup_failed}{failure.text(error)}", error)
             return monotonic()
         self._hearers[Request] = self._call
@@ -222,11 +227,11 @@ class Worker:
 
     def _refuse(self, message: Message) -> NoReturn:
         """A client never says this to a worker that serves."""
-        self.dialect.conversation.client_says(message)
+        self._conversation.client_says(message)
         raise ProtocolError(f"the client said {type(message).__name__}")
 
     def _prepare(self, preamble: Preamble) -> float:
-        self.dialect.conversation.client_says(preamble)
+        self._conversation.client_says(preamble)
         self.left = preamble.left
         for aspect in self._aspects:
             aspect.heard(preamble)
@@ -238,10 +243,10 @@ class Worker:
         Returns:
             when the call ended, on the monotonic clock.
         """
-        replies, interruption, conversation = self.replies, self.interruption, self.dialect.conversation
         # A value leads back to idle, where its request was heard: the table need not be asked for either.
-        if conversation.state != "idle" or (self._has_failed and conversation.must_skip(request)):
+        if self._conversation.state != "idle" or (self._has_failed and self._conversation.must_skip(request)):
             return self._skip(request)
+        replies, interruption, companions, encode = self.replies, self.interruption, self.companions, self._encode_value
         args, kwargs, error = request.args, request.kwargs, None
         try:
             method = self._methods[args[0]]
@@ -256,10 +261,10 @@ class Worker:
             if request.meta is not None or request.used or self._aspects_of_every_call:
                 self._begin(request, method.name)
             interruption.began = started
-            if self.companions:
+            if companions:
                 self._enter()
             function, args = method.function, args[method.takes :]
-            frame = self.dialect.encode_value(function(*args, **kwargs) if kwargs else function(*args))
+            frame = encode(function(*args, **kwargs) if kwargs else function(*args))
             interruption.began = 0.0
         except BaseException as raised:
             interruption.began = 0.0
@@ -270,7 +275,7 @@ class Worker:
         ended = monotonic()
         if ended - started > QUICK or method.usual > QUICK:
             method.usual = max(ended - started, method.usual / 2)
-        if error is None and interruption.error is None and not self.companions:
+        if error is None and interruption.error is None and not companions:
             replies.send(frame)
         else:
             self._conclude(request, interruption.error or error, frame if error is None else b"")
@@ -288,12 +293,12 @@ class Worker:
 
     def _skip(self, request: Request) -> float:
         self.board.lent = True
-        self.dialect.conversation.client_says(request)
+        self._conversation.client_says(request)
         self.say(Skipped())
         return monotonic()
 
     def _begin(self, request: Request, name: str) -> None:
-        is_plain = request.meta is None and not request.used
+        is_plain = not request.used and (request.meta is None or not request.meta.concerns_aspects)
         for aspect in self._aspects_of_every_call if is_plain else self._aspects:
             companion = aspect.begin(request, name)
             if companion is not None:
@@ -311,8 +316,8 @@ class Worker:
             self._want_to_retire(f"a call raised {kind.__name__}")
             self._retire()
         self._has_failed = True
-        self.dialect.conversation.client_says(request)
-        self.dialect.conversation.failed(request)
+        self._conversation.client_says(request)
+        self._conversation.failed(request)
         self._fail(failure.text(error), error)
 
     def _fail(self, text: str, error: BaseException) -> None:
@@ -324,17 +329,20 @@ class Worker:
     def say(self, message: Message) -> None:
         """Send a message, when it is this worker's turn; raises EncodeError."""
         frame = self.dialect.encode(message)
-        self.dialect.conversation.worker_says(message)
+        self._conversation.worker_says(message)
         self.replies.send(frame)
 
     # --- hooks and the end -----------------------------------------------------------------------------
 
     def _end_checkout(self, done: Done) -> float:
-        self.dialect.conversation.done()
+        replies, conversation = self.replies, self._conversation
         self.board.lent = False
-        if self.replies.holds:
-            self.replies.flush()
-        if self._is_set_up and self._interface.has_checkout_done:
+        if replies.holds:
+            replies.flush()
+        if not self._has_checkout_done and replies.more_follow and conversation.state == "idle":
+            return 0.0  # a request follows at once, so that nobody looks at the time
+        conversation.done()
+        if self._is_set_up and self._has_checkout_done:
             try:
                 self._run(HOOKS, self._interface.checkout_done)
             except BaseException as error:  # the calls have been answered; what is left may be unclean
@@ -357,7 +365,7 @@ class Worker:
     def on_term(self, number: int, frame: object) -> None:
         """The handler of SIGTERM: ask to be retired, as soon as no reply is half written."""
         self._want_to_retire("the server drains")
-        if self._waits and self.dialect.conversation.state == "idle":
+        if self._waits and self._conversation.state == "idle":
             self._retire()
 
     def _want_to_retire(self, reason: str) -> None:

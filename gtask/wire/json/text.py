@@ -18,6 +18,7 @@ from gtask.wire.forms import from_plain, plain_request, to_plain
 from gtask.wire.json.conversation import SETUP_EXCEPTION
 from gtask.wire.messages import (
     DEFAULT_LIMIT,
+    NOT_PLAIN,
     Failure,
     Greeting,
     LastWords,
@@ -131,9 +132,16 @@ class Encoder:
         return self._text([kind, fields or {}, *items], {"it": [fields, *items]})
 
     def encode_request(
-        self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None = None
+        self,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        epoch: int,
+        meta: RequestMeta | None = None,
+        name: str | None = None,
     ) -> bytes:
         """The text of a :class:`Request` with these fields; raises as :meth:`encode`. A JSON peer knows no epochs."""
+        if name is not None:
+            args = (name, *args)
         kind, fields, *items = plain_request(args, kwargs, 0, meta)
         named = {f"argument {index}": item for index, item in enumerate(items)}
         named.update({f"argument {name}": item for name, item in kwargs.items()})
@@ -293,6 +301,10 @@ class ReplyDecoder(Decoder):
     __slots__ = ()
 
     withheld = False
+
+    def plain_value(self, count: int) -> Any:
+        """A text may hold more than a value."""
+        return NOT_PLAIN
 
     def received(self, count: int) -> list[Message]:
         messages: list[Message] = []

@@ -98,7 +98,7 @@ class LineReader(ReplyDecoder):
 def lines(config):
     """A dialect: words in, a line out, one request at a time."""
     return Dialect(
-        encode_request=lambda args, kwargs, epoch, meta: " ".join(args).encode() + b"\n",
+        encode_request=lambda args, kwargs, epoch, meta, name: " ".join([name, *args]).encode() + b"\n",
         encode=lambda message: b"",  # it has no other messages
         make_reader=LineReader,
         make_conversation=JsonConversation,
