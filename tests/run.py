@@ -175,10 +175,10 @@ def parts_of(usual: bool, names: list[str]) -> list[Part]:
         covered = [path for path in files if is_covered(path)]
         files = [path for path in files if path not in covered]
         shared = parts.distribute(covered, seconds, AT_ONCE)
-        found += [Part(f"covered {number}", some, measured=True) for number, some in enumerate(shared, 1)]
+        found += [Part(f"covered {number}", some, measured=True) for number, some in enumerate(shared, 1) if some]
     if usual:
         shared = parts.distribute(files, seconds, 2 * AT_ONCE)
-        found += [Part(f"part {number}", some) for number, some in enumerate(shared, 1)]
+        found += [Part(f"part {number}", some) for number, some in enumerate(shared, 1) if some]
     return found
 
 

@@ -61,6 +61,12 @@ def test_no_test_is_run_twice(usual, names):
     assert len({part.name for part in found}) == len(found)
 
 
+def test_more_processors_than_files(monkeypatch):
+    """No part is without files: its pytest would run all tests."""
+    monkeypatch.setattr(run, "AT_ONCE", 1000)
+    assert all(part.arguments for part in run.parts_of(True, run.NAMES))
+
+
 def test_what_coverage_is_measured_by_is_there():
     """Each folder and file of the list has tests."""
     assert [name for name in run.COVERED if not any(path.startswith(name) for path in run.usual_files())] == []
