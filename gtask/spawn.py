@@ -25,7 +25,6 @@ from gtask import address as addresses
 
 __all__ = ["MASTER", "SpawnedServer", "command_of", "private_address", "spawn_server", "tidy_up"]
 
-PRIVATE = "gtask-"
 """The prefix of the directory of a private socket."""
 
 MASTER = "gtask.server.daemon.application"
@@ -181,7 +180,7 @@ def command_of(module: str, arguments: Sequence[str]) -> list[str]:
 
 def private_address() -> addresses.UnixAddress:
     """A unix socket in a new directory that only this user can enter; the server removes both at its end."""
-    return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix=PRIVATE), "socket"))
+    return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix=addresses.PRIVATE), "socket"))
 
 
 def reap() -> None:
@@ -210,11 +209,9 @@ def _signal_name(number: int) -> str:
 
 def tidy_up(address: addresses.Address) -> None:
     """Remove a private address that its server, killed perhaps, has left behind; leave any other alone."""
-    if isinstance(address, addresses.UnixAddress):
-        directory, name = os.path.split(address.path)
-        if name == "socket" and os.path.basename(directory).startswith(PRIVATE):
-            for path in (address.path, f"{address.path}.lock"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
+    if isinstance(address, addresses.UnixAddress) and addresses.is_private(address):
+        for path in (address.path, f"{address.path}.lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(address.path))

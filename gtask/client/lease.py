@@ -429,8 +429,7 @@ class Lease:
             self._has_raised = True
             self._lender.counters.errors += 1
             self._epoch = next(_epochs)
-            worker = self.connection.label if self.connection is not None else "a worker"
-            return outcomes.raised(outcome, method, worker, self._lender.terms.raises)
+            return outcomes.raised(outcome, method, self.connection, self._lender.terms.raises)
         if isinstance(outcome, Skipped):
             return outcomes.dropped(method, self._for_client)
         assert isinstance(outcome, Error)

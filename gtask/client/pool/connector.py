@@ -73,6 +73,10 @@ class Connector:
         self._attempts: dict[PoolSlot, Any] = {}
         self._ending: SpawnedServer | None = None
 
+    def place(self, server: str) -> str:
+        """Where the workers of a server of this name are, for a text that is the same each time."""
+        return addresses.place(server, self.address)
+
     def prepare(self) -> None:
         """Start the private server, if that is wanted; never blocks."""
         if self._server is None and self._spawn is not None:

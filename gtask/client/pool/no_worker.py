@@ -86,9 +86,10 @@ class NoWorker:
         config, greeting = self._config, self.greeting
         assert greeting is not None
         client = f",{config.for_client}" if config.name else ""
-        worker = f"worker {greeting.pid} of {greeting.name or 'the server'} at {self._connector.address}{client}"
-        note = f"setup raised this in {worker}"
-        return failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, raises=config.raises, note=note)
+        note = f"setup raised this in worker code of {self._connector.place(greeting.name)}{client}"
+        error = failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, raises=config.raises, note=note)
+        error.worker_pid, error.worker_address = greeting.pid or None, str(self._connector.address or "")
+        return error
 
     def wrong_thread(self, owner: int, thread: int) -> WrongThread:
         """The error for a use in another thread than the client's."""

@@ -19,6 +19,7 @@ from gtask.client.counters import Counters
 from gtask.client.forks import HERE, look
 from gtask.client.lease import Lease
 from gtask.client.loop import Loop, thread_ident
+from gtask.client.outcomes import copy_to_raise
 from gtask.client.pool import no_worker
 from gtask.client.pool.ledger import Ledger
 from gtask.client.pool.nesting import Blocks
@@ -150,7 +151,7 @@ class Pool:
             self.interrupted()  # and dropping the checkout releases the lease
             raise
         if lease.error is not None:
-            raise lease.error
+            raise copy_to_raise(lease.error, None)  # the lease is in this frame
         return checkout
 
     def drain(self) -> None:

@@ -39,39 +39,48 @@ ARROWS = {
     "wire.conversation": "errors wire.messages",
     "wire.dbapi": "",
     "wire.exceptions": "",
-    "wire.exceptions.failure": "errors wire.exceptions.tracebacks wire.plain",
+    "wire.exceptions.anatomy": "errors",
+    "wire.exceptions.failure": "wire.exceptions.anatomy wire.exceptions.making wire.exceptions.telling",
+    "wire.exceptions.making": "errors wire.exceptions.anatomy wire.exceptions.rebuilt wire.exceptions.stayed "
+    "wire.exceptions.telling wire.exceptions.tracebacks wire.plain",
+    "wire.exceptions.rebuilt": "errors wire.exceptions.anatomy wire.exceptions.stayed wire.exceptions.telling",
+    "wire.exceptions.stayed": "errors",
+    "wire.exceptions.telling": "wire.exceptions.anatomy wire.exceptions.stayed wire.exceptions.tracebacks wire.plain",
     "wire.exceptions.tracebacks": "",
     "wire.forms": "errors wire.messages",
-    "wire.frames": "errors wire.bodies wire.forms wire.messages wire.values.agreement wire.values.culprit "
-    "wire.values.kinds",
+    "wire.frames": "errors wire.bodies wire.forms wire.messages wire.values.agreement wire.values.copies "
+    "wire.values.culprit wire.values.kinds",
     "wire.json": "",
     "wire.json.conversation": "wire.conversation wire.messages",
-    "wire.json.text": "errors wire.forms wire.json.conversation wire.messages",
+    "wire.json.text": "errors wire.forms wire.json.conversation wire.messages wire.values.bases",
     "wire.lastwords": "errors wire.bodies wire.frames wire.messages wire.values.agreement wire.values.kinds",
     "wire.messages": "",
-    "wire.plain": "",
+    "wire.plain": "wire.values.bases",
     "wire.values": "",
     "wire.values.agreement": "wire.values.kinds",
     "wire.values.arrays": "wire.values.kinds",
-    "wire.values.culprit": "errors wire.values.kinds",
-    "wire.values.kinds": "errors",
+    "wire.values.bases": "",
+    "wire.values.copies": "errors wire.values.bases wire.values.culprit wire.values.kinds",
+    "wire.values.culprit": "errors wire.values.bases wire.values.kinds",
+    "wire.values.kinds": "errors wire.values.bases",
     "wire.values.offers": "wire.messages wire.values.agreement wire.values.arrays wire.values.kinds "
     "wire.values.pickles",
-    "wire.values.pickles": "errors wire.values.culprit wire.values.kinds",
+    "wire.values.pickles": "errors wire.values.kinds",
     #
     "client": "",
-    "client.calls": "errors",
+    "client.calls": "client.outcomes errors",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
     "client.config": "aspects.context wire.messages",
-    "client.connection": "client.handshake client.outcomes client.overtime client.preamble client.stream errors "
-    "wire.exceptions.failure wire.messages wire.values.agreement",
+    "client.connection": "address client.handshake client.outcomes client.overtime client.preamble client.stream "
+    "errors wire.exceptions.failure wire.messages wire.values.agreement",
     "client.counters": "stats",
     "client.dialects": "client.dialects.gtask client.dialects.json",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
-    "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers",
-    "client.dialects.json": "client.dialects.dialect wire.json.conversation wire.json.text",
+    "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers "
+    "wire.values.pickles",
+    "client.dialects.json": "client.dialects.dialect errors wire.json.conversation wire.json.text",
     "client.forks": "",
     "client.handshake": "client.loop errors",
     "client.lease": "client.calls client.forks client.loop client.outcomes client.submitted errors wire.messages",
@@ -93,8 +102,8 @@ ARROWS = {
     "client.pool.no_worker": "client.pool.slots errors wire.exceptions.failure",
     "client.pool.ownership": "client.forks client.loop client.pool.no_worker",
     "client.pool.pool": "aspects.caller client.checkout client.counters client.forks client.lease client.loop "
-    "client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.ownership client.pool.slots "
-    "client.pool.workers errors",
+    "client.outcomes client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.ownership "
+    "client.pool.slots client.pool.workers errors",
     "client.pool.slots": "",
     "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
     "client.pool.news client.pool.slots errors",
@@ -156,7 +165,7 @@ ARROWS = {
     "server.worker.interruption": "errors server.process",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
     "server.worker.methods": "server.scoreboard server.worker.replies",
-    "server.worker.parts": "aspects.context aspects.current_call aspects.logs.reporter aspects.tracing "
+    "server.worker.parts": "aspects.context_worker aspects.current_call aspects.logs.reporter aspects.tracing "
     "aspects.unpickling server.worker.gtask server.worker.json",
     "server.worker.replies": "",
     "server.worker.serve": "errors server.process server.worker.interruption server.worker.worker",
@@ -167,7 +176,8 @@ ARROWS = {
     "aspects.aspect": "",
     "aspects.caller": "aspects.aspect aspects.context aspects.logs.levels aspects.logs.replay aspects.tracing errors "
     "wire.messages wire.values.pickles",
-    "aspects.context": "aspects.aspect",
+    "aspects.context": "aspects.aspect wire.exceptions.tracebacks",
+    "aspects.context_worker": "aspects.aspect wire.exceptions.tracebacks",
     "aspects.current_call": "aspects.aspect running_call wire.messages",
     "aspects.logs": "",
     "aspects.logs.capture": "aspects.logs.levels",
@@ -295,6 +305,8 @@ PURE = {
     "wire.forms": "",
     "wire.values.agreement": "msgpack",
     "wire.values.arrays": "msgpack",
+    "wire.values.bases": "",
+    "wire.values.copies": "msgpack",
     "wire.values.culprit": "msgpack",
     "wire.values.offers": "msgpack",
     "wire.values.pickles": "msgpack",
@@ -306,7 +318,12 @@ PURE = {
     "wire.json.text": "",
     "wire.json.conversation": "",
     "wire.exceptions.tracebacks": "",
+    "wire.exceptions.anatomy": "",
     "wire.exceptions.failure": "",
+    "wire.exceptions.making": "",
+    "wire.exceptions.rebuilt": "",
+    "wire.exceptions.stayed": "",
+    "wire.exceptions.telling": "",
     "wire.lastwords": "msgpack",
     "client.pool.backoff": "",
     "client.counters": "",
