@@ -17,6 +17,7 @@ __all__ = [
     "is_private",
     "parse",
     "place",
+    "reason_file",
     "shown",
 ]
 
@@ -166,6 +167,13 @@ def is_private(address: Address) -> bool:
         return False
     directory, name = os.path.split(address.path)
     return name == "socket" and os.path.basename(directory).startswith(PRIVATE)
+
+
+def reason_file(address: Address) -> str:
+    """Where a private server that cannot serve leaves the reason to its program; "" for any other server."""
+    if not isinstance(address, UnixAddress) or not is_private(address):
+        return ""
+    return os.path.join(os.path.dirname(address.path), "reason")
 
 
 def place(server: str, address: Address | None) -> str:

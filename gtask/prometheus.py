@@ -49,6 +49,10 @@ _COUNTERS: dict[str, tuple[str, Callable[[ClientStats], float]]] = {
     "gtask_client_rejected": ("Checkouts that max_waiting turned away.", lambda stats: stats.rejected),
     "gtask_client_shed": ("Checkouts that shed_target turned away.", lambda stats: stats.shed),
     "gtask_client_leaks": ("Checkouts held longer than leak_after.", lambda stats: stats.leaks),
+    "gtask_client_server_restarts": (
+        "Private servers that ended and were replaced.",
+        lambda stats: stats.server_restarts,
+    ),
 }
 
 _LABELLED: dict[str, tuple[str, str, Callable[[ClientStats], Mapping[str, int]]]] = {

@@ -38,6 +38,9 @@ UNKNOWN = 256
 _LONGEST_DIRECTORY = addresses.UNIX_PATH_LIMIT - len(f"/{addresses.PRIVATE}12345678/socket~")
 """Bytes of the directory in which a private socket's directory can be made."""
 
+_LONGEST_REASON, _LINES = 100_000, 12
+"""Characters that are read of a server's reason for not serving, and lines that are shown of them."""
+
 _IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
 
 _unreaped: list[SpawnedServer] = []
@@ -61,6 +64,7 @@ class SpawnedServer:
     ) -> None:
         self.address = address
         self._status: int | None = None
+        self._reason = ""
         reap()
         reading, self._keep_alive = os.pipe()
         orders = {"parent": os.getpid(), "pipe": reading, "private": private, "by_program": True}
@@ -86,13 +90,15 @@ class SpawnedServer:
             self._status = _exit_status(self.pid)
             if self._status is None:
                 return ""
+            self._reason = _last_lines(addresses.reason_file(self.address))
             tidy_up(self.address)
+        why = f": {self._reason}" if self._reason else "; its stderr says why"
         if self._status == UNKNOWN:
-            return "the private server has ended; its stderr says why"
+            return f"the private server has ended{why}"
         how = (
             f"was killed by {_signal_name(-self._status)}" if self._status < 0 else f"ended with status {self._status}"
         )
-        return f"the private server {how}; its stderr says why"
+        return f"the private server {how}{why}"
 
     def let_go(self) -> None:
         """Tell the server to stop, and do not wait for it."""
@@ -224,6 +230,15 @@ def _exit_status(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if ended else None
 
 
+def _last_lines(path: str) -> str:
+    """The end of a text file; "" if there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return "\n".join(file.read(_LONGEST_REASON).rstrip().split("\n")[-_LINES:])
+    except OSError:
+        return ""
+
+
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -234,7 +249,7 @@ def _signal_name(number: int) -> str:
 def tidy_up(address: addresses.Address) -> None:
     """Remove a private address that its server, killed perhaps, has left behind; leave any other alone."""
     if isinstance(address, addresses.UnixAddress) and addresses.is_private(address):
-        for path in (address.path, f"{address.path}.lock"):
+        for path in (address.path, f"{address.path}.lock", addresses.reason_file(address)):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
         with contextlib.suppress(OSError):

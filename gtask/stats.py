@@ -57,6 +57,7 @@ class ClientStats:
         rejected: checkouts that max_waiting has turned away.
         shed: waiting checkouts that shed_target has turned away.
         leaks: checkouts that were held longer than leak_after.
+        server_restarts: private servers that had served and ended, and were replaced by another.
         waits: how long checkouts waited for their worker.
         uses: how long they had it.
     """
@@ -80,5 +81,6 @@ class ClientStats:
     rejected: int
     shed: int
     leaks: int
+    server_restarts: int
     waits: Times
     uses: Times

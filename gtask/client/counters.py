@@ -69,6 +69,7 @@ class Counters:
     rejected: int = 0
     shed: int = 0
     leaks: int = 0
+    server_restarts: int = 0
     waits: Stopwatch = field(default_factory=Stopwatch)
     uses: Stopwatch = field(default_factory=Stopwatch)
 
@@ -87,6 +88,7 @@ class Counters:
             rejected=self.rejected,
             shed=self.shed,
             leaks=self.leaks,
+            server_restarts=self.server_restarts,
             waits=self.waits.snapshot(),
             uses=self.uses.snapshot(),
             **gauges,

@@ -27,6 +27,7 @@ from gtask.client.pool.slots import PoolSlot
 from gtask.client.preamble import NO_ORDERS
 from gtask.errors import ClientClosed, Error, reason_of
 from gtask.spawn import SpawnedServer
+from gtask.wire.messages import Greeting
 
 if TYPE_CHECKING:
     from gtask.client.pool.workers import Workers
@@ -74,6 +75,7 @@ class Connector:
         self._orders = standing_orders(config) or NO_ORDERS
         self._attempts: dict[PoolSlot, Any] = {}
         self._ending: SpawnedServer | None = None
+        self._has_served = False  # whether the private server has accepted a connection
 
     def place(self, server: str) -> str:
         """Where the workers of a server of this name are, for a text that is the same each time."""
@@ -84,6 +86,7 @@ class Connector:
         if self._server is None and self._spawn is not None:
             self._server = self._spawn()
             self.address = self._server.address
+            self._has_served = False
 
     def start(self, slot: PoolSlot, workers: Workers) -> None:
         """Begin an attempt for this slot. Never blocks; the pool hears how it ended."""
@@ -126,8 +129,11 @@ class Connector:
         server, self._server = self._server, None
         if server is not None:
             server.let_go()
-            self._ending = server
-            self._reap(server, then)
+            if server.obituary():
+                then()
+            else:
+                self._ending = server
+                self._reap(server, then)
         elif self._ending is None:
             then()
 
@@ -157,9 +163,10 @@ class Connector:
         self.connections = set()
 
     def _attempt(self, slot: PoolSlot, workers: Workers) -> None:
-        assert self.address is not None
         config, connection = self._config, None
         try:
+            self.prepare()  # the one before may have ended
+            assert self.address is not None
             sock = connect(self.address, CONNECT_TIMEOUT)
             look()
             if not self.is_trying(slot):  # this is a forked child, and the attempt is the parent's
@@ -171,6 +178,7 @@ class Connector:
             connection.slot = slot
             slot.worker = connection
             self.connections.add(connection)
+            self._has_served = True
             workers.reached()
             hi = connection.greet(config.setup_timeout)
         except Error as error:  # some of which are OSErrors, too
@@ -199,12 +207,21 @@ class Connector:
         self.connections.discard(connection)
 
     def _failed(self, slot: PoolSlot, workers: Workers, reason: str, unreachable: bool = False) -> None:
-        if self._attempts.pop(slot, None) is not None:  # or it was stopped, and nobody wants to know
-            obituary = self._server.obituary() if self._server is not None else ""
-            self.is_loading = self._server is not None and unreachable and not obituary
-            if self.is_loading:
-                reason, unreachable = "the private server still loads its application", False
-            workers.failed(slot, obituary or reason, unreachable and not obituary)
+        if self._attempts.pop(slot, None) is None:
+            return  # it was stopped, and nobody wants to know
+        obituary = self._server.obituary() if self._server is not None else ""
+        if self._server is not None and obituary:
+            self._server.let_go()
+            self._server = None  # the next attempt starts another
+        self.is_loading = self._server is not None and unreachable
+        if self.is_loading:
+            workers.failed(slot, "the private server still loads its application", is_unreachable=False)
+        elif not obituary:
+            workers.failed(slot, reason, unreachable)
+        elif self._has_served:
+            workers.server_ended(slot, obituary)
+        else:
+            workers.setup_failed(slot, Greeting(text=obituary))
 
     def _reap(self, server: SpawnedServer, then: Callable[[], object]) -> None:
         """Look after a server that was told to end, so that it leaves no zombie."""

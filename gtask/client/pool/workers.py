@@ -303,6 +303,12 @@ class Workers:
             self._notices.trouble(reason)
         self.carry_out(self._ledger.failed(slot, self.loop.clock(), random.random(), for_all=False))
 
+    def server_ended(self, slot: PoolSlot, obituary: str) -> None:
+        """There is no worker for this slot, because the private server that had served has ended."""
+        self._ledger.counters.server_restarts += 1
+        log.warning("%s: %s; another one is started", self._no_worker.subject, obituary)
+        self.failed(slot, obituary, is_unreachable=False)
+
     def setup_failed(self, slot: PoolSlot, greeting: Greeting) -> None:
         """There is a worker for this slot, whose setup has raised; or the server gives this client none."""
         self._note_trouble(f"its setup has raised {greeting.text}" if greeting.pid else greeting.text)

@@ -13,9 +13,11 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Collection
 from typing import Any, NoReturn
 
+from gtask import address as addresses
 from gtask.server import process
 from gtask.server.config import DEFAULTS, OPTIONS, ServerConfig
 from gtask.server.daemon import logs, options
@@ -76,6 +78,7 @@ def main() -> NoReturn:
         status = _main()
     except BaseException as error:  # the application's, as it was loaded; it may be SystemExit
         logs.complain("the application cannot be loaded", error)
+        _leave_reason("".join(traceback.format_exception(error)))
     finally:
         process.flush()
         os._exit(status)
@@ -94,8 +97,18 @@ def _main() -> int:
         _serve(orders, inherited)
     except (AddressUnavailable, LoadError, options.BadOptions, TypeError, ValueError) as error:
         logs.complain(str(error))
+        _leave_reason(str(error))
         return CANNOT_SERVE
     return 0
+
+
+def _leave_reason(text: str) -> None:
+    """Tell the program to which a private server belongs why it does not serve."""
+    with contextlib.suppress(ValueError, IndexError, OSError):  # the process ends in any case
+        path = addresses.reason_file(addresses.parse(sys.argv[sys.argv.index("--listen") + 1]))
+        if path:
+            with open(path, "x", encoding="utf-8", errors="replace") as file:
+                file.write(text)
 
 
 def _serve(orders: Orders, inherited: set[int]) -> None:
