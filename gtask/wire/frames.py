@@ -86,7 +86,7 @@ class Encoder:
         agreement: the kinds of values that may be in them.
     """
 
-    __slots__ = ("_is_replaceable", "_keep", "_limit", "_names", "_pack", "_packing", "_used")
+    __slots__ = ("_is_lossless", "_is_replaceable", "_keep", "_limit", "_names", "_pack", "_packing", "_used")
 
     def __init__(self, limit: int = DEFAULT_LIMIT, agreement: Agreement = PLAIN) -> None:
         self._limit = limit
@@ -97,7 +97,8 @@ class Encoder:
 
     def agree(self, agreement: Agreement) -> None:
         """The kinds of values that may be in messages from now on."""
-        self._packing = Packing(agreement, self._limit, agreement.fallback is not None)
+        self._is_lossless = agreement.fallback is not None
+        self._packing = Packing(agreement, self._limit, self._is_lossless)
         self._used = self._packing.used
         self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self._packing.default).pack
 
@@ -118,7 +119,7 @@ class Encoder:
         """The frame of a :class:`Value` that has no ``ld``; raises as :meth:`encode`."""
         try:
             if type(value) not in SCALARS:
-                check(value)
+                check(value, self._is_lossless)
             pack = self._pack
             packed = pack(value)
         except Exception:  # the general way finds out what is wrong
@@ -152,7 +153,7 @@ class Encoder:
             try:
                 for value in args:
                     if type(value) not in SCALARS:
-                        check(value)
+                        check(value, self._is_lossless)
                 pack = self._pack
                 items = pack(args)
                 first = self._names[name]
@@ -192,11 +193,11 @@ class Encoder:
             try:
                 for value in args:
                     if type(value) not in SCALARS:
-                        check(value)
+                        check(value, self._is_lossless)
                 if meta is None:
                     for key, value in kwargs.items():
                         if type(key) is not str or type(value) not in SCALARS:
-                            check({key: value})
+                            check({key: value}, self._is_lossless)
                     items = self._pack((kwargs, "q", epoch, *args))
                 elif meta.has_timeout and not (kwargs or meta.ld or meta.headers or meta.context or meta.others):
                     items = self._pack((meta.timeout, *args))
@@ -218,9 +219,9 @@ class Encoder:
         try:
             for value in values:
                 if type(value) not in SCALARS:
-                    check(value)
+                    check(value, self._is_lossless)
             if named_values:
-                check(named_values)
+                check(named_values, self._is_lossless)
             body = self._pack(plain)
         except UnicodeEncodeError:
             body = self._body(plain)

@@ -248,7 +248,12 @@ def test_keys_of_exceptions():
     error.args, error.itself, error.stream = (object(), [error, KeyError(object())]), error, socket
     data = failure.describe(error, pickle=lambda value: b"pickled")
     assert {name.strip("`") for name, *_ in rows("further key") if name} == data.keys() - set(told)
-    parts = [*data["parts"], *data["parts"][1]["list"], *data["others"].values(), *failure.describe(with_parts())["parts"]]
+    parts = [
+        *data["parts"],
+        *data["parts"][1]["list"],
+        *data["others"].values(),
+        *failure.describe(with_parts())["parts"],
+    ]
     assert {name.strip("`") for name, *_ in rows("key of part") if name} | {"pickle"} == {
         key for part in parts for key in part
     }
