@@ -242,8 +242,8 @@ def line(address: Address, waiters: int = SHORT_LINE, workers: int = 1) -> Itera
 
 
 OPERATIONS = (
-    Operation("call", "call on a held checkout", call, most=1.95),
-    Operation("checkout", "checkout, call, release", checkout_and_call, most=3.35),
+    Operation("call", "call on a held checkout", call, most=1.7),
+    Operation("checkout", "checkout, call, release", checkout_and_call, most=2.6),
     Operation("keywords", "call with keyword arguments", keywords),
     Operation("own-timeout", "call, time-out of the checkout", own_timeout),
     Operation("by-name", "checkout.call", by_name),

@@ -64,10 +64,9 @@ class Checkout:
 
     __slots__ = ("__weakref__", "_client", "_lease", "_lender")
 
-    def __init__(self, lender: Pool, lease: Lease, client: object) -> None:
-        self._lender = lender
-        self._lease = lease
-        self._client: object = client  # kept alive until the end: dropping it closes the pool. The last, for __del__
+    _lender: Pool
+    _lease: Lease
+    _client: object  # kept alive until the end: dropping it closes the pool
 
     def __repr__(self) -> str:
         return f"<Checkout {self._lease!r}>"

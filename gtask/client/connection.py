@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from gtask.address import Address
     from gtask.aspects.aspect import CallerAspect, StandingOrders
-    from gtask.client.calls import Call
+    from gtask.client.calls import BlockingCall, Call
     from gtask.client.dialects.dialect import Dialect
     from gtask.client.pool.workers import Workers
     from gtask.errors import ClientClosed
@@ -61,13 +61,15 @@ class Connection:
         error: why the connection is closed, or None while it is open.
         untouched: whether nothing has been sent since it was lent.
         slot: the pool's.
+        watcher: the stream's, which is active while the connection is read.
+        spare_call: a call that has ended, to be used again: a new one would take longer.
     """
 
     __slots__ = (
         "_agreement", "_alarm", "_aspects", "_at_once", "_behind", "_client", "_closed", "_conversation", "_dialect",
         "_done_frame", "_handshake", "_in_hand", "_loop", "_orders", "_orders_hold", "_orders_told", "_overtime",
-        "_owes_done", "_owner", "_reader", "_stream", "_tell_drained", "_watcher", "address", "error", "pending", "pid", "server",
-        "slot", "untouched",
+        "_owes_done", "_owner", "_reader", "_stream", "_tell_drained", "address", "error", "pending", "pid",
+        "server", "slot", "spare_call", "untouched", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +89,7 @@ class Connection:
         self.slot: Any = None
         self.pending: deque[Call] = deque()
         self.untouched = True
+        self.spare_call: BlockingCall | None = None
         self._owner = owner
         self._dialect = dialect
         self._client = client
@@ -105,7 +108,7 @@ class Connection:
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
         self._stream = Stream(sock, loop, self._reader, self)
-        self._watcher = self._stream.watcher
+        self.watcher = self._stream.watcher
         self._overtime = Overtime(self, loop, self._stream, dialect.has_last_words)
         self._alarm = self._overtime.alarm
 
@@ -145,7 +148,7 @@ class Connection:
     @property
     def is_sound(self) -> bool:
         """Whether it is open, and no interruption has left it half way through some change."""
-        return self.error is None and bool(self._watcher.active)
+        return self.error is None and bool(self.watcher.active)
 
     @property
     def waiting(self) -> int:
@@ -243,10 +246,12 @@ class Connection:
             whether the worker may be lent again at once; if not, its owner hears ``settled`` when
             checkout_done has run.
         """
+        conversation = self._conversation
         self._tell_drained = False  # it was released a second time meanwhile
-        if self._conversation.done():
+        if not conversation.settles and conversation.state == "idle":
             self._owes_done = True  # rides with the next request
             return True
+        conversation.done()
         self._write(self._done_frame)
         return False
 
@@ -342,6 +347,9 @@ class Connection:
     def take(self, message: Message) -> None:
         """Something has come."""
         kind = type(message)
+        if isinstance(message, Value) and message.ld is None and not message.used:
+            self.take_value(message.value)
+            return
         if kind is Value or kind is Failure or kind is Skipped:
             self._take_reply(message)
             return

@@ -17,6 +17,7 @@ from gevent import getcurrent
 
 from gtask.client import outcomes
 from gtask.client.calls import BlockingCall, Call, Result
+from gtask.client.forks import HERE, look
 from gtask.client.loop import thread_ident
 from gtask.client.submitted import SubmittedCall
 from gtask.errors import Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
@@ -33,17 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease"]
 
-new = object.__new__
-_numbers = itertools.count()
-FIRST_EPOCH, EPOCHS = 1 << 16, (1 << 32) - (1 << 16)
+_epochs = itertools.chain.from_iterable(itertools.repeat(range(1 << 16, 1 << 32)))
 """Epochs are numbers of one width on the wire. They come again after four billion."""
 
 _EMPTY: deque[Call] = deque()
 """The queue of every lease that has none. Nothing is ever put into it; to have one each would cost 700 bytes."""
-
-
-def _new_epoch() -> int:
-    return FIRST_EPOCH + next(_numbers) % EPOCHS
 
 
 class Lease:
@@ -64,7 +59,7 @@ class Lease:
     """
 
     __slots__ = (
-        "_aspects", "_epoch", "_has_raised", "_is_plain", "_lender", "_queue", "_thread", "_timeout", "_traceback",
+        "_aspects", "_epoch", "_has_raised", "_lender", "_meta", "_queue", "_thread", "_timeout", "_traceback",
         "connection", "entered_by", "error", "made_at", "released", "replays",
     )  # fmt: skip
 
@@ -83,8 +78,8 @@ class Lease:
         self._thread = lender.thread  # in which calls may be made; 0 when none may be made any more
         self._timeout = timeout
         self._aspects = aspects
-        self._is_plain = not aspects and timeout == lender.terms.timeout
-        self._epoch = FIRST_EPOCH + next(_numbers) % EPOCHS
+        self._meta = None if timeout == lender.terms.timeout else RequestMeta(timeout, True)
+        self._epoch = next(_epochs)
         self._traceback: TracebackType | None = None
         self._has_raised = False
         self._queue = _EMPTY  # calls made before there was a worker to send them to
@@ -105,11 +100,15 @@ class Lease:
             name: of the method; None if the interface is a function.
             args, kwargs: what the method is called with.
         """
-        call = new(BlockingCall)  # a call of the class takes longer
-        call.name = name
-        call.timeout = self._timeout
-        call.deadline = call.sent_at = 0.0
-        call.companions = call.greenlet = None
+        connection = self.connection
+        if connection is None or connection.spare_call is None:
+            call = BlockingCall(name, self._timeout)
+        else:
+            call = connection.spare_call
+            connection.spare_call = None
+            call.name = name
+            call.timeout = self._timeout
+            call.deadline = 0.0
         self._prepare(call, args, kwargs)
         try:
             connection = self.connection
@@ -130,6 +129,8 @@ class Lease:
             call.replay()
             raise
         if value is not call and call.companions is None:
+            if connection is not None:
+                connection.spare_call = call
             return value
         return self._conclude_and_replay(call, call.outcome if value is call else Value(value))
 
@@ -161,6 +162,7 @@ class Lease:
 
     def cancel(self, reason: str) -> None:
         """End the checkout and the call that runs in it, now, with this reason."""
+        look()
         if self.error is not None and not isinstance(self.error, Overloaded):
             return  # it has ended already; after a fork, as the parent's
         if thread_ident() != self._lender.thread:
@@ -179,6 +181,8 @@ class Lease:
     def release(self) -> None:
         """End the checkout: give the worker back when the calls already made are through. Never blocks."""
         lender = self._lender
+        if not HERE[0]:
+            look()
         if thread_ident() != lender.thread:
             lender.drop_later(self)
             return
@@ -322,14 +326,14 @@ class Lease:
     def _prepare(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See whether the call may be made now; begin its aspects and encode it."""
         lender, connection = self._lender, self.connection
-        if thread_ident() != self._thread:
+        if thread_ident() != self._thread or not HERE[0]:
             raise self._no_more()
         if connection is None or connection.pending:
             waiting = len(self._queue) if connection is None else connection.waiting
             if waiting >= lender.terms.max_queue:
                 raise self._overload(call.method, waiting)
         refusal = ""
-        meta = None if self._is_plain else self._begin_aspects(call)
+        meta = self._begin_aspects(call) if self._aspects else self._meta
         try:
             encode = lender.encode
             call.frame = frame = encode(args, kwargs, self._epoch, meta, call.name)
@@ -342,9 +346,8 @@ class Lease:
         lender.counters.calls += 1
 
     def _begin_aspects(self, call: Call) -> RequestMeta | None:
-        """What the request carries for the aspects of its call, and a time-out that is not the client's."""
-        has_timeout = self._timeout != self._lender.terms.timeout
-        meta = RequestMeta(self._timeout, True) if has_timeout else None
+        """What the request carries for the aspects of its call, and the time-out if that is not the client's."""
+        meta = RequestMeta(self._timeout, True) if self._meta is not None else None
         for aspect in self._aspects:
             begun = aspect.begin(call)
             if begun is not None:
@@ -359,6 +362,7 @@ class Lease:
 
     def _no_more(self) -> Error:
         """Why no call can be made."""
+        look()
         if isinstance(self.error, Overloaded):
             return Overloaded(*self.error.args)
         if self.error is not None:
@@ -392,7 +396,7 @@ class Lease:
 
     def _refuse_queue(self, error: EncodeError) -> None:
         """The first call in the queue is nothing for this worker. As if it had raised, those behind it do not run."""
-        self._epoch = _new_epoch()
+        self._epoch = next(_epochs)
         outcome: Error | Skipped = error
         while self._queue:
             self._queue[0].post(outcome)
@@ -424,7 +428,7 @@ class Lease:
         if isinstance(outcome, Failure):
             self._has_raised = True
             self._lender.counters.errors += 1
-            self._epoch = _new_epoch()
+            self._epoch = next(_epochs)
             return outcomes.raised(outcome, method, self.connection, self._lender.terms.raises)
         if isinstance(outcome, Skipped):
             return outcomes.dropped(method, self._for_client)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import copy as copy_of
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
-from gtask.errors import CallDropped, CallTimeout, EncodeError, Error, Overloaded, WorkerDied
+from gtask.errors import CallDropped, CallTimeout, EncodeError, Error, Overloaded, RemoteError, WorkerDied
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import Failure, LastWords, Skipped, Value
 
@@ -67,15 +68,17 @@ def overloaded(method: str, for_client: str, waiting: int) -> Overloaded:
 
 
 def copy_to_raise(error: Error, traceback: TracebackType | None) -> Error:
-    """A copy of a checkout's sticky error, to be raised.
+    """A copy, to be raised, of an error that is kept.
 
-    A raised error keeps the frames that it passes, and all that their variables hold. As long as the lease kept that
-    error none of that could be freed.
+    A raised error keeps the frames that it passes, and all that their variables hold. As long as the lease or the
+    result kept that error none of that could be freed.
 
     Args:
         error: the error that is kept.
-        traceback: the traceback that it had when the checkout ended.
+        traceback: the traceback that it had at first.
     """
+    if isinstance(error, RemoteError):
+        return copy_of(error).with_traceback(traceback or error.__traceback__)
     copy = type(error).__new__(type(error), *error.args)
     copy.args = error.args
     vars(copy).update(vars(error))

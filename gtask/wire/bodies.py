@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -29,11 +30,13 @@ __all__ = [
     "REQUEST",
     "REQUEST_HEADS",
     "REQUEST_ITEMS",
+    "SHORT",
     "TIMED",
     "TIMED_FIELDS",
     "TIMED_HEADS",
     "TIMEOUT_KEY",
     "VALUE",
+    "VALUES",
     "VALUE_HEAD",
     "decode_body",
     "new",
@@ -66,6 +69,9 @@ NAMED, NAMED_HEADS = struct.Struct("!I8s"), _heads(b"\xa2do\x82\xa2kw")
 TIMED, TIMED_HEADS = struct.Struct("!I8sI2s"), _heads(b"\xa2do\x82\xa1q\xce")
 TIMEOUT_KEY = b"\xa1t"
 VALUE, VALUE_HEAD = struct.Struct("!I5s"), b"\x93\xa2ok\xc0"
+SHORT = 1000
+VALUES = tuple(VALUE.pack(size, VALUE_HEAD) for size in range(SHORT))
+"""The beginning of a usual value's frame, by what stands in it as its length."""
 
 NAMED_FIELDS, TIMED_FIELDS = 3, 1
 """How many fields, or keys, are in one array with the items."""
@@ -136,15 +142,22 @@ def read_request(data: Data, start: int, stop: int, header: int, epoch: int, unp
         args = unpackb(items, ext_hook=unpacking.hook, strict_map_key=False, timestamp=3)
     except Exception as error:
         args = unpack_again(items, unpacking, error)
+    return _request(args, {}, epoch, None, unpacking)
+
+
+def _request(args: Any, kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None, unpacking: Unpacking) -> Request:
     request = new(Request)  # a call of the class takes twice as long
     request.args = args
-    request.kwargs = {}
+    request.kwargs = kwargs
     request.epoch = epoch
-    request.meta = None
+    request.meta = meta
     request.used = NOTHING_USED
     if unpacking.used:
         note_used(request, unpacking)
     return request
+
+
+_of_timeout = lru_cache(maxsize=100, typed=True)(lambda timeout: RequestMeta(timeout, True))
 
 
 def read_named(data: Data, start: int, stop: int, header: int, epoch: int, unpacking: Unpacking) -> Message:
@@ -156,7 +169,7 @@ def read_named(data: Data, start: int, stop: int, header: int, epoch: int, unpac
         except Exception:  # the general way finds out what is wrong
             plain = None
         if plain and type(plain[1]) is str and plain[1] == "q" and type(plain[2]) is int and are_names(plain[0]):
-            return _noted(Request(plain[3:], plain[0], plain[2]), unpacking)
+            return _request(plain[3:], plain[0], plain[2], None, unpacking)
         data[start + 11] = NAMED_HEADS[0][-1]
     return decode_body(data[start + 4 : stop], unpacking)
 
@@ -172,7 +185,7 @@ def read_timed(data: Data, start: int, stop: int, header: int, epoch: int, unpac
         except Exception:  # the general way finds out what is wrong
             data[at] = TIMEOUT_KEY[1]
         else:
-            return _noted(Request(args, {}, epoch, RequestMeta(timeout, True)), unpacking)
+            return _request(args, {}, epoch, _of_timeout(timeout), unpacking)
     return decode_body(data[start + 4 : stop], unpacking)
 
 

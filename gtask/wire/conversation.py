@@ -84,23 +84,19 @@ class Conversation:
     Attributes:
         state: one of those above.
         owed: how many replies the worker still owes.
+        settles: whether the worker has a checkout_done hook, and so answers the end of a checkout.
     """
 
-    __slots__ = ("_answers_done", "_failed_epoch", "owed", "state")
+    __slots__ = ("_failed_epoch", "owed", "settles", "state")
 
     def __init__(self) -> None:
         self.state = "new"
         self.owed = 0
         self._failed_epoch = 0
-        self._answers_done = False
+        self.settles = False
 
     def __repr__(self) -> str:
         return f"<Conversation {self.state}, {self.owed} owed>"
-
-    @property
-    def settles(self) -> bool:
-        """Whether the worker has a checkout_done hook, and so answers the end of a checkout."""
-        return self._answers_done
 
     def client_says(self, message: Message) -> None:
         """Note a message of the client: its own before it is sent, or at the worker when it has come.
@@ -115,7 +111,7 @@ class Conversation:
         state = _CLIENT_MAY[self.state].get(kind)
         if state is None:
             raise self._out_of_turn(CLIENT, kind)
-        if kind is not Done or self._answers_done:
+        if kind is not Done or self.settles:
             self.state = state
 
     def worker_says(self, message: Message) -> None:
@@ -132,7 +128,7 @@ class Conversation:
         if state is None:
             raise self._out_of_turn(WORKER, kind)
         if isinstance(message, Greeting):
-            self._answers_done = message.done
+            self.settles = message.done
             if message.exc is not None or message.text:
                 state = "failed"
         self.state = state
@@ -150,7 +146,7 @@ class Conversation:
         Returns:
             whether nobody answers it, so that the worker is idle at once.
         """
-        if self._answers_done or self.state != "idle":
+        if self.settles or self.state != "idle":
             self.client_says(_A_DONE)
             return False
         return True

@@ -30,12 +30,14 @@ from gtask.wire.bodies import (
     REQUEST,
     REQUEST_HEADS,
     REQUEST_ITEMS,
+    SHORT,
     TIMED,
     TIMED_FIELDS,
     TIMED_HEADS,
     TIMEOUT_KEY,
     VALUE,
     VALUE_HEAD,
+    VALUES,
     new,
     note_used,
     unpack_again,
@@ -58,7 +60,7 @@ KEEP = 1024 * 1024
 
 LENGTH = struct.Struct("!I")
 
-pack_request, unpack_request, pack_value = REQUEST.pack, REQUEST.unpack_from, VALUE.pack
+pack_request, unpack_request = REQUEST.pack, REQUEST.unpack_from
 NAMED_REQUEST_HEADS = REQUEST_HEADS[1:]
 """By the number of items behind the first."""
 
@@ -127,7 +129,7 @@ class Encoder:
         size = len(packed) + 5
         if size > self._keep:
             self._check_size(size)
-        return pack_value(size, VALUE_HEAD) + packed
+        return (VALUES[size] if size < SHORT else VALUE.pack(size, VALUE_HEAD)) + packed
 
     def encode_request(
         self,
@@ -199,7 +201,7 @@ class Encoder:
                         if type(key) is not str or type(value) not in SCALARS:
                             check({key: value}, self._is_lossless)
                     items = self._pack((kwargs, "q", epoch, *args))
-                elif meta.has_timeout and not (kwargs or meta.ld or meta.headers or meta.context or meta.others):
+                elif meta.has_timeout and not (kwargs or meta.concerns_aspects):
                     items = self._pack((meta.timeout, *args))
             except Exception:  # the general way finds out what is wrong
                 pass

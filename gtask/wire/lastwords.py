@@ -10,7 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 from gtask.errors import ProtocolError
-from gtask.wire.bodies import VALUE, VALUE_HEAD, decode_body, read_value, unpack_again, unpackb
+from gtask.wire.bodies import (
+    SHORT,
+    VALUE,
+    VALUE_HEAD,
+    VALUES,
+    decode_body,
+    read_value,
+    unpack_again,
+    unpackb,
+)
 from gtask.wire.frames import LENGTH, Decoder, Encoder
 from gtask.wire.messages import DEFAULT_LIMIT, NOT_PLAIN, LastWords, Message
 from gtask.wire.values.agreement import PLAIN
@@ -26,10 +35,6 @@ START = b"\x92\xa3rip"
 LONGEST = 128 * 1024
 """Bytes that a trailer has at the most."""
 
-SHORT = 1000
-VALUES = tuple(VALUE.pack(max(0, size - LENGTH.size), VALUE_HEAD) for size in range(SHORT))
-"""The beginning of a plain value's frame, by the size of the frame."""
-
 
 def last_words(rip: LastWords) -> bytes:
     """The trailer that ends the stream of a dead worker."""
@@ -44,11 +49,10 @@ class ReplyDecoder(Decoder):
         limit: bytes that a frame may have.
     """
 
-    __slots__ = ("_most", "withheld")
+    __slots__ = ("withheld",)
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         super().__init__(limit)
-        self._most = limit + LENGTH.size
         self.withheld = False
         """Whether it waits to see if the stream ends here. If nothing comes, call :meth:`settle`."""
 
@@ -58,8 +62,10 @@ class ReplyDecoder(Decoder):
         In the latter case :meth:`received` is to be called. Raises as that.
         """
         chunk = self._chunk
-        beginning = VALUES[count] if count < SHORT else VALUE.pack(count - 4, VALUE_HEAD)
-        if not chunk.startswith(beginning) or count > self._most or self._partial or chunk[count - 1] == END:
+        length = count - 4
+        if length < 6 or length > self._limit or self._partial or chunk[count - 1] == END:
+            return NOT_PLAIN
+        if not chunk.startswith(VALUES[length] if length < SHORT else VALUE.pack(length, VALUE_HEAD)):
             return NOT_PLAIN
         packed = chunk[9:count]
         try:

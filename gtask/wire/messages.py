@@ -121,6 +121,11 @@ class RequestMeta:
         self.context = context
         self.others = others
 
+    @property
+    def concerns_aspects(self) -> bool:
+        """Whether there is more in it than a time-out."""
+        return bool(self.ld or self.headers or self.context or self.others)
+
     def put(self, key: str, value: Any) -> None:
         """Set the value of an aspect."""
         if key in OF_ASPECTS:

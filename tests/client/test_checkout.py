@@ -19,7 +19,7 @@ class Pool:
         self.counters = Counters()
         self.thread = thread_ident()
 
-    def encode(self, args, kwargs, epoch, meta):
+    def encode(self, args, kwargs, epoch, meta, name):
         return b""
 
     def rejoin(self, lease):
@@ -27,9 +27,6 @@ class Pool:
 
     def leave(self, lease):
         pass
-
-    def enter_block(self, lease):
-        raise AssertionError("there is no with block")
 
     def deadlock_of(self, lease):
         raise AssertionError("nobody blocks")
@@ -55,7 +52,7 @@ class Dying:
 
     pending = 1
 
-    def refusal(self, frame):
+    def prepare(self, call):
         return ""
 
     def lend(self):

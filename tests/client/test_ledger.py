@@ -1443,7 +1443,7 @@ class Histories(RuleBasedStateMachine):
         counted |= {"retirements": sum(counters.retirements.values())}
         assert counted == self.expected
         for watch in (counters.waits, counters.uses):
-            assert sum(watch.buckets) == watch.count
+            assert sum(watch.snapshot().buckets) == watch.count
             assert min(watch.buckets) >= 0
         # Each loan is held, or has been counted as a use.
         assert self.expected["uses"] + self.number_of(BUSY) + self.cut_off == self.expected["waits"]

@@ -41,7 +41,6 @@ from gtask.client.connection import Connection
 from gtask.client.loop import Alarm
 from gtask.client.pool import connector as connector_module
 from gtask.client.pool import ownership as ownership_module
-from gtask.client.pool import pool as pool_module
 from gtask.client.pool import workers as workers_module
 from gtask.client.pool.connector import Connector
 from gtask.client.pool.pool import Pool
@@ -255,7 +254,6 @@ class World:
             function(*args)
 
     greenlet = staticmethod(gevent.getcurrent)
-    greenlet_ref = staticmethod(pool_module.Loop.greenlet_ref)
 
     # for the machine
 

@@ -19,8 +19,8 @@ __all__ = ["Dialect", "EncodeRequest", "Reader"]
 EncodeRequest = Callable[
     [tuple[Any, ...], dict[str, Any], int, "RequestMeta | None", "str | None"], "bytes | ConditionalFrame"
 ]
-"""Makes the frame of a call from its arguments, its epoch, its ``meta`` and the name of its method, which comes before the
-arguments if there is one; raises EncodeError."""
+"""Makes the frame of a call from its arguments, its epoch, its ``meta`` and the name of its method, which comes before
+the arguments if there is one; raises EncodeError."""
 
 
 class Reader(Protocol):

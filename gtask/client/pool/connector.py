@@ -21,6 +21,7 @@ from gtask.aspects.caller import CallerAspects, standing_orders
 from gtask.client.config import ClientConfig
 from gtask.client.connection import Connection
 from gtask.client.dialects import dialect_of
+from gtask.client.forks import look
 from gtask.client.loop import Alarm
 from gtask.client.pool.slots import PoolSlot
 from gtask.client.preamble import NO_ORDERS
@@ -153,6 +154,10 @@ class Connector:
         config, connection = self._config, None
         try:
             sock = connect(self.address, CONNECT_TIMEOUT)
+            look()
+            if not self.is_trying(slot):  # this is a forked child, and the attempt is the parent's
+                sock.close()
+                return
             connection = Connection(
                 sock, self.address, workers, self._dialect, config.name, self.aspects.all, self._orders
             )

@@ -259,8 +259,13 @@ class Ledger(Generic[W]):
         """
         if slot.state != BUSY or self._line or self._unfit(slot, now):
             return False
-        self._end_use(slot, now)
-        self._rest(slot)
+        self.counters.uses.add(now - slot.since)
+        self._died_unused = 0
+        slot.state = IDLE
+        slot.holder = None
+        self._idle.append(slot)
+        if slot.ends_at < self.wake_at:
+            self.wake_at = slot.ends_at
         return True
 
     def settling(self, slot: PoolSlot, now: float) -> list[Action]:

@@ -20,7 +20,7 @@ __all__ = ["Blocks", "waiter_of", "waits_for_itself"]
 
 
 class Blocks:
-    """How many ``with`` blocks of one pool's checkouts each greenlet is in. The greenlets are known by weak references."""
+    """How many ``with`` blocks of one pool's checkouts each greenlet is in. It keeps no greenlet alive."""
 
     def __init__(self) -> None:
         self._counts: dict[Any, int] = {}

@@ -84,6 +84,7 @@ class Worker:
         self._socket = sock
         self._interface = interface
         self._is_set_up = False
+        self._has_checkout_done = interface.has_checkout_done
         self._methods = Methods(interface)
         self._retire_reason = ""
         self._must_look = config.max_memory is not None  # for a reason to retire, after each call
@@ -141,7 +142,8 @@ class Worker:
         self.client, self.timeout = hello.name, hello.timeout
         if hello.about:
             self._interface, self._methods, self.board.call_weight = status_interface, Methods(status_interface), 0.0
-        reply = Greeting(name=self.config.name, pid=os.getpid(), done=self._interface.has_checkout_done)
+            self._has_checkout_done = status_interface.has_checkout_done
+        reply = Greeting(name=self.config.name, pid=os.getpid(), done=self._has_checkout_done)
         self.dialect.agree(hello, reply)
         error = self._set_up()
         if error is not None:
@@ -242,9 +244,8 @@ class Worker:
             when the call ended, on the monotonic clock.
         """
         # A value leads back to idle, where its request was heard: the table need not be asked for either.
-        if self._has_failed or self._conversation.state != "idle":
-            if self._conversation.state != "idle" or self._conversation.must_skip(request):
-                return self._skip(request)
+        if self._conversation.state != "idle" or (self._has_failed and self._conversation.must_skip(request)):
+            return self._skip(request)
         replies, interruption, companions, encode = self.replies, self.interruption, self.companions, self._encode_value
         args, kwargs, error = request.args, request.kwargs, None
         try:
@@ -297,7 +298,7 @@ class Worker:
         return monotonic()
 
     def _begin(self, request: Request, name: str) -> None:
-        is_plain = request.meta is None and not request.used
+        is_plain = not request.used and (request.meta is None or not request.meta.concerns_aspects)
         for aspect in self._aspects_of_every_call if is_plain else self._aspects:
             companion = aspect.begin(request, name)
             if companion is not None:
@@ -337,11 +338,14 @@ class Worker:
     # --- hooks and the end -----------------------------------------------------------------------------
 
     def _end_checkout(self, done: Done) -> float:
-        self._conversation.done()
+        replies, conversation = self.replies, self._conversation
         self.board.lent = False
-        if self.replies.holds:
-            self.replies.flush()
-        if self._is_set_up and self._interface.has_checkout_done:
+        if replies.holds:
+            replies.flush()
+        if not self._has_checkout_done and replies.more_follow and conversation.state == "idle":
+            return 0.0  # a request follows at once, so that nobody looks at the time
+        conversation.done()
+        if self._is_set_up and self._has_checkout_done:
             try:
                 self._run(HOOKS, self._interface.checkout_done)
             except BaseException as error:  # the calls have been answered; what is left may be unclean

@@ -68,7 +68,7 @@ ARROWS = {
     "wire.values.pickles": "errors wire.values.kinds",
     #
     "client": "",
-    "client.calls": "errors",
+    "client.calls": "client.outcomes errors",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
@@ -81,9 +81,10 @@ ARROWS = {
     "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers "
     "wire.values.pickles",
     "client.dialects.json": "client.dialects.dialect errors wire.json.conversation wire.json.text",
+    "client.forks": "",
     "client.handshake": "client.loop errors",
-    "client.lease": "client.calls client.loop client.outcomes client.submitted errors wire.messages",
-    "client.loop": "",
+    "client.lease": "client.calls client.forks client.loop client.outcomes client.submitted errors wire.messages",
+    "client.loop": "client.forks",
     "client.many": "",
     "client.many.executor": "client.calls client.checkout client.lease client.loop function_names",
     "client.many.unordered": "client.calls client.checkout client.lease client.loop",
@@ -92,21 +93,22 @@ ARROWS = {
     "client.pool": "",
     "client.pool.audit": "client.pool.slots",
     "client.pool.backoff": "",
-    "client.pool.connector": "address aspects.caller client.config client.connection client.dialects client.loop "
-    "client.pool.slots client.preamble errors spawn",
+    "client.pool.connector": "address aspects.caller client.config client.connection client.dialects client.forks "
+    "client.loop client.pool.slots client.preamble errors spawn",
     "client.pool.ledger": "client.config client.counters client.pool.backoff client.pool.slots",
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
     "client.pool.news": "client.loop",
     "client.pool.no_worker": "client.pool.slots errors wire.exceptions.failure",
-    "client.pool.ownership": "client.loop client.pool.no_worker",
-    "client.pool.pool": "aspects.caller client.checkout client.counters client.lease client.loop client.pool.ledger "
-    "client.pool.no_worker client.pool.ownership client.pool.slots client.pool.workers errors",
+    "client.pool.ownership": "client.forks client.loop client.pool.no_worker",
+    "client.pool.pool": "aspects.caller client.checkout client.counters client.forks client.lease client.loop "
+    "client.outcomes client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.ownership "
+    "client.pool.slots client.pool.workers errors",
     "client.pool.slots": "",
     "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
     "client.pool.news client.pool.slots errors",
     "client.preamble": "errors wire.messages",
-    "client.stream": "client.loop errors wire.messages",
+    "client.stream": "client.forks client.loop errors wire.messages",
     "client.submitted": "client.calls errors wire.messages",
     #
     "server": "",
