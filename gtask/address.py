@@ -7,7 +7,18 @@ import re
 import socket
 from dataclasses import dataclass
 
-__all__ = ["PRIVATE", "Address", "TcpAddress", "UnixAddress", "check_pickle", "is_private", "parse", "place"]
+__all__ = [
+    "PRIVATE",
+    "UNIX_PATH_LIMIT",
+    "Address",
+    "TcpAddress",
+    "UnixAddress",
+    "check_pickle",
+    "is_private",
+    "parse",
+    "place",
+    "shown",
+]
 
 PRIVATE = "gtask-"
 """How the name begins of the directory of a private server's socket; the rest of it is made up anew each time."""
@@ -16,6 +27,9 @@ UNIX_PATH_LIMIT = 107
 """Bytes that fit into ``sockaddr_un`` on Linux, less the closing NUL."""
 
 _TCP = re.compile(r"tcp://(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>[0-9]+)/?\Z")
+
+
+FORMS = "unix:/path/to/the.sock or tcp://host:port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +82,12 @@ def parse(text: str | Address) -> Address:
 
     Raises:
         ValueError: it is none of these; the message shows the forms.
+        TypeError: it is no text.
     """
     if isinstance(text, (UnixAddress, TcpAddress)):
         return text
+    if not isinstance(text, str):
+        raise TypeError(f"address={text!r:.100}: {_instead_of(text)}")
     if text.startswith("unix:"):
         path = text[len("unix:") :]
         if path.startswith("/"):
@@ -90,7 +107,37 @@ def parse(text: str | Address) -> Address:
         if port > 65535:
             raise ValueError(f"{text!r}: a TCP port is a number from 0 to 65535")
         return TcpAddress(found["v6"] or found["host"], port)
-    raise ValueError(f"{text!r} is no address: write unix:/path/to/the.sock or tcp://host:port")
+    raise ValueError(f"{text!r} is no address: write {FORMS}{_nearest(text)}")
+
+
+def shown(address: Address | None) -> str:
+    """An address in a message: a relative path together with the directory that it begins at."""
+    is_relative = isinstance(address, UnixAddress) and not address.path.startswith(("/", "@"))
+    return f"{address} (in {os.getcwd()})" if is_relative else str(address)
+
+
+def _instead_of(value: object) -> str:
+    """What to write in place of something that is no text."""
+    if value is None:
+        return f"write {FORMS}; None is what a variable of the environment gives that is not set"
+    if isinstance(value, (list, tuple, set, frozenset, dict)):
+        return f"write one address, {FORMS}; a client has one server, so make a client for each"
+    if isinstance(value, (bytes, bytearray)):
+        return f"write a str, {FORMS}"
+    if hasattr(value, "__fspath__"):
+        return f"write unix:{value}"
+    return f"write {FORMS}"
+
+
+def _nearest(text: str) -> str:
+    """What was probably meant by a text that is no address."""
+    if not text:
+        return "; it is empty, as a variable of the environment may be"
+    if "://" not in text and (text.startswith(("/", "./", "../", "@")) or text.endswith((".sock", ".socket"))):
+        return f"; perhaps unix:{text}"
+    if re.fullmatch(r"(tcp:)?[\w.-]+:[0-9]+", text, re.ASCII):
+        return f"; perhaps tcp://{text.removeprefix('tcp:')}"
+    return ""
 
 
 def check_pickle(

@@ -79,7 +79,8 @@ class StayedInWorker(Error, AttributeError, TypeError):
 
 
 class SetupError(RemoteError):
-    """The worker's ``setup`` raised, so this checkout has no worker. Also of the original class."""
+    """The worker's ``setup`` raised, so this checkout has no worker. Also of the original class; a PermissionError says
+    that the server gives this user no worker (``--allow-uid``)."""
 
     sticky = True
 

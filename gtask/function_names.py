@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
-__all__ = ["EACH", "name_of", "split"]
+__all__ = ["EACH", "call_each", "name_of", "split"]
 
 EACH = "*"
 """In front of a name: the one argument is a list of lists of arguments. The function is called with each of those, and
@@ -79,6 +79,11 @@ def name_of(function: Callable[..., Any] | str, *, is_new: bool = False) -> str:
             "name of its own at the top level of its module"
         )
     return name
+
+
+def call_each(function: Callable[..., Any], calls: list[list[Any]]) -> list[Any]:
+    """Call a function with each of these lists of arguments, and list what it returns: see :data:`EACH`."""
+    return [function(*arguments) for arguments in calls]
 
 
 def _unfindable(function: Any) -> str:

@@ -22,16 +22,21 @@ from collections.abc import Sequence
 from posix import close, posix_spawn, waitpid  # those of os may be monkey-patched
 
 from gtask import address as addresses
+from gtask.target import check_allow, check_target
 
-__all__ = ["MASTER", "SpawnedServer", "command_of", "private_address", "spawn_server", "tidy_up"]
-
-"""The prefix of the directory of a private socket."""
+__all__ = ["KEEPER", "MASTER", "SpawnedServer", "command_of", "private_address", "spawn_server", "tidy_up"]
 
 MASTER = "gtask.server.daemon.application"
 """The module whose ``main`` is the program of a master."""
 
+KEEPER = "gtask.server.daemon.private"
+"""The module whose ``main`` is the program of a keeper that belongs to a program: it can reload."""
+
 UNKNOWN = 256
 """In place of an exit status that other code of this process has read."""
+
+_LONGEST_DIRECTORY = addresses.UNIX_PATH_LIMIT - len(f"/{addresses.PRIVATE}12345678/socket~")
+"""Bytes of the directory in which a private socket's directory can be made."""
 
 _IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
 
@@ -46,13 +51,22 @@ class SpawnedServer:
         pid: its process id.
     """
 
-    def __init__(self, target: str, address: addresses.Address, arguments: list[str], private: bool = False) -> None:
+    def __init__(
+        self,
+        target: str,
+        address: addresses.Address,
+        arguments: list[str],
+        private: bool = False,
+        reload: bool = False,
+    ) -> None:
         self.address = address
         self._status: int | None = None
         reap()
         reading, self._keep_alive = os.pipe()
-        orders = {"parent": os.getpid(), "pipe": reading, "private": private}
-        command = command_of(MASTER, [json.dumps(orders), target, "--listen", str(address), *arguments])
+        orders = {"parent": os.getpid(), "pipe": reading, "private": private, "by_program": True}
+        program = KEEPER if reload else MASTER
+        arguments = [target, "--listen", str(address), *(["--reload"] if reload else []), *arguments]
+        command = command_of(program, [json.dumps(orders), *arguments])
         try:
             os.set_inheritable(reading, True)
             self.pid = posix_spawn(sys.executable, command, os.environ, setsigdef=_IGNORED_BY_PYTHON)
@@ -134,6 +148,8 @@ def spawn_server(
     allow: Sequence[str] = (),
     pickle: bool = False,
     insecure: bool = False,
+    reload: bool = False,
+    log_level: str = "warning",
 ) -> SpawnedServer:
     """Start a server in a child process, by exec. It dies with this process.
 
@@ -147,21 +163,26 @@ def spawn_server(
         pickle: whether the server consents to pickles from and to clients that do as well; see
             :class:`gtask.Client`. Default False.
         insecure: whether it may listen on TCP where other machines can connect, and ``pickle`` over TCP; default False.
+        reload: whether it loads new code when a file of the application changes, for development; default False.
+        log_level: of its own log, which goes to this process's stderr: ``debug``, ``info``, ``warning`` or ``error``;
+            default ``warning``.
 
     Raises:
-        ValueError: the address is none, or these options do not allow it.
+        ValueError: the target or the address is none, or these options do not allow it.
         OSError: no process could be started.
     """
-    arguments = ["--name", name] if name else []
+    check_target(target)
+    check_allow(target, tuple(allow))
+    arguments = ["--log-level", log_level, *(["--name", name] if name else [])]
     arguments += [f"--allow={module}" for module in allow]
     arguments += ["--pickle"] if pickle else []
     arguments += ["--insecure"] if insecure else []
     if address is None:
-        return SpawnedServer(target, private_address(), arguments, private=True)
+        return SpawnedServer(target, private_address(), arguments, private=True, reload=reload)
     where = addresses.parse(address)
     if pickle:
         addresses.check_pickle(where, insecure)
-    return SpawnedServer(target, where, arguments)
+    return SpawnedServer(target, where, arguments, reload=reload)
 
 
 def command_of(module: str, arguments: Sequence[str]) -> list[str]:
@@ -171,16 +192,19 @@ def command_of(module: str, arguments: Sequence[str]) -> list[str]:
         module: its full name.
         arguments: what ``main`` finds in ``sys.argv``, behind the program's name.
     """
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    boot = (
-        f"import sys; sys.path[:] = sys.argv.pop(1).split({os.pathsep!r}); from {module} import main; sys.exit(main())"
-    )
+    path = json.dumps([os.path.abspath(entry) for entry in sys.path])
+    boot = f"import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from {module} import main; sys.exit(main())"
     return [sys.executable, "-c", boot, path, *arguments]
 
 
 def private_address() -> addresses.UnixAddress:
-    """A unix socket in a new directory that only this user can enter; the server removes both at its end."""
-    return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix=addresses.PRIVATE), "socket"))
+    """A unix socket in a new directory that only this user can enter; the server removes both at its end.
+
+    Where the directory for temporary files has so long a name that no socket fits into it, it lies in ``/tmp``.
+    """
+    usual = tempfile.gettempdir()
+    directory = usual if len(os.fsencode(usual)) <= _LONGEST_DIRECTORY else "/tmp"
+    return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix=addresses.PRIVATE, dir=directory), "socket"))
 
 
 def reap() -> None:

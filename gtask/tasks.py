@@ -45,7 +45,8 @@ def task(client: Client | Callable[[], Client], *, name: str | None = None) -> C
 
     Args:
         client: which calls the worker; or a function without arguments that gives it, asked at each call.
-        name: under which the server has it; by default ``"module:qualname"``, as ``gtask.server.functions`` does.
+        name: under which the server has it; by default ``"module:qualname"``, as every server has those of its
+            module.
 
     Raises:
         TypeError: it is a generator, a coroutine, a closure, a method, or cannot be found by a worker; or ``client`` is

@@ -8,20 +8,21 @@ from contextvars import ContextVar
 from dataclasses import fields
 from functools import partial
 from types import EllipsisType, ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from gtask import address as addresses
 from gtask.aspects import context as context_aspect
 from gtask.aspects.caller import RequestLog
 from gtask.client.checkout import Checkout
-from gtask.client.config import ClientConfig, check_count, check_size, check_timeout
+from gtask.client.config import MAX_WORKERS, MIN_WORKERS, ClientConfig, check_count, check_size, check_timeout
 from gtask.client.many.executor import Executor
 from gtask.client.many.unordered import map_unordered
 from gtask.client.pool.connector import Connector
 from gtask.client.pool.pool import Pool
 from gtask.function_names import name_of
-from gtask.spawn import spawn_server
+from gtask.spawn import SpawnedServer, spawn_server
 from gtask.stats import ClientStats
+from gtask.target import Private, private
 from gtask.wire.messages import DEFAULT_LIMIT
 
 __all__ = ["Client", "Remote"]
@@ -35,11 +36,15 @@ class Client:
     Args:
         address: of the server: ``unix:/path``, ``tcp://host:port``, or ``spawn:module[:attribute]`` for a private
             server that is started at first use and ends with the client. The server may come later than the client.
+            ``spawn:`` takes options: ``?reload`` loads new code when a file of the application changes,
+            ``?allow=MODULE`` is for ``gtask.server.functions``, ``?log_level=info`` shows the server's own log; several
+            are joined by ``&``.
         name: this client's, for errors and the server's log; default "".
         timeout: seconds that a call may take, the time in line for a worker included; default 30, None for no limit.
             The time runs from when the call is the first of its checkout's queue.
-        min_workers: the number of workers that are kept ready once the pool is open; default 2.
-        max_workers: the most workers that there may be; default 20.
+        min_workers: the number of workers that are kept ready once the pool is open; default 2, or max_workers if that
+            is less.
+        max_workers: the most workers that there may be; default 20, or min_workers if that is more.
         max_checkouts: how often a worker is lent before a new one takes its place, or up to a tenth less, so that
             workers do not end together; default None, for no limit.
         max_lifetime: seconds after which a worker is replaced, or up to a tenth less; default None, for no limit. A
@@ -89,8 +94,8 @@ class Client:
         *,
         name: str = "",
         timeout: float | None = 30.0,
-        min_workers: int = 2,
-        max_workers: int = 20,
+        min_workers: int = MIN_WORKERS,
+        max_workers: int = MAX_WORKERS,
         max_checkouts: int | None = None,
         max_lifetime: float | None = None,
         max_idle: float | None = 600.0,
@@ -224,7 +229,8 @@ class Client:
     def executor(self, *, timeout: float | EllipsisType | None = ...) -> Executor:
         """A ``concurrent.futures.Executor`` whose functions run in the workers, each in a checkout of its own.
 
-        The server must serve ``gtask.server.functions``; docs/executor.rst has more.
+        The functions are those of the module that the server serves; ``gtask.server.functions`` serves those of
+        several. docs/executor.rst has more.
 
         Args:
             timeout: of each call, the time in line included; by default the client's.
@@ -243,7 +249,7 @@ class Client:
         from the iterable.
 
         Args:
-            method: its name; or a function, if the server is ``gtask.server.functions``.
+            method: its name; or a function of the module that the server serves.
             iterable: its items are taken as there is room for them, each is the one argument of a call.
             max_ahead: how many items may have been taken whose values have not; by default as many as there may be
                 workers, and the same again in line, or max_waiting if that is less.
@@ -264,6 +270,19 @@ class Client:
         """An object whose methods are those of the workers, each called as by :meth:`call`."""
         return Remote(self)
 
+    def __getattr__(self, name: str) -> NoReturn:
+        """There is no such attribute.
+
+        Raises:
+            AttributeError: always; the message says how a method of the workers is called.
+        """
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(
+            f"a client has no attribute {name!r}. A method of the workers is called by client.remote.{name}(...), by "
+            f"client.call({name!r}, ...), or in a checkout"
+        )
+
     def __enter__(self) -> Client:
         return self
 
@@ -279,20 +298,43 @@ class Client:
 def _connector(address: str | addresses.Address, config: ClientConfig) -> Connector:
     """What connects to this address, or to a private server."""
     if isinstance(address, str) and address.startswith("spawn:"):
-        target = address[len("spawn:") :]
-        if not target:
-            raise ValueError("write spawn:module or spawn:module:attribute")
-        return Connector(None, config, lambda: spawn_server(target, name=target, pickle=config.pickle))
+        return Connector(None, config, partial(_spawn, private(address[len("spawn:") :]), config.pickle))
     server = addresses.parse(address)
     if config.pickle:
         addresses.check_pickle(server, config.insecure, "whoever answers at {} could have this process run any code")
     return Connector(server, config)
 
 
+def _spawn(wanted: Private, pickle: bool) -> SpawnedServer:
+    """Start the private server that is wanted."""
+    return spawn_server(
+        wanted.target,
+        name=wanted.target,
+        allow=wanted.allow,
+        pickle=pickle,
+        reload=wanted.reload,
+        log_level=wanted.log_level,
+    )
+
+
 def _reconnect_failed(this: Callable[[], Client | None]) -> None:
     client = this()
     if client is not None and client._config.on_reconnect_failed is not None:
         client._config.on_reconnect_failed(client)
+
+
+class RemoteMethod(partial[Any]):
+    """A method of the workers, each call of which is a checkout."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        method = self.args[0]
+        hint = (
+            f". In a checkout there is: with client.checkout() as worker: worker.{method}.submit(...); and "
+            "client.executor() has futures"
+            if name == "submit"
+            else ""
+        )
+        raise AttributeError(f"client.remote.{method} has no attribute {name!r}{hint}")
 
 
 class Remote:
@@ -307,7 +349,7 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        method: Any = partial(self._client.call, name)
+        method: Any = RemoteMethod(self._client.call, name)
         method.__name__ = method.__qualname__ = name
         vars(self)[name] = method  # the next use finds it without this function
         return method

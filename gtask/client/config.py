@@ -13,7 +13,7 @@ from typing import Any
 from gtask.aspects.context import Named
 from gtask.wire.messages import DEFAULT_LIMIT
 
-__all__ = ["ClientConfig", "check_count", "check_size", "check_timeout"]
+__all__ = ["MAX_WORKERS", "MIN_WORKERS", "ClientConfig", "check_count", "check_size", "check_timeout"]
 
 Check = Callable[[str, Any], None]
 """Refuses the value of an option by raising TypeError or ValueError; is given the option's name and the value."""
@@ -95,6 +95,13 @@ def _anything(name: str, value: object) -> None:
 # --- options -----------------------------------------------------------------------------------------------
 
 
+class Default(int):
+    """A number that stands where the user has written none: it gives way to a number that is written."""
+
+
+MIN_WORKERS, MAX_WORKERS = Default(2), Default(20)
+
+
 def _option(check: Check, sentence: str) -> dict[str, Any]:
     return {"check": check, "sentence": sentence}
 
@@ -113,9 +120,10 @@ class ClientConfig:
         metadata=_option(_seconds_or_none, "seconds that a call may take, the time in line for a worker included"),
     )
     min_workers: int = field(
-        default=2, metadata=_option(_count(0), "the number of workers that are kept ready once the pool is open")
+        default=MIN_WORKERS,
+        metadata=_option(_count(0), "the number of workers that are kept ready once the pool is open"),
     )
-    max_workers: int = field(default=20, metadata=_option(_count(1), "the most workers that there may be"))
+    max_workers: int = field(default=MAX_WORKERS, metadata=_option(_count(1), "the most workers that there may be"))
     max_checkouts: int | None = field(
         default=None,
         metadata=_option(
@@ -190,6 +198,10 @@ class ClientConfig:
     def __post_init__(self) -> None:
         for option in fields(self):
             option.metadata["check"](option.name, getattr(self, option.name))
+        if isinstance(self.min_workers, Default):
+            object.__setattr__(self, "min_workers", min(int(self.min_workers), self.max_workers))
+        elif isinstance(self.max_workers, Default):
+            object.__setattr__(self, "max_workers", max(int(self.max_workers), self.min_workers))
         check_size(self.min_workers, self.max_workers)
         if self.pickle and self.codec == "json":
             raise ValueError("pickle=True: JSON carries no pickles; leave it out, or codec='json'")
@@ -198,6 +210,11 @@ class ClientConfig:
     def title(self) -> str:
         """The client in a sentence: "client 'shop'", or "the client" if it has no name."""
         return f"client {self.name!r}" if self.name else "the client"
+
+    @property
+    def remark(self) -> str:
+        """The client in brackets, after the subject of a sentence: " (client 'shop')", or "" if it has no name."""
+        return f" ({self.title})" if self.name else ""
 
     @property
     def for_client(self) -> str:

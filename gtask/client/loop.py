@@ -19,7 +19,7 @@ from gevent import getcurrent
 
 from gtask.client.forks import look
 
-__all__ = ["SHORTEST", "Alarm", "Event", "Loop", "thread_ident"]
+__all__ = ["SHORTEST", "Alarm", "Event", "Loop", "getcurrent", "thread_ident"]
 
 SHORTEST = 0.001
 """Seconds of the shortest timer that all of gevent's loops have: libuv would warn of others."""
@@ -139,9 +139,10 @@ class Loop:
 
     def from_anywhere(self, function: Callable[[], object]) -> None:
         """The same from any thread, and from a finaliser, which may run amid anything."""
-        # At the very end of the interpreter the loop may be gone, and then so is what there was to do.
-        with suppress(Exception):
+        try:
             self.hub.loop.run_callback_threadsafe(function)
+        except Exception:  # at the very end of the interpreter the loop may be gone, and so may this module's names
+            pass
 
     def at_thread_end(self, function: Callable[[], object]) -> Callable[[], None]:
         """Call a function when this OS thread has ended and the hub never turns again, unless the function given back

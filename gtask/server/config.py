@@ -15,11 +15,10 @@ from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 from gtask import address as addresses
 from gtask.address import Address, check_pickle
+from gtask.target import LEVELS
 from gtask.wire.messages import DEFAULT_LIMIT
 
-__all__ = ["DEFAULTS", "LEVELS", "OPTIONS", "SIGNALS", "Kind", "OpenSocket", "Option", "ServerConfig", "ServerOptions"]
-
-LEVELS = ("debug", "info", "warning", "error")
+__all__ = ["DEFAULTS", "OPTIONS", "SIGNALS", "Kind", "OpenSocket", "Option", "ServerConfig", "ServerOptions"]
 
 SIGNALS = {
     signal.SIGTERM: "drain: accept no more, let checkouts end, for at most graceful-timeout, then stop",

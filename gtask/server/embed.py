@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from gtask import address as addresses
 from gtask.server import process
 from gtask.server.config import ServerConfig, ServerOptions
+from gtask.server.daemon import logs
 from gtask.server.listener import Listener, listen
 from gtask.server.master.master import Master
 from gtask.server.worker.interface import Interface
@@ -191,6 +192,8 @@ def _serve_in_child(server: Server, listeners: list[Listener], parent: process.P
         process.reset_signals()
         own = {parent.pipe, *(listener.fileno() for listener in listeners)}
         process.replace_inherited(own)
+        if server.config.private:
+            logs.leave_to_callers()
         Master(server.config, server.interface, listeners, process.open_descriptors() - own, parent).run()
         status = 0
     except BaseException:  # this child must not go on as its parent

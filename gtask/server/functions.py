@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from types import BuiltinFunctionType, ClassMethodDescriptorType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from gtask.function_names import EACH, split
+from gtask.function_names import EACH, call_each, split
 
 __all__ = ["Functions"]
 
@@ -72,7 +72,7 @@ class Functions:
 
     def _look_up(self, name: str) -> Callable[..., Any]:
         if name.startswith(EACH):
-            return partial(_call_each, self._look_up_one(name[len(EACH) :]))
+            return partial(call_each, self._look_up_one(name[len(EACH) :]))
         return self._look_up_one(name)
 
     def _look_up_one(self, name: str) -> Callable[..., Any]:
@@ -164,7 +164,3 @@ def _is_implementation(home: str, module: ModuleType, listed: str) -> bool:
     if not home.startswith("_") or "." in home:
         return False
     return home == f"_{module.__name__.rpartition('.')[2]}" or listed in getattr(module, "__all__", ())
-
-
-def _call_each(function: Callable[..., Any], calls: list[list[Any]]) -> list[Any]:
-    return [function(*arguments) for arguments in calls]

@@ -15,13 +15,14 @@ import os
 import select
 import socket
 import stat
-import struct
 from collections.abc import Collection
 from time import monotonic
 
 from gtask import address as addresses
-from gtask.address import Address, TcpAddress, UnixAddress
+from gtask.address import UNIX_PATH_LIMIT, Address, TcpAddress, UnixAddress, shown
+from gtask.errors import reason_of
 from gtask.server.config import OpenSocket, ServerConfig
+from gtask.server.peers import command_of, listener_at, peer_of
 
 __all__ = ["AddressUnavailable", "Listener", "listen"]
 
@@ -69,9 +70,12 @@ class Listener:
             self.socket = _bind_unix(address, config)
         else:
             self._lock = _lock(address)
+            is_new = not os.fstat(self._lock).st_size
             try:
                 self.socket = _replace(address, config, self._lock)
             except BaseException:  # the next one may try
+                if is_new:  # or it says which socket an orphaned master has
+                    os.unlink(f"{address.path}{LOCK}")
                 os.close(self._lock)
                 raise
             self._inode = _inode(self._path)
@@ -160,7 +164,7 @@ class Listener:
         allowed = self._config.allow_uid
         if not allowed or isinstance(self.address, TcpAddress):
             return ""
-        pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        pid, uid = peer_of(connection)
         return "" if uid in allowed else f"process {pid} of user {uid} may not connect to {self.address} (allow_uid)"
 
     def let_go(self) -> None:
@@ -245,7 +249,9 @@ def _bind_tcp(address: TcpAddress, config: ServerConfig) -> socket.socket:
         sock.listen(config.backlog)
     except OSError as error:
         sock.close()
-        raise AddressUnavailable(f"cannot listen at {address}: {error.strerror or error}") from error
+        in_use = f". Another program listens there: ss -ltnp 'sport = :{address.port}' tells which"
+        hint = in_use if error.errno == errno.EADDRINUSE else ""
+        raise AddressUnavailable(f"cannot listen at {address}: {error.strerror or error}{hint}") from error
     return sock
 
 
@@ -260,8 +266,9 @@ def _bind_unix(address: UnixAddress, config: ServerConfig, path: str = "") -> so
         sock.listen(config.backlog)
     except OSError as error:
         sock.close()
-        hint = ": another server does. Stop it, or choose another name" if error.errno == errno.EADDRINUSE else ""
-        raise AddressUnavailable(f"cannot listen at {address}{hint or f': {error.strerror or error}'}") from error
+        if error.errno == errno.EADDRINUSE:
+            raise _occupied(address, "name") from error
+        raise _unavailable(address, error) from error
     finally:
         os.umask(umask)
     return sock
@@ -273,7 +280,7 @@ def _lock(address: UnixAddress) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise AddressUnavailable(f"cannot listen at {address}: {error.strerror or error} ({error.filename})") from error
+        raise _unavailable(address, error) from error
     deadline = monotonic() + PATIENCE
     while True:
         try:
@@ -284,6 +291,14 @@ def _lock(address: UnixAddress) -> int:
                 os.close(descriptor)
                 raise _occupied(address) from None
             select.poll().poll(10)
+        except OSError as error:
+            if not os.fstat(descriptor).st_size:
+                os.unlink(path)
+            os.close(descriptor)
+            raise AddressUnavailable(
+                f"cannot listen at {shown(address)}: the lock {path} cannot be had: {reason_of(error)}. Choose a path "
+                "on a file system that has locks, such as /run"
+            ) from error
     with contextlib.suppress(FileNotFoundError):
         if _inode(path) == _identity(os.fstat(descriptor)):
             return descriptor
@@ -298,13 +313,16 @@ def _replace(address: UnixAddress, config: ServerConfig, lock: int) -> socket.so
         status = os.lstat(address.path)
         if not stat.S_ISSOCK(status.st_mode):
             raise AddressUnavailable(
-                f"cannot listen at {address}: there is a file that is no socket. Choose another path, or remove it"
+                f"cannot listen at {shown(address)}: there is a file that is no socket. Choose another path, or remove "
+                "it"
             )
         if predecessor != _record(status) and _is_alive(address):
             raise _occupied(address)
     except FileNotFoundError:
         pass
     temporary = f"{address.path}{NEW}"  # the holder of the lock has this name, too
+    if len(os.fsencode(temporary)) > UNIX_PATH_LIMIT:
+        return _bind_in_place(address, config, lock)
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.lstat(temporary).st_mode):  # else binding will fail
             os.unlink(temporary)
@@ -316,7 +334,17 @@ def _replace(address: UnixAddress, config: ServerConfig, lock: int) -> socket.so
     except OSError as error:
         sock.close()
         os.unlink(temporary)
-        raise AddressUnavailable(f"cannot listen at {address}: {error.strerror or error}") from error
+        raise _unavailable(address, error) from error
+    return sock
+
+
+def _bind_in_place(address: UnixAddress, config: ServerConfig, lock: int) -> socket.socket:
+    """Listen at a path beside which no longer one could be bound. Clients are refused for a moment."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(address.path)
+    sock = _bind_unix(address, config)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, _record(os.lstat(address.path)), 0)
     return sock
 
 
@@ -325,17 +353,18 @@ def _record(status: os.stat_result) -> bytes:
     return b"%d %d %d\n" % (status.st_dev, status.st_ino, status.st_mtime_ns)
 
 
-def _occupied(address: UnixAddress) -> AddressUnavailable:
-    return AddressUnavailable(f"cannot listen at {address}: another server does. Stop it, or choose another path")
+def _occupied(address: UnixAddress, what: str = "path") -> AddressUnavailable:
+    pid = listener_at(address)
+    who = f" (it is process {pid}, {command_of(pid)})" if pid else ""
+    return AddressUnavailable(
+        f"cannot listen at {shown(address)}: another server does. Stop it, or choose another {what}{who}"
+    )
+
+
+def _unavailable(address: Address, error: OSError) -> AddressUnavailable:
+    file = f" ({error.filename})" if error.filename else ""
+    return AddressUnavailable(f"cannot listen at {shown(address)}: {error.strerror or error}{file}")
 
 
 def _is_alive(address: UnixAddress) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(address.sockaddr)
-        except ConnectionRefusedError:
-            return False
-        except BlockingIOError:
-            pass  # its backlog is full, so it lives
-    return True
+    return listener_at(address) is not None

@@ -35,6 +35,7 @@ __all__ = [
     "fork_child",
     "how_it_ended",
     "identity",
+    "leave_program",
     "memory_file",
     "open_descriptors",
     "open_standard_streams",
@@ -250,6 +251,25 @@ def open_standard_streams() -> None:
     os.close(descriptor)
     if sys.stderr is None:  # opening a log file later replaces the descriptor
         sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+
+
+def leave_program(inherited: Collection[int]) -> None:
+    """In a server that a program has started: leave alone what is the program's.
+
+    That is its process group (a Ctrl-C at the terminal is for the program, which then stops its server), its stdout
+    (which somebody may read: what the application prints goes to stderr), and the descriptors that it lets its
+    children inherit (its ports, say, are not to live on here).
+
+    Args:
+        inherited: the descriptors that were open at the start.
+    """
+    os.setpgid(0, 0)
+    with contextlib.suppress(OSError):  # stderr is closed
+        os.dup2(2, 1)
+    for descriptor in set(inherited) - {0, 1, 2}:
+        with contextlib.suppress(OSError):
+            if os.get_inheritable(descriptor):  # nothing is that Python itself has opened since
+                os.close(descriptor)
 
 
 def close_descriptors(keep: Collection[int]) -> None:

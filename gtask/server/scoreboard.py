@@ -29,7 +29,12 @@ IN_CALL = CALL + LENT
 METHOD = slice(64, 64 + METHOD_BYTES)
 """The bytes of the method's name, behind the numbers."""
 
-_TERSE_PLACE = METHOD.stop
+CLIENT_BYTES = 32
+"""Bytes of a client's name that the line shows."""
+
+CLIENT = slice(METHOD.stop, METHOD.stop + CLIENT_BYTES)
+
+_TERSE_PLACE = CLIENT.stop
 _REPLIES_PLACE = _TERSE_PLACE + 1
 
 MEMORY = 32 * 1024
@@ -60,6 +65,9 @@ class View(NamedTuple):
         busy: seconds that it had not waited for its client until ``since``.
         until: when the time ends for which the call has asked by :meth:`~gtask.running_call.CurrentCall.extend`, on the
             monotonic clock; 0 if it has not asked.
+        client: the name of its client, cut at CLIENT_BYTES; "" if it has said none.
+        client_pid: the process of its client, 0 if that is not known: the client is not on this machine.
+        client_uid: the user of its client, -1 if that is not known.
     """
 
     since: float
@@ -69,6 +77,9 @@ class View(NamedTuple):
     calls: int = 0
     busy: float = 0.0
     until: float = 0.0
+    client: str = ""
+    client_pid: int = 0
+    client_uid: int = -1
 
 
 class BoardLine:
@@ -77,6 +88,7 @@ class BoardLine:
     Args:
         now: the time, on the monotonic clock, as everywhere here.
         stacks: a descriptor of the file for the stacks; the line closes it.
+        peer: the process id and the user of the client, (0, -1) if they are not known.
 
     Attributes:
         lent: in the worker, whether it is in a checkout: from its first call on, until the worker resets it. The line
@@ -86,11 +98,12 @@ class BoardLine:
     """
 
     __slots__ = (
-        "_busy", "_calls", "_held", "_memory", "_method", "_numbers", "_since", "_state", "call_weight", "lent",
-        "stacks",
+        "_busy", "_calls", "_held", "_memory", "_method", "_numbers", "_peer", "_since", "_state", "call_weight",
+        "lent", "stacks",
     )  # fmt: skip
 
-    def __init__(self, now: float, stacks: int) -> None:
+    def __init__(self, now: float, stacks: int, peer: tuple[int, int] = (0, -1)) -> None:
+        self._peer = peer
         self._memory = mmap.mmap(-1, MEMORY)
         self._numbers = memoryview(self._memory)[: METHOD.start].cast("d")
         self._method = NO_METHOD
@@ -172,7 +185,14 @@ class BoardLine:
         phase = IDLE if since < 0 else int(state % LENT)
         method = self._memory[METHOD].rstrip(b"\0").decode("utf-8", "replace") if phase == CALL else ""
         until = numbers[UNTIL] if numbers[EXTENDED] == since else 0.0
-        return View(abs(since), phase, method, state >= LENT, int(numbers[CALLS]), numbers[BUSY], until)
+        client = self._memory[CLIENT].rstrip(b"\0").decode("utf-8", "replace")
+        return View(
+            abs(since), phase, method, state >= LENT, int(numbers[CALLS]), numbers[BUSY], until, client, *self._peer
+        )
+
+    def name_client(self, name: str) -> None:
+        """In the worker: its client has said its name."""
+        self._memory[CLIENT] = name.encode("utf-8", "replace")[:CLIENT_BYTES].ljust(CLIENT_BYTES, b"\0")
 
     def hold(self, reply: bytes) -> bool:
         """In the worker: keep a reply back, to be sent with the next, by the worker or else by the master.

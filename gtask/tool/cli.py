@@ -1,18 +1,21 @@
-"""``gtask ping|call|methods|status|top``: from the command line to what it prints."""
+"""``gtask ping|call|methods|status|top|version``: from the command line to what it prints."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from time import monotonic
 from typing import Any
 
 import gtask
 from gtask import address as addresses
+from gtask import shells
 from gtask.errors import CallTimeout, EncodeError, Error, RemoteError, WorkerDied
 from gtask.tool import tables, top
 from gtask.tool.conversation import Session
@@ -86,6 +89,10 @@ def parser() -> argparse.ArgumentParser:
     """The command line of ``gtask``."""
     root = argparse.ArgumentParser(prog="gtask", description="Look at gtask servers, and call them.", epilog=_EPILOG)
     root.add_argument("--version", action="version", version=f"gtask {gtask.__version__}")
+    root.add_argument(
+        "--print-completion", action=_PrintCompletion, metavar="SHELL", choices=shells.SHELLS,
+        help="a completion script for a shell (bash, zsh, fish)",
+    )  # fmt: skip
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _command(commands, "ping", _ping, "see whether a server answers, and how fast")
     call = _command(commands, "call", _call, "call a method; arguments and value are JSON")
@@ -100,7 +107,20 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--json", action="store_true", help="print JSON")
     live = _command(commands, "top", _top, "show what a server does, live; q quits (needs gtask[top])")
     live.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="default: %(default)g")
+    text = "tell the versions of gtask, of Python, and of what gtask needs"
+    commands.add_parser("version", help=text, description=text).set_defaults(run=_version)
     return root
+
+
+class _PrintCompletion(argparse.Action):
+    """Prints a completion script, and ends the program as ``--version`` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        script = shells.script(parser, values)
+        if script is None:
+            parser.exit(RAISED, f"gtask: {shells.MISSING}\n")
+        print(script, end="" if script.endswith("\n") else "\n")
+        parser.exit()
 
 
 _EPILOG = (
@@ -196,6 +216,14 @@ def _status(options: argparse.Namespace) -> int:
     with Session(options.address, options.timeout, about=True) as server:
         status = server.call("status")
     print(json.dumps(status, indent=2) if options.json else tables.status(status))
+    return 0
+
+
+def _version(options: argparse.Namespace) -> int:
+    print(f"gtask {gtask.__version__}")
+    print(f"Python {platform.python_version()}, {platform.python_implementation()}, {platform.platform()}")
+    for package in ("gevent", "greenlet", "msgpack"):
+        print(package, metadata.version(package))
     return 0
 
 

@@ -105,7 +105,7 @@ class Session:
             except OSError as error:
                 sock.close()
                 reason = reason_of(error)
-                raise AcquireTimeout(f"server unreachable: {reason} at {self.address}") from None
+                raise AcquireTimeout(f"server unreachable: {reason} at {addresses.shown(self.address)}") from None
 
     def _greet(self, about: bool) -> None:
         mine = offers.offered(())
@@ -125,7 +125,8 @@ class Session:
             )
         assert isinstance(hi, Greeting)  # the conversation lets nothing else pass
         if hi.exc is not None or hi.text:
-            note = f"setup raised this in worker {hi.pid} of {hi.name} at {self.address}"
+            server = f"{hi.name} at {self.address}"
+            note = f"setup raised this in worker {hi.pid} of {server}" if hi.pid else f"said by {server}"
             raise failure.rebuild(hi.exc, hi.text, mixin=SetupError, note=note)
         agreed = offers.at_client(mine, hi)
         self._encoder.agree(agreed)

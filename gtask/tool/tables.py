@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["bar", "by_need", "by_share", "duration", "methods", "share", "size", "status"]
+__all__ = ["bar", "by_need", "by_share", "client", "duration", "methods", "share", "size", "status"]
 
 ORDER = ("call", "hooks", "setup", "interrupted", "aborted", "killed", "leaving", "lent", "idle")
 
@@ -26,6 +26,13 @@ def duration(seconds: float) -> str:
 def size(count: int) -> str:
     """Bytes, short: ``16M``."""
     return f"{count / (1 << 30):.1f}G" if count >= 1 << 30 else f"{count >> 20}M"
+
+
+def client(worker: dict[str, Any]) -> str:
+    """Who has a worker: ``web, pid 4711, uid 1000``, as far as the server knows."""
+    said = worker.get("client", {"name": "", "pid": 0, "uid": -1})
+    process = [f"pid {said['pid']}", f"uid {said['uid']}"] if said["pid"] else []
+    return ", ".join([*([said["name"]] if said["name"] else []), *process])
 
 
 def by_need(workers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -79,10 +86,11 @@ def status(said: dict[str, Any]) -> str:
         f"{totals['refused']} connections refused",
     ]
     if said["workers"]:
-        lines += ["", f"{'PID':>8} {'STATE':<12}{'FOR':>8} {'METHOD':<22}{'CALLS':>8}{'MEMORY':>8}{'AGE':>8}"]
+        clients = "  CLIENT" if any("client" in worker for worker in said["workers"]) else ""
+        lines += ["", f"{'PID':>8} {'STATE':<12}{'FOR':>8} {'METHOD':<22}{'CALLS':>8}{'MEMORY':>8}{'AGE':>8}{clients}"]
     lines += [
         f"{worker['pid']:>8} {worker['state']:<12}{duration(worker['for']):>8} {worker['method'][:21]:<22}"
-        f"{worker['calls']:>8}{size(worker['memory']):>8}{duration(worker['age']):>8}"
+        f"{worker['calls']:>8}{size(worker['memory']):>8}{duration(worker['age']):>8}  {client(worker)}".rstrip()
         for worker in by_need(said["workers"])
     ]
     if said["deaths"]:

@@ -9,6 +9,7 @@ import sys
 import termios
 import textwrap
 import tty
+from collections import Counter
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from gtask.address import Address
 from gtask.errors import Error
 from gtask.tool.conversation import Session
-from gtask.tool.tables import bar, by_share, duration, share, size
+from gtask.tool.tables import bar, by_share, client, duration, share, size
 
 try:
     from rich.console import Console, Group
@@ -37,6 +38,9 @@ COLUMNS: tuple[tuple[str, int | None, Literal["left", "right"]], ...] = (
     ("PID", 7, "right"), ("STATE", 11, "left"), ("FOR", 6, "right"), ("BUSY", BAR, "left"), ("", 4, "right"),
     ("METHOD", None, "left"), ("CALLS", 9, "right"), ("MEM", 6, "right"),
 )  # fmt: skip
+
+WIDE = 110
+"""Columns of a screen in which each worker's client has its place; else the clients stand below the table."""
 
 FIXED_LINES = 6
 """Lines of the screen that are always there: three of the head, an empty one, the table's head and the last."""
@@ -83,11 +87,15 @@ def _view(said: dict[str, Any], before: dict[str, Any] | None, interval: float, 
     seconds = said["uptime"] - before["uptime"] if before is not None else 0.0
     earlier = {worker["pid"]: worker for worker in before["workers"]} if before is not None else {}
     shares = {worker["pid"]: share(worker, earlier.get(worker["pid"]), seconds) for worker in said["workers"]}
+    is_wide = width >= WIDE
     lines: list[str] = []
     for death in said["deaths"][-3:][::-1]:
         lines += textwrap.wrap(f"{duration(death['ago'])} ago: {death['line']}", width, subsequent_indent="    ")
     room = max(1, height - FIXED_LINES - len(lines))
     workers = by_share(said["workers"], shares)
+    clients = [] if is_wide else _clients(workers, width)
+    if len(workers) + len(clients) <= room:
+        lines = clients + lines
     if len(workers) > room:
         room = max(1, room - 1)
         lines.insert(0, f"... and {len(workers) - room} more workers, less busy")
@@ -97,6 +105,8 @@ def _view(said: dict[str, Any], before: dict[str, Any] | None, interval: float, 
         table.add_column(
             name, width=columns, min_width=columns, ratio=rest, justify=justify, no_wrap=True, overflow="ellipsis"
         )
+    if is_wide:
+        table.add_column("CLIENT", min_width=30, no_wrap=True, overflow="ellipsis")
     for worker in workers[:room]:
         part = shares[worker["pid"]]
         table.add_row(
@@ -108,9 +118,17 @@ def _view(said: dict[str, Any], before: dict[str, Any] | None, interval: float, 
             worker["method"],
             f"{worker['calls']:,}",
             size(worker["memory"]),
+            *([client(worker)] if is_wide else []),
         )
     foot = Text("\n".join(lines), style="yellow", no_wrap=True, overflow="ellipsis")
     return Group(_head(said, before, seconds, shares), table, *([foot] if lines else []), _foot(interval))
+
+
+def _clients(workers: list[dict[str, Any]], width: int) -> list[str]:
+    """How many workers each client has, the one with most first, in at most two lines."""
+    counts = Counter(client(worker) for worker in workers)
+    told = [f"{count} of {name}" for name, count in counts.most_common() if name]
+    return textwrap.wrap(f"workers: {'; '.join(told)}", width, max_lines=2, placeholder=" ...") if told else []
 
 
 def _head(said: dict[str, Any], before: dict[str, Any] | None, seconds: float, shares: dict[int, float]) -> Any:

@@ -119,6 +119,28 @@ def test_more_in_stock_than_allowed():
         check_size(5, 4)
 
 
+@pytest.mark.parametrize(
+    ("written", "sizes"),
+    [
+        ({"max_workers": 1}, (1, 1)), ({"max_workers": 2}, (2, 2)), ({"min_workers": 30}, (30, 30)),
+        ({"min_workers": 20}, (20, 20)), ({"min_workers": 0}, (0, 20)), ({}, (2, 20)),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_default_gives_way(written, sizes):
+    """A number that nobody wrote is no reason to refuse one that somebody did; the pool has both as plain numbers."""
+    config = gtask.Client("unix:/nowhere/x.sock", **written)._config
+    assert (config.min_workers, config.max_workers) == sizes
+    assert config == ClientConfig(**written)
+
+
+@pytest.mark.parametrize("sizes", [(2, 1), (21, 20)])
+def test_a_number_that_is_written_does_not_give_way(sizes):
+    """Not even if it is the default."""
+    with pytest.raises(ValueError, match=f"min_workers={sizes[0]} is more than max_workers={sizes[1]}"):
+        gtask.Client("unix:/nowhere/x.sock", min_workers=sizes[0], max_workers=sizes[1])
+
+
 @pytest.mark.parametrize(("sizes", "option"), [((-1, 4), "min_workers=-1"), ((0, 0), "max_workers=0")])
 def test_the_sizes_of_a_resize(sizes, option):
     """They are checked like the client's."""

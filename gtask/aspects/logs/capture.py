@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 from gtask.aspects.logs.levels import MANY, of_parent
 
-__all__ = ["Capture"]
+__all__ = ["Capture", "is_told"]
+
+_told: set[int] = set()
+
+
+def is_told(record: logging.LogRecord) -> bool:
+    """In a handler: whether the record has gone to the caller, too."""
+    return id(record) in _told
 
 
 class Capture:
@@ -56,7 +63,12 @@ class Capture:
                 self._tell(record)
             # Without a handler the record would go to stderr: its caller has it already.
             if enabled(logger, record.levelno) and (logger.hasHandlers() or not told):
-                call_handlers(logger, record)
+                try:
+                    if told:
+                        _told.add(id(record))
+                    call_handlers(logger, record)
+                finally:
+                    _told.discard(id(record))
 
         logging.Logger.isEnabledFor = is_enabled_for  # type: ignore[method-assign, assignment]
         logging.Logger.callHandlers = call  # type: ignore[method-assign, assignment]

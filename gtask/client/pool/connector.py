@@ -53,6 +53,7 @@ class Connector:
 
     Attributes:
         connections: all that it has opened and that were not :meth:`forget`-ten.
+        is_loading: whether the last attempt failed because a private server is not there yet.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Connector:
     ) -> None:
         self.address = address
         self.connections: set[Connection] = set()
+        self.is_loading = False
         self._config = config
         self._spawn = spawn
         self._server: SpawnedServer | None = None
@@ -94,6 +96,11 @@ class Connector:
         greenlet = gevent.spawn(self._attempt, slot, workers)
         self._attempts[slot] = greenlet
         greenlet.link(ended)
+
+    @property
+    def where(self) -> str:
+        """Where the server is, for messages."""
+        return addresses.shown(self.address)
 
     @property
     def attempts(self) -> int:
@@ -172,7 +179,7 @@ class Connector:
             full = error.errno == errno.EAGAIN  # so says a unix socket, and waits for nobody
             reason = "its backlog is full" if full else reason_of(error)
             ours = error.errno in (errno.EMFILE, errno.ENFILE)  # for want of descriptors here, whatever is there
-            self._failed(slot, workers, f"{reason} at {self.address}", unreachable=not ours)
+            self._failed(slot, workers, f"{reason} at {self.where}", unreachable=not ours)
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
             if connection is not None:
                 self._give_up(connection, "the client was closed while it connected")
@@ -194,6 +201,9 @@ class Connector:
     def _failed(self, slot: PoolSlot, workers: Workers, reason: str, unreachable: bool = False) -> None:
         if self._attempts.pop(slot, None) is not None:  # or it was stopped, and nobody wants to know
             obituary = self._server.obituary() if self._server is not None else ""
+            self.is_loading = self._server is not None and unreachable and not obituary
+            if self.is_loading:
+                reason, unreachable = "the private server still loads its application", False
             workers.failed(slot, obituary or reason, unreachable and not obituary)
 
     def _reap(self, server: SpawnedServer, then: Callable[[], object]) -> None:

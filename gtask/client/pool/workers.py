@@ -17,6 +17,7 @@ from gtask.client.pool import nesting
 from gtask.client.pool.audit import Audit
 from gtask.client.pool.line_clock import LineClock
 from gtask.client.pool.news import News
+from gtask.client.pool.notices import Notices
 from gtask.client.pool.slots import (
     CONNECTING,
     IDLE,
@@ -89,6 +90,7 @@ class Workers:
         self.line_clock = LineClock(loop, self.interrupted)
         self.wake = loop.alarm(self._tick)
         self.sweeper = loop.alarm(self._sweep)
+        self._notices = Notices(loop, lambda: no_worker.subject)
         self._config = config
         self.loop = loop
         self._ledger = ledger
@@ -148,6 +150,7 @@ class Workers:
             lease.abandon(error)
 
     def _close_alarms(self) -> None:
+        self._notices.close()
         self.wake.close()
         self.sweeper.close()
         self.line_clock.close()
@@ -200,6 +203,7 @@ class Workers:
 
     def _sweep(self) -> None:
         """Let the workers that nobody has wanted for a moment know that their checkout is over."""
+        self._notices.look()
         for slot in list(self._ledger.slots):
             if slot.state == IDLE:
                 slot.worker.tell_done()
@@ -288,17 +292,21 @@ class Workers:
 
     def arrived(self, slot: PoolSlot) -> None:
         """The worker of this slot has greeted."""
+        self._notices.over()
         self.carry_out(self._ledger.connected(slot, self.loop.clock(), random.random()))
         self.news.tell()
 
     def failed(self, slot: PoolSlot, reason: str, is_unreachable: bool) -> None:
         """There is no worker for this slot; perhaps no server either."""
         self._note_trouble(reason, is_unreachable)
+        if not self._connector.is_loading:
+            self._notices.trouble(reason)
         self.carry_out(self._ledger.failed(slot, self.loop.clock(), random.random(), for_all=False))
 
     def setup_failed(self, slot: PoolSlot, greeting: Greeting) -> None:
-        """There is a worker for this slot, whose setup has raised."""
-        self._note_trouble(f"its setup has raised {greeting.text}")
+        """There is a worker for this slot, whose setup has raised; or the server gives this client none."""
+        self._note_trouble(f"its setup has raised {greeting.text}" if greeting.pid else greeting.text)
+        self._notices.trouble(self._no_worker.trouble)
         self._no_worker.greeting = greeting
         self.setup_error = self._no_worker.setup_failed()
         self.carry_out(self._ledger.failed(slot, self.loop.clock(), random.random(), for_all=True))

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import importlib
 import json
 import os
 import sys
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 from gtask.server import process
@@ -23,6 +25,7 @@ from gtask.server.listener import AddressUnavailable, Listener, listen
 from gtask.server.master.attendants import ReloadWatch
 from gtask.server.master.master import Master
 from gtask.server.worker.interface import Interface
+from gtask.target import FUNCTIONS
 
 __all__ = ["load", "main"]
 
@@ -48,6 +51,8 @@ class Orders:
             are none, it binds them itself.
         private: whether the socket lies in a directory that goes with it.
         log_json: whether the starter writes its log as JSON.
+        by_program: whether the server belongs to a program. Environment and file are for an operator's daemons, and the
+            program's stdout is the program's.
     """
 
     parent: int | None = None
@@ -58,6 +63,7 @@ class Orders:
     sockets: tuple[tuple[int, str, bool], ...] = ()
     private: bool = False
     log_json: bool = False
+    by_program: bool = False
 
 
 def main() -> NoReturn:
@@ -80,9 +86,8 @@ def _main() -> int:
     orders = Orders(**json.loads(sys.argv[1]))
     for descriptor in {orders.pipe, orders.ready, *(number for number, _, _ in orders.sockets)} - {-1}:
         os.set_inheritable(descriptor, False)
-    if orders.parent is not None and not orders.kept:
-        os.setpgid(0, 0)  # a Ctrl-C at the terminal is for the program, which then stops its server
-        _close_what_is_not_ours(inherited)
+    if orders.by_program:
+        process.leave_program(inherited)
     if orders.log_json:  # until the options have been read
         logs.setup("info", as_json=True)
     try:
@@ -93,25 +98,18 @@ def _main() -> int:
     return 0
 
 
-def _close_what_is_not_ours(inherited: set[int]) -> None:
-    """Close the descriptors that the program lets its children inherit: its ports, say, are not to live on here."""
-    for descriptor in inherited - {0, 1, 2}:
-        with contextlib.suppress(OSError):
-            if os.get_inheritable(descriptor):  # nothing is that Python itself has opened since
-                os.close(descriptor)
-
-
 def _serve(orders: Orders, inherited: set[int]) -> None:
     bound = [Listener.inherited(*order) for order in orders.sockets]
-    is_private = orders.parent is not None and not orders.kept  # environment and file are for daemons
-    environ, file = ({}, "") if is_private else (os.environ, options.DEFAULT_FILE)
+    environ, file = ({}, "") if orders.by_program else (os.environ, options.DEFAULT_FILE)
     for_clients = [listener.address for listener in bound if not listener.for_metrics]
     chosen = options.parse(sys.argv[2:], environ, for_clients, file)
     log_file = os.path.abspath(chosen.config.log_file) if chosen.config.log_file else ""  # it is not chdir's
     config = dataclasses.replace(chosen.config, private=orders.private, log_file=log_file)
     logs.setup(config.log_level, config.log_json)
+    if config.private:
+        logs.leave_to_callers()
     _settle_down(config)
-    target = Functions(chosen.allow) if chosen.target == options.FUNCTIONS else load(chosen.target)
+    target = Functions(chosen.allow) if chosen.target == FUNCTIONS else load(chosen.target)
     interface = target if isinstance(target, Interface) else Interface(target)
     if chosen.check:
         print(_plan(chosen, config, interface))
@@ -128,7 +126,7 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
         listeners,
         process.open_descriptors() - inherited,
         parent,
-        kept=orders.kept,
+        kept=orders.kept and not orders.by_program,  # no other daemon takes the place of a program's
         reloads=orders.reloads,
         on_ready=lambda: _report_ready(orders, config),
         attendants=watches,
@@ -161,13 +159,28 @@ def load(target: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # the module is there, and something that it imports is not
-        raise LoadError(f"there is no module {name!r} in {os.getcwd()} or along the Python path") from error
+        modules = {
+            entry.name.removesuffix(".py")
+            for entry in os.scandir()
+            if entry.name.isidentifier() or entry.name.endswith(".py")
+        }
+        hint = _hint(name, modules) or "; change into its directory (--chdir), or name that by --pythonpath"
+        raise LoadError(f"there is no module {name!r} in {os.getcwd()} or along the Python path{hint}") from error
     if not attribute:
         return module
     try:
         return vars(module)[attribute]
     except KeyError:
-        raise LoadError(f"the module {name!r} has no {attribute!r}") from None
+        public = {each for each in vars(module) if not each.startswith("_")}
+        hint = _hint(attribute, public) or f"; it has {', '.join(sorted(public)) or 'nothing that is public'}"
+        raise LoadError(f"the module {name!r} has no {attribute!r}{hint}") from None
+
+
+def _hint(wrong: str, there: Collection[str]) -> str:
+    """What was probably meant, among the names that there are; "" if none of them is near."""
+    by_lower = {name.lower(): name for name in there}
+    close = difflib.get_close_matches(wrong.lower(), by_lower, 1)
+    return f"; did you mean {by_lower[close[0]]}?" if close else ""
 
 
 def _look_here_first() -> None:

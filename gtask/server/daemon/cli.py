@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gtask.server import process
 from gtask.server.config import SIGNALS, ServerConfig
@@ -16,7 +16,7 @@ from gtask.server.daemon.pidfile import PidFile
 from gtask.server.listener import AddressUnavailable, Listener, listen
 from gtask.spawn import MASTER, command_of
 
-__all__ = ["main"]
+__all__ = ["keep", "main"]
 
 CANNOT_SERVE, USAGE_ERROR = 1, 2
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (AddressUnavailable, ValueError) as error:
         reason = str(error)
     except OSError as error:
-        reason = f"{error.filename or chosen.config.log_file}: {error.strerror}"
+        reason = f"{error.filename or 'the daemon cannot start'}: {error.strerror or error}"
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     logs.complain(reason)
     return CANNOT_SERVE
@@ -67,24 +67,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(config: ServerConfig, activated: list[Listener], arguments: list[str]) -> int:
     """Open log, pid file and sockets, then keep masters; gives the exit status."""
     if config.log_file:
-        process.reopen(config.log_file, config.user, config.group)
+        try:
+            process.reopen(config.log_file, config.user, config.group)
+        except OSError as error:
+            error.filename = config.log_file
+            raise
     logs.setup(config.log_level, config.log_json)
     owner = process.identity(config.user, config.group)
     pid_file = PidFile(config.pid)
+    listeners: list[Listener] = []
     try:
         listeners = listen(config, activated)
         if config.user or config.group:
             for listener in listeners:
                 listener.give_to(*owner)
-    except BaseException:  # the file is not for a server that does not run
+        ready = process.daemonize(keep_stderr=bool(config.log_file)) if config.daemon else lambda: None
+        pid_file.write()
+        return keep(config, listeners, arguments, ready)
+    finally:  # no file is for a server that does not run
+        for listener in listeners:
+            listener.close()
         pid_file.remove()
-        raise
-    return _keep(config, listeners, pid_file, arguments)
+        process.forget_unwritten()
 
 
-def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, arguments: list[str]) -> int:
-    ready = process.daemonize(keep_stderr=bool(config.log_file)) if config.daemon else lambda: None
-    pid_file.write()
+def keep(
+    config: ServerConfig,
+    listeners: list[Listener],
+    arguments: list[str],
+    on_ready: Callable[[], None] = lambda: None,
+    parent: process.Parent | None = None,
+) -> int:
+    """Keep masters until a signal; gives the exit status.
+
+    Args:
+        config: the server's options.
+        listeners: the sockets at which the masters accept connections.
+        arguments: the command line, which each master reads anew.
+        on_ready: called when the first master serves.
+        parent: the program that the server belongs to and ends with; None for a daemon.
+    """
 
     def command(ready_pipe: int, keep_alive: int, reloads: int) -> list[str]:
         orders = {
@@ -95,14 +117,12 @@ def _keep(config: ServerConfig, listeners: list[Listener], pid_file: PidFile, ar
             "reloads": reloads,
             "sockets": _sockets(listeners),
             "log_json": config.log_json,
+            "private": config.private,
+            "by_program": parent is not None,
         }
         return command_of(MASTER, [json.dumps(orders), *arguments])
 
-    try:
-        return Keeper(config, listeners, command, ready).run()
-    finally:
-        pid_file.remove()
-        process.forget_unwritten()
+    return Keeper(config, listeners, command, on_ready, parent).run()
 
 
 def _sockets(listeners: list[Listener]) -> list[tuple[int, str, bool]]:

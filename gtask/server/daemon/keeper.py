@@ -16,7 +16,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from gtask.errors import reason_of
-from gtask.server import process
+from gtask.server import comm, process
 from gtask.server.config import SIGNALS, ServerConfig
 from gtask.server.daemon import systemd
 from gtask.server.daemon.succession import (
@@ -37,6 +37,9 @@ __all__ = ["Keeper"]
 
 log = logging.getLogger("gtask.server.keeper")
 
+PARENT_LOOK = 1.0
+"""Seconds between looks whether the parent is still the same, in case a sibling holds the other end of its pipe."""
+
 
 class Keeper:
     """Keeps a master alive until a signal stops it.
@@ -47,6 +50,7 @@ class Keeper:
         command: gives the command of a master. Its arguments are two descriptors that the master inherits, the pipe for
             its readiness and the pipe that ends with this process, and the number of masters before it.
         on_ready: called when the first master serves.
+        parent: the program whose end is the end of this server, too; None for a daemon.
     """
 
     def __init__(
@@ -55,11 +59,13 @@ class Keeper:
         listeners: list[Listener],
         command: Callable[[int, int, int], list[str]],
         on_ready: Callable[[], None] = lambda: None,
+        parent: process.Parent | None = None,
     ) -> None:
         self._config = config
         self._listeners = listeners
         self._command = command
         self._on_ready = on_ready
+        self._parent = parent
         self._succession = Succession()
         self._ready_pipes: dict[int, int] = {}
         self._with_old_log: set[int] = set()  # masters that started before the log file was opened anew
@@ -76,8 +82,11 @@ class Keeper:
         """
         addresses = ", ".join(str(listener.address) for listener in self._listeners)
         process.setproctitle(f"gtask-server: {self._config.name} keeper [{addresses}]")
+        comm.show(self._config.name, "k")
         with process.signals_as_bytes({*SIGNALS, signal.SIGCHLD}) as wakeup:
             self._poll.register(wakeup, select.POLLIN)
+            if self._parent is not None:
+                self._poll.register(self._parent.pipe, select.POLLIN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self._carry_out(self._succession.begin())
             try:
@@ -94,12 +103,18 @@ class Keeper:
 
     def _turn(self, wakeup: int) -> None:
         seconds = min(self._succession.next_due() - monotonic(), self._watchdog)
+        if self._parent is not None:
+            seconds = min(seconds, PARENT_LOOK)
         patience = None if seconds == math.inf else max(0.0, math.ceil(seconds * 1000))
         for descriptor, _ in self._poll.poll(patience):
             if descriptor == wakeup:
                 self._heed(set(os.read(wakeup, 4096)))
-            else:
+            elif descriptor in self._ready_pipes:
                 self._hear_ready(descriptor)
+            else:
+                self._end_with_parent()
+        if self._parent is not None and self._parent.is_gone:
+            self._end_with_parent()
         self._carry_out(self._succession.tick(monotonic()))
         if self._watchdog < math.inf:
             systemd.notify("WATCHDOG=1")
@@ -126,6 +141,13 @@ class Keeper:
             log.info("%s reloads", self._config.name)
             systemd.reloading()
             self._carry_out(succession.reload())
+
+    def _end_with_parent(self) -> None:
+        """The program that the server belongs to has ended, or has told the server to stop."""
+        parent, self._parent = self._parent, None
+        if parent is not None:
+            self._poll.unregister(parent.pipe)
+            self._carry_out(self._succession.stop(monotonic(), at_once=True))
 
     def _reap(self) -> None:
         while True:

@@ -8,7 +8,9 @@ import sys
 import time
 import traceback
 
-__all__ = ["complain", "setup"]
+from gtask.aspects.logs.capture import is_told
+
+__all__ = ["complain", "leave_to_callers", "setup"]
 
 TEXT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 
@@ -23,6 +25,21 @@ def setup(level: str, as_json: bool) -> None:
     handler = _Handler(sys.stderr)
     handler.setFormatter(_Json() if as_json else logging.Formatter(TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def leave_to_callers() -> None:
+    """Handlers that there are leave out the records that go to their callers: both write to the same place.
+
+    For the server of a program, whose handlers (or whose stderr) the program has, too.
+    """
+    for reference in list(logging._handlerList):  # type: ignore[attr-defined]
+        handler = reference()
+        if handler is not None:
+            handler.addFilter(_is_not_told)
+
+
+def _is_not_told(record: logging.LogRecord) -> bool:
+    return not is_told(record)
 
 
 def complain(text: str, error: BaseException | None = None) -> None:

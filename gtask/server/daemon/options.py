@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 
 import gtask
 from gtask import address as addresses
+from gtask import shells
 from gtask.server.config import (
     DEFAULTS,
     HOW,
-    LEVELS,
     LOG,
     OPTIONS,
     PROCESS,
@@ -34,17 +34,15 @@ from gtask.server.config import (
     ServerConfig,
 )
 from gtask.server.daemon.values import PARSERS
+from gtask.target import FUNCTIONS, LEVELS, check_allow, check_target
 
-__all__ = ["ARGUMENTS", "DEFAULT_FILE", "FUNCTIONS", "BadOptions", "Completion", "Options", "parse", "parser"]
+__all__ = ["ARGUMENTS", "DEFAULT_FILE", "BadOptions", "Completion", "Options", "parse", "parser"]
 
 ARGUMENTS = "GTASK_SERVER_ARGS"
 """The environment variable that holds further arguments."""
 
 DEFAULT_FILE = "gtask.conf.py"
 """The file that is read if it is there, unless ``--config`` names another."""
-
-FUNCTIONS = "gtask.server.functions"
-"""The target that ``--allow`` is for."""
 
 _NOT_IN_FILE = {"config", "help", "print_completion", "version"}
 
@@ -65,7 +63,7 @@ class Options:
         target: the application, ``module`` or ``module:attribute``.
         config: the options of the server.
         check: whether to print what the daemon would do, and no more.
-        allow: the modules whose functions may be called, if the target is :data:`FUNCTIONS`.
+        allow: the modules whose functions may be called, if the target is :data:`gtask.target.FUNCTIONS`.
     """
 
     target: str
@@ -106,11 +104,12 @@ def parse(
     check, allow = chosen.pop("check_config", False), tuple(chosen.pop("allow", ()))
     chosen.pop("config", None)
     try:
-        _check_allow(target, allow)
+        check_target(target)
+        check_allow(target, allow)
         return Options(target, _config(target, chosen), check, allow)
     except (ValueError, TypeError) as error:
         option = str(error).partition("=")[0]
-        option = option if option in {*chosen, "allow"} else "listen"
+        option = option if option in {*chosen, "allow"} else "target" if repr(target) in option else "listen"
         where = next((source.where for source in sources if option in source.options), "")
         raise BadOptions(f"{where}{error}") from None
 
@@ -212,7 +211,7 @@ def _add_general(group: Any) -> None:
     _add(group, "reload")
     group.add_argument("--version", action="version", version=f"gtask {gtask.__version__}")
     group.add_argument(
-        "--print-completion", metavar="SHELL", choices=("bash", "zsh", "fish"), help="a completion script for a shell"
+        "--print-completion", metavar="SHELL", choices=shells.SHELLS, help="a completion script for a shell"
     )
 
 
@@ -235,16 +234,6 @@ def _add(group: Any, name: str) -> None:
         + ("; may be given several times" if option.several else "")
         + (f" (default: {default})" if default else ""),
     )
-
-
-def _check_allow(target: str, allow: tuple[str, ...]) -> None:
-    if target == FUNCTIONS and not allow:
-        raise ValueError(f"allow=(): {FUNCTIONS} must know whose functions may be called: write --allow myapp.jobs")
-    if allow and target != FUNCTIONS:
-        raise ValueError(
-            f"allow={allow[0]!r}: that is for {FUNCTIONS} alone, and {target} is to be served: serve the one, or "
-            "leave out the other"
-        )
 
 
 def _epilog() -> str:

@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import os
 
+from gtask.errors import reason_of
+
 __all__ = ["PidFile"]
 
 
@@ -37,9 +39,18 @@ class PidFile:
         except BlockingIOError:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
+            who = f", process {holder}" if holder else ", which is just starting"
             raise ValueError(
-                f"the pid file {path} is held by another server, process {holder}: stop it, or choose another file"
+                f"the pid file {path} is held by another server{who}: stop it, or choose another file"
             ) from None
+        except OSError as error:
+            if not os.fstat(descriptor).st_size:
+                os.unlink(self._path)
+            os.close(descriptor)
+            raise ValueError(
+                f"the pid file {path} cannot be locked: {reason_of(error)}. Choose one on a file system that has "
+                "locks, such as /run"
+            ) from error
         return descriptor
 
     def _is_there(self) -> bool:

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Collection
 from time import monotonic
 
-from gtask.server import process
+from gtask.server import comm, process
 from gtask.server.daemon.watch import Watch
 from gtask.server.listener import Listener
 from gtask.server.master.children import Children
@@ -106,6 +106,7 @@ class Title(Attendant):
             self._show_at = now + TITLE_EVERY
             addresses, summary = ", ".join(self._record.addresses), status.summary(self._living)
             process.setproctitle(f"gtask-server: {self._record.name} master [{addresses}] {summary}")
+            comm.show(self._record.name, "m")
 
 
 class ParentWatch(Attendant):

@@ -18,12 +18,13 @@ from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 
 from gtask.errors import reason_of
-from gtask.server import process
+from gtask.server import comm, peers, process
 from gtask.server.config import ServerConfig
 from gtask.server.listener import Listener
 from gtask.server.master import deaths
 from gtask.server.master.attendants import Attendant, KeeperWatch, ParentWatch, SilentClients, Title
 from gtask.server.master.children import Children
+from gtask.server.master.refusals import Refusals
 from gtask.server.master.workers import Handle, Workers
 from gtask.server.metrics import status
 from gtask.server.metrics.scrapes import Scrapes
@@ -97,7 +98,9 @@ class Master:
         scrapes = Scrapes(for_metrics, self._record, self._children.living)
         title = Title(self._record, self._children.living)
         silent = SilentClients(self._children, self._workers)
-        self._attendants = (scrapes, *self._watches(parent, kept, scrapes), *attendants, title, silent)
+        self._refusals = Refusals(config)
+        watches = self._watches(parent, kept, scrapes)
+        self._attendants = (scrapes, *watches, *attendants, title, silent, self._refusals)
 
     def _watches(self, parent: process.Parent | None, kept: bool, scrapes: Scrapes) -> list[Attendant]:
         if parent is None:
@@ -215,7 +218,7 @@ class Master:
         if refusal:
             self._record.refused += 1
             log.warning("refused: %s", refusal)
-            connection.close()
+            self._refusals.add(connection, refusal, monotonic())
             return
         self._employ(connection)
 
@@ -255,7 +258,7 @@ class Master:
 
     def _fork(self, connection: socket.socket) -> None:
         now = monotonic()
-        line = BoardLine(now, process.memory_file("gtask-stacks"))
+        line = BoardLine(now, process.memory_file("gtask-stacks"), peers.peer_of(connection))
         try:
             pid = process.fork_child(lambda: self._become_worker(connection, line))
         except OSError:
@@ -267,9 +270,12 @@ class Master:
 
     def _become_worker(self, connection: socket.socket, line: BoardLine) -> None:
         os.setpgid(0, 0)
+        if self._config.private:
+            os.dup2(2, 1)  # a program's stdout is the program's, whatever a call prints
         process.reset_signals(unblock=False)
         process.close_descriptors(keep={*self._keep, connection.fileno(), line.stacks})
         process.setproctitle(f"gtask-server: {self._config.name} worker")
+        comm.show(self._config.name, f"w{self._record.forked + 1}")
         if self._config.nice:
             os.nice(self._config.nice)
         memory = process.resident_memory

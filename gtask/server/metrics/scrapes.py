@@ -15,7 +15,7 @@ from collections.abc import Collection
 from time import monotonic
 
 from gtask.errors import reason_of
-from gtask.server import process
+from gtask.server import comm, process
 from gtask.server.listener import Listener
 from gtask.server.master.attendants import Attendant
 from gtask.server.metrics import status
@@ -138,6 +138,7 @@ class Scrapes(Attendant):
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             process.close_descriptors(keep={0, 1, 2, connection.fileno()})
             process.setproctitle(f"gtask-server: {self._record.name} metrics")
+            comm.show(self._record.name, "s")
             self._answer(connection)
         except OSError as error:  # the asker is gone
             log.debug("the metrics were not heard: %s", error)

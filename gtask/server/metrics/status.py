@@ -129,6 +129,7 @@ def _worker(pid: int, since: float, rung: str, view: View, memory: Callable[[int
     state = rung or _STATES.get(view.phase, "?")
     if state == "idle" and view.lent:
         state = "lent"
+    client = {"name": view.client, "pid": view.client_pid, "uid": view.client_uid}
     return {
         "pid": pid,
         "state": state,
@@ -138,6 +139,7 @@ def _worker(pid: int, since: float, rung: str, view: View, memory: Callable[[int
         "busy": _busy(view, now),
         "calls": view.calls,
         "memory": memory(pid),
+        **({"client": client} if view.client or view.client_pid else {}),
     }
 
 
@@ -176,7 +178,7 @@ def status_interface(record: Record, living: Living, memory: Callable[[int], int
 
     def methods() -> list[dict[str, Any]]:
         """The functions that can be called: names, signatures and docstrings."""
-        return [describe(name, function) for name, function in served.functions().items()]
+        return [describe(name, function, served.is_method(name)) for name, function in served.functions().items()]
 
     def ping() -> dict[str, Any]:
         """A sign of life."""
@@ -185,10 +187,26 @@ def status_interface(record: Record, living: Living, memory: Callable[[int], int
     return Interface({"status": status, "methods": methods, "ping": ping}, name=f"about {record.name}")
 
 
-def describe(name: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """The name, signature and docstring of a function."""
+def describe(name: str, function: Callable[..., Any], is_method: bool = False) -> dict[str, Any]:
+    """The name, signature and docstring of a function.
+
+    Args:
+        name: under which it is served.
+        function: a function; of a class the plain one.
+        is_method: whether its first parameter is the instance, which no caller gives.
+    """
     try:
-        signature = str(inspect.signature(function))
+        signature = str(_without_first(inspect.signature(function)) if is_method else inspect.signature(function))
     except (TypeError, ValueError):  # written in C
         signature = "(...)"
     return {"name": name, "signature": signature, "doc": inspect.getdoc(function) or ""}
+
+
+def _without_first(signature: inspect.Signature) -> inspect.Signature:
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[0].kind in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        del parameters[0]
+    return signature.replace(parameters=parameters)

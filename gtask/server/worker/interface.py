@@ -78,11 +78,18 @@ class Interface:
 
         Where workers are yet to make the instance of a class, they are the functions of the class."""
         if self._function is not None:
-            return {"()": self._function}
+            made = self._make if self._function is self._make else None  # yet to be made
+            return {"()": self._function if made is None else inspect.getattr_static(made, "__call__")}
         return {
             name: getattr(self._make, name) if isinstance(function, _OfInstance) else function
             for name, function in sorted(self._methods.items())
         }
+
+    def is_method(self, name: str) -> bool:
+        """Whether :meth:`functions` has under this name a function that is given the instance first."""
+        if self._make is None or not (self._function is self._make or isinstance(self._methods.get(name), _OfInstance)):
+            return False
+        return inspect.isfunction(inspect.getattr_static(self._make, "__call__" if name == "()" else name))
 
     @property
     def hooks(self) -> list[str]:

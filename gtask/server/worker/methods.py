@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gtask.server.scoreboard import label
+from gtask.server.worker.misfits import function_of
 from gtask.server.worker.replies import QUICK
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Method:
 
     def __init__(self, interface: Interface, first: Any) -> None:
         called = first if type(first) is str else "()"
-        self.function: Callable[..., Any] = interface.find(first) or partial(interface.refuse, first)
+        self.function = function_of(interface, first)
         self.takes = 0 if interface.is_function else 1
         self.name = "()" if interface.is_function else called
         self.label = label(called)

@@ -18,6 +18,7 @@ from gtask.server.scoreboard import HOOKS, SETUP
 from gtask.server.worker.dialect import recognise
 from gtask.server.worker.interruption import Interruption, without_our_frames
 from gtask.server.worker.methods import Methods
+from gtask.server.worker.misfits import explain
 from gtask.server.worker.replies import QUICK, ReplyBuffer, Teller
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import WORDS, Done, Failure, Greeting, Message, Preamble, Request, Skipped
@@ -140,6 +141,7 @@ class Worker:
 
     def _answer(self, hello: Greeting, status_interface: Interface) -> bool:
         self.client, self.timeout = hello.name, hello.timeout
+        self.board.name_client(hello.name)
         if hello.about:
             self._interface, self._methods, self.board.call_weight = status_interface, Methods(status_interface), 0.0
             self._has_checkout_done = status_interface.has_checkout_done
@@ -316,6 +318,9 @@ class Worker:
             self._want_to_retire(f"a call raised {kind.__name__}")
             self._retire()
         self._has_failed = True
+        if kind is TypeError:
+            method = self._methods.of(request.args)
+            explain(error, method.function, request.args[method.takes :], request.kwargs)
         self._conversation.client_says(request)
         self._conversation.failed(request)
         self._fail(failure.text(error), error)

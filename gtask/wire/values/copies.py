@@ -10,8 +10,9 @@ from typing import Any
 
 from gtask.errors import EncodeError
 from gtask.wire.values.bases import ChangedError, base_of, cut
-from gtask.wire.values.culprit import KEYS, OWN, Place, phrase, places, refusal, shown
+from gtask.wire.values.culprit import KEYS, OWN, Place, phrase, places, refusal, shown, spelled
 from gtask.wire.values.kinds import SCALARS, Ext, NotTransferable, Packing, Timestamp, UnusualError
+from gtask.wire.values.remedies import remedy
 
 __all__ = ["body_of_copy"]
 
@@ -128,13 +129,16 @@ class _Copying:
     def _stand_in(self, value: Any, place: str | Place, error: Exception | None) -> Any:
         """The pickle of a value that cannot travel without one, because of this error."""
         if self._fallback is None:
-            raise refusal(phrase(value, place), error, self._packing.agreement.no_fallback)
+            advice = remedy(value, spelled(place)) or self._packing.agreement.no_fallback
+            raise refusal(phrase(value, place), error, advice)
         try:
             self._packing.needs_fallback = True
             return self._made(value, place)
         except Exception as cause:  # of pickle, or of the value's own methods
+            advice = remedy(value, spelled(place))
             raise EncodeError(
                 f"cannot travel: {phrase(value, place)}, which cannot be pickled either: {_named(cause)}"
+                f"{advice and f'. {advice}'}"
             ) from None
 
     def _made(self, value: Any, place: str | Place) -> Any:

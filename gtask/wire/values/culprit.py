@@ -9,7 +9,7 @@ from gtask.errors import EncodeError
 from gtask.wire.values.bases import BASES, cut, faithful_base, type_name
 from gtask.wire.values.kinds import SCALARS, UNKNOWN, Ext, NotTransferable, Timestamp, UnusualError
 
-__all__ = ["KEYS", "OWN", "Place", "check", "phrase", "places", "refusal", "shown"]
+__all__ = ["KEYS", "OWN", "Place", "check", "phrase", "places", "refusal", "shown", "spelled"]
 
 KEYS = frozenset({str, int, bytes, bool})
 """The classes that keys may be of."""
@@ -84,10 +84,11 @@ def places(plain: list[Any]) -> Iterator[tuple[str, Any, Any]]:
 
 def phrase(value: Any, place: str | Place) -> str:
     """A value, for an error: where it stands, and its class."""
-    return f"{_spelled(place)} is of type {type_name(value)}"
+    return f"{spelled(place)} is of type {type_name(value)}"
 
 
-def _spelled(place: str | Place) -> str:
+def spelled(place: str | Place) -> str:
+    """A place in words, such as ``argument 1['key']``."""
     keys: list[str] = []
     while isinstance(place, tuple):
         place, key = place

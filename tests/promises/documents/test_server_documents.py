@@ -16,7 +16,9 @@ import gtask
 from gtask.server.config import SIGNALS, ServerConfig
 from gtask.server.daemon import options
 from gtask.tool import cli as tool
+from tests.support.daemon import COMMAND
 from tests.support.documents import named_blocks
+from tests.support.process import environment
 
 ROOT = Path(gtask.__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -181,6 +183,26 @@ def test_the_container_runs_it_as_the_first_process():
     assert line == "[" + ", ".join(f'"{word}"' for word in words) + "]"
     assert words[0] == "gtask-server"
     assert options.parse(words[1:], {}).target == "hasher"
+
+
+def test_the_container_has_what_it_needs(tmp_path):
+    """What is copied into it is made by the page's command or stands in the README; the socket's directory is its
+    user's; and hasher.py needs nothing that is not installed."""
+    lines = [line.split(maxsplit=1) for line in named_blocks(DEPLOY)["Dockerfile"].splitlines()]
+    copied = {rest.split()[0] for kind, rest in lines if kind == "COPY"}
+    assert copied == {"gtask-*.whl", "hasher.py"}
+    assert "$ pip wheel --no-deps --wheel-dir . /path/to/gtask\n" in DEPLOY
+    (user,) = (rest for kind, rest in lines if kind == "USER")
+    before = [rest for kind, rest in lines[: lines.index(["USER", user])] if kind == "RUN"]
+    assert "pip install /tmp/gtask-*.whl setproctitle" in before
+    listens = next(rest for kind, rest in lines if kind == "CMD").partition("unix:")[2].partition('"')[0]
+    assert any(f"useradd {user}" in run and f"install -d -o {user} {os.path.dirname(listens)}" in run for run in before)
+    shutil.copy(DOCS / "examples" / "hasher.py", tmp_path)
+    done = subprocess.run(
+        [*COMMAND, "hasher", "--check-config", "--listen", f"unix:{tmp_path}/sock"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_web_application_calls(shared, connect, monkeypatch):

@@ -1,6 +1,6 @@
 """The point of this test is to ensure that the project can be packaged and works where the package is installed.
 
-The sdist contains all that a wheel is built from; the wheel all modules, the type marker and the script gtask-server.
+The sdist contains all that a wheel is built from; the wheel all modules, the type marker and the two commands.
 Neither build warns. The version is stated in gtask/__init__.py alone.
 """
 
@@ -18,7 +18,7 @@ import pytest
 import gtask
 
 ROOT = Path(gtask.__file__).parent.parent
-SOURCES = ("setup.py", "setup.cfg", "README.rst", "LICENSE", "CHANGES.rst", "gtask", "bin")
+SOURCES = ("pyproject.toml", "setup.py", "setup.cfg", "README.rst", "LICENSE", "CHANGES.rst", "gtask", "bin")
 
 
 def run(*command, cwd):
@@ -76,12 +76,13 @@ def installed(wheel, tmp_path_factory):
 
 
 def test_wheel_is_complete(wheel):
-    """It contains all of gtask/ and the script, and nothing else but its metadata."""
+    """It contains all of gtask/ and the commands, and nothing else but its metadata."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    version = gtask.__version__
+        commands = archive.read(f"gtask-{gtask.__version__}.dist-info/entry_points.txt").decode()
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "gtask").rglob("*.py")}
-    assert names == {*modules, "gtask/py.typed", f"gtask-{version}.data/scripts/gtask-server"}
+    assert names == {*modules, "gtask/py.typed"}
+    assert set(re.findall("^(gtask.*) = ", commands, re.MULTILINE)) == {"gtask", "gtask-server"}
 
 
 def test_metadata(wheel):
@@ -99,7 +100,7 @@ def test_metadata(wheel):
 
 
 def test_it_works_where_it_is_installed(installed, tmp_path):
-    """The script states its version, and a program calls a server that the new environment's gtask has started."""
+    """The command states its version, and a program calls a server that the new environment's gtask has started."""
     script = installed.parent / "gtask-server"
     assert run(str(script), "--version", cwd=tmp_path) == f"gtask {gtask.__version__}\n"
     (tmp_path / "adder.py").write_text("def add(a, b):\n    return a + b\n")

@@ -22,6 +22,7 @@ PACKAGE = pathlib.Path(gtask.__file__).parent
 
 ARROWS = {
     # module: what else of gtask it imports
+    "__main__": "tool.cli",
     "address": "",
     "errors": "",
     "function_names": "",
@@ -29,8 +30,10 @@ ARROWS = {
     "logdefer": "wire.exceptions.failure wire.plain",
     "prometheus": "stats",
     "running_call": "",
-    "spawn": "address",
+    "shells": "",
+    "spawn": "address target",
     "stats": "",
+    "target": "",
     "tasks": "function_names running_call",
     "testing": "address spawn",
     #
@@ -60,21 +63,22 @@ ARROWS = {
     "wire.values.agreement": "wire.values.kinds",
     "wire.values.arrays": "wire.values.kinds",
     "wire.values.bases": "",
-    "wire.values.copies": "errors wire.values.bases wire.values.culprit wire.values.kinds",
+    "wire.values.copies": "errors wire.values.bases wire.values.culprit wire.values.kinds wire.values.remedies",
     "wire.values.culprit": "errors wire.values.bases wire.values.kinds",
     "wire.values.kinds": "errors wire.values.bases",
     "wire.values.offers": "wire.messages wire.values.agreement wire.values.arrays wire.values.kinds "
     "wire.values.pickles",
     "wire.values.pickles": "errors wire.values.kinds",
+    "wire.values.remedies": "",
     #
     "client": "",
-    "client.calls": "client.outcomes errors",
+    "client.calls": "client.outcomes errors wire.messages",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
-    "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats wire.messages",
+    "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target wire.messages",
     "client.config": "aspects.context wire.messages",
     "client.connection": "address client.handshake client.outcomes client.overtime client.preamble client.stream "
-    "errors wire.exceptions.failure wire.messages wire.values.agreement",
+    "errors wire.messages wire.values.agreement",
     "client.counters": "stats",
     "client.dialects": "client.dialects.gtask client.dialects.json",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
@@ -100,31 +104,35 @@ ARROWS = {
     "client.pool.nesting": "",
     "client.pool.news": "client.loop",
     "client.pool.no_worker": "client.pool.slots errors wire.exceptions.failure",
+    "client.pool.notices": "",
     "client.pool.ownership": "client.forks client.loop client.pool.no_worker",
     "client.pool.pool": "aspects.caller client.checkout client.counters client.forks client.lease client.loop "
     "client.outcomes client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.ownership "
     "client.pool.slots client.pool.workers errors",
     "client.pool.slots": "",
     "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
-    "client.pool.news client.pool.slots errors",
+    "client.pool.news client.pool.notices client.pool.slots errors",
     "client.preamble": "errors wire.messages",
     "client.stream": "client.forks client.loop errors wire.messages",
     "client.submitted": "client.calls errors wire.messages",
     #
     "server": "",
-    "server.config": "address wire.messages",
+    "server.comm": "",
+    "server.config": "address target wire.messages",
     "server.daemon": "",
     "server.daemon.application": "server.config server.daemon.logs server.daemon.options server.daemon.watch "
     "server.functions server.listener server.master.attendants server.master.master server.process "
-    "server.worker.interface",
+    "server.worker.interface target",
     "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "
     "server.daemon.pidfile server.daemon.systemd server.listener server.process spawn",
-    "server.daemon.completion": "server.daemon.options",
-    "server.daemon.keeper": "errors server.config server.daemon.succession server.daemon.systemd server.listener "
-    "server.process",
-    "server.daemon.logs": "",
-    "server.daemon.options": "address gtask server.config server.daemon.values",
-    "server.daemon.pidfile": "",
+    "server.daemon.completion": "server.daemon.options shells",
+    "server.daemon.keeper": "errors server.comm server.config server.daemon.succession server.daemon.systemd "
+    "server.listener server.process",
+    "server.daemon.logs": "aspects.logs.capture",
+    "server.daemon.options": "address gtask server.config server.daemon.values shells target",
+    "server.daemon.pidfile": "errors",
+    "server.daemon.private": "server.config server.daemon.cli server.daemon.logs server.daemon.options "
+    "server.listener server.process",
     "server.daemon.succession": "",
     "server.daemon.systemd": "",
     "server.daemon.values": "address server.config",
@@ -137,40 +145,46 @@ ARROWS = {
     "server.databases.drivers.postgresql": "server.databases.drivers.generic wire.dbapi",
     "server.databases.drivers.sqlite": "server.databases.drivers.generic",
     "server.dbapi": "server.databases.database server.databases.drivers server.worker.interface",
-    "server.embed": "address server.config server.listener server.master.master server.process "
+    "server.embed": "address server.config server.daemon.logs server.listener server.master.master server.process "
     "server.worker.interface spawn",
     "server.functions": "function_names",
-    "server.listener": "address server.config",
+    "server.listener": "address errors server.config server.peers",
     "server.master": "",
-    "server.master.attendants": "server.daemon.watch server.listener server.master.children server.master.workers "
-    "server.metrics.status server.process server.scoreboard",
+    "server.master.attendants": "server.comm server.daemon.watch server.listener server.master.children "
+    "server.master.workers server.metrics.status server.process server.scoreboard",
     "server.master.children": "server.scoreboard",
     "server.master.deaths": "server.master.children server.master.workers server.metrics.status wire.lastwords "
     "wire.messages",
-    "server.master.master": "errors server.config server.listener server.master.attendants server.master.children "
-    "server.master.deaths server.master.workers server.metrics.scrapes server.metrics.status server.process "
-    "server.scoreboard server.worker.interface server.worker.parts server.worker.serve wire.values.arrays",
+    "server.master.master": "errors server.comm server.config server.listener server.master.attendants "
+    "server.master.children server.master.deaths server.master.refusals server.master.workers server.metrics.scrapes "
+    "server.metrics.status server.peers server.process server.scoreboard server.worker.interface server.worker.parts "
+    "server.worker.serve wire.values.arrays",
+    "server.master.refusals": "server.config server.master.attendants wire.exceptions.failure wire.frames "
+    "wire.json.text wire.messages",
     "server.master.workers": "server.master.children server.scoreboard",
     "server.metrics": "",
-    "server.metrics.scrapes": "errors server.listener server.master.attendants server.metrics.status "
+    "server.metrics.scrapes": "errors server.comm server.listener server.master.attendants server.metrics.status "
     "server.metrics.text server.process",
     "server.metrics.status": "server.master.children server.scoreboard server.worker.interface",
     "server.metrics.text": "gtask server.metrics.status",
+    "server.peers": "address",
     "server.process": "",
     "server.scoreboard": "",
     "server.worker": "",
     "server.worker.dialect": "",
+    "server.worker.full_names": "function_names",
     "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
     "server.worker.interface": "",
     "server.worker.interruption": "errors server.process",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
-    "server.worker.methods": "server.scoreboard server.worker.replies",
+    "server.worker.methods": "server.scoreboard server.worker.misfits server.worker.replies",
+    "server.worker.misfits": "server.worker.full_names",
     "server.worker.parts": "aspects.context_worker aspects.current_call aspects.logs.reporter aspects.tracing "
     "aspects.unpickling server.worker.gtask server.worker.json",
     "server.worker.replies": "",
     "server.worker.serve": "errors server.process server.worker.interruption server.worker.worker",
     "server.worker.worker": "errors server.process server.scoreboard server.worker.dialect server.worker.interruption "
-    "server.worker.methods server.worker.replies wire.exceptions.failure wire.messages",
+    "server.worker.methods server.worker.misfits server.worker.replies wire.exceptions.failure wire.messages",
     #
     "aspects": "",
     "aspects.aspect": "",
@@ -218,7 +232,7 @@ ARROWS = {
     "integrations.wsgi": "gtask",
     #
     "tool": "",
-    "tool.cli": "address errors gtask tool.conversation tool.tables tool.top",
+    "tool.cli": "address errors gtask shells tool.conversation tool.tables tool.top",
     "tool.conversation": "address errors wire.conversation wire.exceptions.failure wire.frames wire.lastwords "
     "wire.messages wire.values.offers",
     "tool.tables": "",
@@ -229,19 +243,20 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 RINGS = [
     # What a call is told by, and what is neutral.
-    "errors address stats spawn function_names running_call logdefer gtask wire. client.loop client.counters "
-    "server.scoreboard server.process server.config",
+    "errors address stats spawn target shells function_names running_call logdefer gtask wire. client.loop "
+    "client.forks "
+    "client.counters server.scoreboard server.process server.config",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
     "client.overtime client.stream client.outcomes "
     "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies "
-    "server.worker.dialect server.worker.methods",
+    "server.worker.dialect server.worker.methods server.worker.full_names server.worker.misfits",
     # Pools and masters, and who makes and serves them.
     "client. server.",
     # What a call may have beside its value.
     "aspects.",
     # What is built on all that.
-    "dbapi. integrations. tool. tasks testing prometheus",
+    "dbapi. integrations. tool. tasks testing prometheus __main__",
 ]
 """The rings of the house, from within: a module is of the first that names it or a folder that it is in ("wire.").
 
@@ -261,7 +276,8 @@ HOMES = {
     "gevent": "client.calls client.connection client.handshake client.loop client.pool.connector dbapi.shared_clients "
     "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
-    "server.master.master server.master.workers server.metrics.scrapes server.worker.dialect server.worker.gtask "
+    "server.master.master server.master.refusals server.master.workers server.metrics.scrapes server.peers "
+    "server.worker.dialect server.worker.gtask "
     "server.worker.json server.worker.replies server.worker.serve tool.conversation",
     "select": "integrations.wsgi server.daemon.keeper server.databases.drivers.generic "
     "server.databases.drivers.postgresql server.listener server.master.master server.master.workers server.process "
@@ -272,12 +288,12 @@ HOMES = {
     "threading": "server.embed server.worker.replies",
     "random": "client.pool.workers",
     "concurrent": "client.many.executor",
-    "importlib": "aspects.tracing dbapi.drivers_known gtask server.daemon.application server.functions "
+    "importlib": "aspects.tracing dbapi.drivers_known gtask server.daemon.application server.functions tool.cli "
     "wire.values.arrays",
     "pickle": "wire.values.pickles",
     "runpy": "server.daemon.options",
     "setproctitle": "server.process",
-    "shtab": "server.daemon.completion",
+    "shtab": "shells",
     "rich": "tool.top",
     "opentelemetry": "aspects.spans",
     "prometheus_client": "prometheus",
@@ -301,6 +317,7 @@ PURE = {
     "tasks": "",
     "address": "socket select",  # for the constants
     "stats": "",
+    "target": "",
     "wire.messages": "",
     "wire.forms": "",
     "wire.values.agreement": "msgpack",
@@ -310,6 +327,7 @@ PURE = {
     "wire.values.culprit": "msgpack",
     "wire.values.offers": "msgpack",
     "wire.values.pickles": "msgpack",
+    "wire.values.remedies": "",
     "wire.bodies": "msgpack",
     "wire.frames": "msgpack",
     "wire.values.kinds": "msgpack",
@@ -630,11 +648,11 @@ def test_every_public_name_can_be_had():
 
 
 EMPTY = {
-    "aspects", "aspects.logs", "client", "client.dialects", "client.many", "client.pool", "integrations",
+    "__main__", "aspects", "aspects.logs", "client", "client.dialects", "client.many", "client.pool", "integrations",
     "integrations.django.sqlite3", "server", "server.daemon", "server.databases", "server.master", "server.metrics",
     "server.worker", "tool", "wire", "wire.exceptions", "wire.json", "wire.values",
 }  # fmt: skip
-"""Packages that are no more than their modules."""
+"""Packages that are no more than their modules, and what nobody imports."""
 
 
 def test_every_module_says_what_is_public():

@@ -105,7 +105,7 @@ def test_methods(server):
 @pytest.mark.parametrize(
     ("source", "attribute", "line"),
     [
-        ("class Hasher:\n    def hash(self, x=1): 'Of a class.'\n", "Hasher", "hash(self, x=1)\n    Of a class."),
+        ("class Hasher:\n    def hash(self, x=1): 'Of a class.'\n", "Hasher", "hash(x=1)\n    Of a class."),
         ("def call(method, *args): 'Anything.'\n", "call", "()(method, *args)\n    Anything."),
         ("import math\nmapping = {'hypot': math.hypot, 'print': print}\n", "mapping", "hypot("),
     ],

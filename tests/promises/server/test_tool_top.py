@@ -45,9 +45,9 @@ ROWS, COLUMNS = 24, 80
 class Terminal:
     """The command in a terminal, and its screen."""
 
-    def __init__(self, *arguments, rows=ROWS):
+    def __init__(self, *arguments, rows=ROWS, columns=COLUMNS):
         self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, COLUMNS, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.usual = termios.tcgetattr(slave)
         environment = {
             **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TERM": "xterm-256color",
@@ -139,8 +139,8 @@ def test_a_busy_server(server, connect, terminal, tmp_path):
         waiting = hung.a_method_with_a_very_long_name_that_has_no_room_anywhere.submit(str(tmp_path / "gate"))
         with open(tmp_path / "gate", "w"):
             shown = terminal(server.address)
-            shown.shows(r"^2 of 30 workers \(1 call, 1 lent\)")  # the dead one may leave a little later
-            lines = shown.shows(r"100% a_method_with")
+            # On one screen, for the dead one may leave a little later.
+            lines = shown.shows(r"(?s)^2 of 30 workers \(1 call, 1 lent\).* 100% a_method_with")
             assert lines[0] == f"hasher at {server.address}"[:79] + "…" * (len(server.address) + 10 > 80)
             assert re.match(rf"master {server.master}, up \S+, 0 reloads; [0-9]+ calls, 0 a second$", lines[1])
             assert re.match(r"2 of 30 workers \(1 call, 1 lent\), [12]\.[0-9] busy on average$", lines[2])
@@ -161,6 +161,16 @@ def test_a_busy_server(server, connect, terminal, tmp_path):
             assert shown.end() == 0
             assert termios.tcgetattr(shown.slave) == shown.usual
         waiting.get()
+
+
+def test_who_has_the_workers(server, connect, terminal):
+    """Below the table in a terminal of 80 columns, and beside each worker in a wide one."""
+    web = connect(server.address, name="web", min_workers=2)
+    web.open(wait=True)
+    who = f"web, pid {os.getpid()}, uid {os.getuid()}"
+    terminal(server.address).shows(rf"^workers: 2 of {who}")
+    lines = terminal(server.address, columns=140).shows(rf"{who} *$")
+    assert sum(who in line for line in lines) == 2
 
 
 def test_short_calls_make_a_bar_too(server, connect, terminal):

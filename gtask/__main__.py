@@ -1,0 +1,5 @@
+"""``python -m gtask`` is the command ``gtask``."""
+
+from gtask.tool.cli import main
+
+raise SystemExit(main())

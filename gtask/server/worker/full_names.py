@@ -1,0 +1,67 @@
+"""The functions of an interface by their full names, ``"module:qualname"``: so executors and tasks call them.
+
+A full name is another name of what is served, and never leads to anything else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from gtask.function_names import EACH, call_each
+
+if TYPE_CHECKING:
+    from gtask.server.worker.interface import Interface
+
+__all__ = ["find", "refuse"]
+
+
+def find(interface: Interface, name: Any) -> Callable[..., Any] | None:
+    """The function with this full name; what calls it again and again, if the name begins with EACH; None for none."""
+    if type(name) is not str or ":" not in name:
+        return None
+    full = name.removeprefix(EACH)
+    short = _short_names(interface).get(full)
+    function = None if short is None else interface.find(short)
+    return function if function is None or full is name else partial(call_each, function)
+
+
+def refuse(interface: Interface, name: str, /, *args: Any, **kwargs: Any) -> NoReturn:
+    """What a call by a full name runs that leads nowhere.
+
+    Raises:
+        AttributeError: always; the message says what there is, and which server has other functions.
+    """
+    full, known = name.removeprefix(EACH), sorted(_short_names(interface))
+    close = difflib.get_close_matches(full, known, 1, cutoff=0.8)
+    if close:
+        hint = f"did you mean {close[0]}?"
+    else:
+        module = full.partition(":")[0]
+        hint = (
+            f"it serves {', '.join(known) or 'none by such a name'}. Another server serves those of {module}: "
+            f"gtask-server gtask.server.functions --allow {module}, or "
+            f'gtask.Client("spawn:gtask.server.functions?allow={module}")'
+        )
+    raise AttributeError(f"the server of {interface.name} has no function {full:.200}: {hint}")
+
+
+def _short_names(interface: Interface) -> dict[str, str]:
+    """Each full name, with the name by which the interface has it."""
+    return {
+        full: short
+        for short, function in interface.functions().items()
+        for full in _full_names(interface.name, short, function)
+    }
+
+
+def _full_names(served: str, short: str, function: Any) -> Iterator[str]:
+    """Where a function is defined, and where the module that is served has it."""
+    home, path = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if isinstance(home, str) and isinstance(path, str) and "<" not in path:
+        yield f"{home}:{path}"
+    if getattr(sys.modules.get(served), short, None) is function:
+        yield f"{served}:{short}"
