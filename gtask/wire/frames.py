@@ -93,7 +93,6 @@ class Encoder:
     def __init__(self, limit: int = DEFAULT_LIMIT, agreement: Agreement = PLAIN) -> None:
         self._limit = limit
         self._keep = min(limit, KEEP)
-        self._is_replaceable = True  # the frame that was written last under offers, by one without the fallback
         self._names = Names()
         self.agree(agreement)
 
@@ -255,7 +254,7 @@ class Encoder:
         packing = Packing(self._packing.agreement, self._limit)
         body = body_of_copy(plain, error, packing)
         self._used.update(packing.used)
-        self._is_replaceable = not packing.needs_fallback
+        self._is_replaceable = not packing.needs_fallback  # by a frame without the fallback
         return body
 
 
