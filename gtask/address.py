@@ -183,6 +183,5 @@ def place(server: str, address: Address | None) -> str:
         server: its name; "" if it is not known.
         address: where it is; None for a private server that is not there yet.
     """
-    if address is None or is_private(address):
-        return "a private server"
-    return f"{server or 'the server'} at {address}"
+    where = "a private address" if address is None or is_private(address) else str(address)
+    return f"{server or 'the server'} at {where}"

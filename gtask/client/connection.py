@@ -22,7 +22,7 @@ from gtask.client.preamble import NO_ORDERS, Preambles
 from gtask.client.stream import Stream
 from gtask.errors import Cancelled, Error, reason_of
 from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Retire, Skipped, Value
-from gtask.wire.values.agreement import PLAIN, ConditionalFrame
+from gtask.wire.values.agreement import PLAIN, ConditionalFrame, PreparedFrame
 
 if TYPE_CHECKING:
     from gtask.address import Address
@@ -177,7 +177,7 @@ class Connection:
     def prepare(self, call: Call) -> str:
         """Make the call's frame ready for this worker; gives a reason if it must not be sent, else ""."""
         refusal, frame = "", call.frame
-        if isinstance(frame, ConditionalFrame):
+        if isinstance(frame, (ConditionalFrame, PreparedFrame)):
             refusal = frame.refusal(self._agreement)
             call.frame = frame.data
         return refusal

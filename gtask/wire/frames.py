@@ -88,18 +88,18 @@ class Encoder:
         agreement: the kinds of values that may be in them.
     """
 
-    __slots__ = ("_is_replaceable", "_keep", "_limit", "_names", "_pack", "_packing", "_used")
+    __slots__ = ("_is_lossless", "_is_replaceable", "_keep", "_limit", "_names", "_pack", "_packing", "_used")
 
     def __init__(self, limit: int = DEFAULT_LIMIT, agreement: Agreement = PLAIN) -> None:
         self._limit = limit
         self._keep = min(limit, KEEP)
-        self._is_replaceable = True  # the frame that was written last under offers, by one without the fallback
         self._names = Names()
         self.agree(agreement)
 
     def agree(self, agreement: Agreement) -> None:
         """The kinds of values that may be in messages from now on."""
-        self._packing = Packing(agreement, self._limit, agreement.fallback is not None)
+        self._is_lossless = agreement.fallback is not None
+        self._packing = Packing(agreement, self._limit, self._is_lossless)
         self._used = self._packing.used
         self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self._packing.default).pack
 
@@ -120,7 +120,7 @@ class Encoder:
         """The frame of a :class:`Value` that has no ``ld``; raises as :meth:`encode`."""
         try:
             if type(value) not in SCALARS:
-                check(value)
+                check(value, self._is_lossless)
             pack = self._pack
             packed = pack(value)
         except Exception:  # the general way finds out what is wrong
@@ -154,7 +154,7 @@ class Encoder:
             try:
                 for value in args:
                     if type(value) not in SCALARS:
-                        check(value)
+                        check(value, self._is_lossless)
                 pack = self._pack
                 items = pack(args)
                 first = self._names[name]
@@ -194,11 +194,11 @@ class Encoder:
             try:
                 for value in args:
                     if type(value) not in SCALARS:
-                        check(value)
+                        check(value, self._is_lossless)
                 if meta is None:
                     for key, value in kwargs.items():
                         if type(key) is not str or type(value) not in SCALARS:
-                            check({key: value})
+                            check({key: value}, self._is_lossless)
                     items = self._pack((kwargs, "q", epoch, *args))
                 elif meta.has_timeout and not (kwargs or meta.concerns_aspects):
                     items = self._pack((meta.timeout, *args))
@@ -220,9 +220,9 @@ class Encoder:
         try:
             for value in values:
                 if type(value) not in SCALARS:
-                    check(value)
+                    check(value, self._is_lossless)
             if named_values:
-                check(named_values)
+                check(named_values, self._is_lossless)
             body = self._pack(plain)
         except UnicodeEncodeError:
             body = self._body(plain)
@@ -254,7 +254,7 @@ class Encoder:
         packing = Packing(self._packing.agreement, self._limit)
         body = body_of_copy(plain, error, packing)
         self._used.update(packing.used)
-        self._is_replaceable = not packing.needs_fallback
+        self._is_replaceable = not packing.needs_fallback  # by a frame without the fallback
         return body
 
 

@@ -149,9 +149,8 @@ def _syntax_works(exc: BaseException) -> bool:
 
 
 class _Rebuilt:
-    """First base of all classes made here, so that these are found before the original class's own: no constructor has
-    run, so hooks and properties of the class may fail, and whoever shows or handles an exception must not meet that.
-    """
+    """First base of all classes made here, so that these are found before the original class's own. No constructor has
+    run, so hooks and properties of the class may fail; code that shows or handles exceptions must not meet that."""
 
     __slots__ = ()
 

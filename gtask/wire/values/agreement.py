@@ -11,7 +11,7 @@ from typing import Any, final
 
 from gtask.wire.values.kinds import NATIVE, Kinds
 
-__all__ = ["PLAIN", "Agreement", "ConditionalFrame", "Fallback"]
+__all__ = ["PLAIN", "Agreement", "ConditionalFrame", "Fallback", "PreparedFrame"]
 
 
 _NATIVE = Kinds(NATIVE)
@@ -70,22 +70,46 @@ class ConditionalFrame:
 
     Attributes:
         data, used: as above, and those of the other frame once a worker was asked about that could not read this one.
+            What is sent can be asked for the next worker, if this one turns out to be dead.
     """
 
-    __slots__ = ("_otherwise", "data", "used")
+    __slots__ = ("_data", "_otherwise", "used")
 
     def __init__(self, data: bytes, used: dict[str, str], otherwise: bytes | ConditionalFrame | None = None) -> None:
-        self.data = data
+        self._data = data
         self.used = used
         self._otherwise = otherwise
+
+    @property
+    def data(self) -> bytes:
+        """The frame's bytes."""
+        prepared = PreparedFrame(self._data)
+        prepared.conditional = self  # not the other way round as well: a circle would stay until it is collected
+        return prepared
 
     def refusal(self, agreement: Agreement) -> str:
         """Why it must not be sent where this was agreed upon, for an EncodeError; "" if it may be."""
         if self._otherwise is not None and not agreement.agreed.issuperset(self.used):
             other, self._otherwise = self._otherwise, None
-            self.data, self.used = (other, {}) if isinstance(other, bytes) else (other.data, other.used)
+            self._data, self.used = (other, {}) if isinstance(other, bytes) else (other.data, other.used)
         for name, phrase in self.used.items():
             if name not in agreement.agreed:
                 why = agreement.reasons.get(name, "")
                 return f"cannot travel: {phrase}. {why[:1].upper()}{why[1:]}"
         return ""
+
+
+@final
+class PreparedFrame(bytes):
+    """The bytes of a frame that not every worker can read, when they are about to be sent to one that can."""
+
+    conditional: ConditionalFrame
+
+    def refusal(self, agreement: Agreement) -> str:
+        """As :meth:`ConditionalFrame.refusal`, for another worker."""
+        return self.conditional.refusal(agreement)
+
+    @property
+    def data(self) -> bytes:
+        """The bytes for that worker."""
+        return self.conditional.data

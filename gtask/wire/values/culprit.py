@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gtask.errors import EncodeError
-from gtask.wire.values.bases import BASES, cut, type_name
-from gtask.wire.values.kinds import SCALARS, UNKNOWN, NotTransferable, Timestamp, UnusualError
+from gtask.wire.values.bases import BASES, cut, faithful_base, type_name
+from gtask.wire.values.kinds import SCALARS, UNKNOWN, Ext, NotTransferable, Timestamp, UnusualError
 
 __all__ = ["KEYS", "OWN", "Place", "check", "phrase", "places", "refusal", "shown", "spelled"]
 
@@ -24,28 +24,49 @@ Place = tuple[Any, Any]
 """Where in a message: the place of the whole, as a text or again a tuple, and the key or index in it."""
 
 
-def check(value: Any) -> None:
+def check(value: Any, is_lossless: bool) -> None:
     """Find what msgpack would write as something else, or so that nobody could read it: keys of other types than str,
-    int and bytes, and instances of subclasses.
+    int and bytes, and instances of subclasses that differ from their base.
+
+    Args:
+        value: the value.
+        is_lossless: whether other instances of subclasses count, too, for they would lose their class.
 
     Raises:
         UnusualError: there is such a value; the message needs a copy.
     """
-    cls = type(value)
+    cls: Any = type(value)
+    if cls is not dict and cls is not list and cls is not tuple:
+        if cls in _PLAIN:
+            return
+        cls = _packed_as(cls, is_lossless)
     if cls is dict:
         if not KEYS.issuperset(map(type, value)):
             raise UnusualError("a key of another type")
         parts: Any = value.values()
     elif cls is list or cls is tuple:
         parts = value
-    elif cls in _PLAIN or not issubclass(cls, OWN):
-        return
     else:
-        raise UnusualError("an instance of a subclass")
+        return
     if not SCALARS.issuperset(map(type, parts)):
         for part in parts:
             if type(part) not in SCALARS:
-                check(part)
+                check(part, is_lossless)
+
+
+def _packed_as(cls: Any, is_lossless: bool) -> type | None:
+    """The type as of which the packer writes the instances of another class; None if it asks for each.
+
+    Raises:
+        UnusualError: it must not.
+    """
+    if not issubclass(cls, OWN):
+        return None
+    is_scalar = cls.__module__ == "numpy"  # which arrive as Python's, whatever is agreed upon
+    base = faithful_base(cls) if cls is not Ext and (is_scalar or not is_lossless) else None
+    if base is None or base is memoryview:
+        raise UnusualError("an instance of a subclass")
+    return base
 
 
 def places(plain: list[Any]) -> Iterator[tuple[str, Any, Any]]:

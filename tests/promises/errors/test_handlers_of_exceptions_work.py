@@ -1,7 +1,7 @@
 """The point of this test is to ensure that a handler finds what a worker's exception has, or is told what did not come.
 
 An attribute or argument that is an exception is rebuilt; where pickles are agreed upon, other attributes may travel so.
-What has stayed in the worker is named by a note, and by the error of whoever asks for it.
+What has stayed in the worker is named by a note, and by the error that its use raises.
 """
 
 from __future__ import annotations

@@ -183,6 +183,9 @@ def test_what_equals_a_plain_value_arrives_as_that(client, classes):
                 assert arrived == value, name
                 assert plain_types(arrived) <= {int, str, dict, list, set, frozenset}, name
         assert list(worker.one(classes.EQUAL["an ordered dict"])) == ["b", "a"]
+        moved = collections.OrderedDict(a=1, b=2)
+        moved.move_to_end("a")
+        assert list(worker.one(moved)) == ["b", "a"]
         assert worker.one(classes.Point(1, 2)) == [1, 2]
         assert worker.one({classes.Point(1, 2)}) == {(1, 2)}
 
