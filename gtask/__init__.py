@@ -25,6 +25,7 @@ from gtask.errors import (
     ProtocolError,
     RemoteError,
     SetupError,
+    StayedInWorker,
     WorkerDied,
     WrongThread,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "RemoteError",
     "Server",
     "SetupError",
+    "StayedInWorker",
     "WorkerDied",
     "WrongThread",
     "current_call",

@@ -7,7 +7,21 @@ import re
 import socket
 from dataclasses import dataclass
 
-__all__ = ["UNIX_PATH_LIMIT", "Address", "TcpAddress", "UnixAddress", "check_pickle", "parse", "shown"]
+__all__ = [
+    "PRIVATE",
+    "UNIX_PATH_LIMIT",
+    "Address",
+    "TcpAddress",
+    "UnixAddress",
+    "check_pickle",
+    "is_private",
+    "parse",
+    "place",
+    "shown",
+]
+
+PRIVATE = "gtask-"
+"""How the name begins of the directory of a private server's socket; the rest of it is made up anew each time."""
 
 UNIX_PATH_LIMIT = 107
 """Bytes that fit into ``sockaddr_un`` on Linux, less the closing NUL."""
@@ -144,3 +158,23 @@ def check_pickle(
             f"pickle=True: {danger.format(address)}. Use a unix socket, or say insecure=True (--insecure) if the "
             "network is trusted"
         )
+
+
+def is_private(address: Address) -> bool:
+    """Whether it is that of a private server, and so another one each time."""
+    if not isinstance(address, UnixAddress):
+        return False
+    directory, name = os.path.split(address.path)
+    return name == "socket" and os.path.basename(directory).startswith(PRIVATE)
+
+
+def place(server: str, address: Address | None) -> str:
+    """Where a server's workers are, for a text that is the same each time.
+
+    Args:
+        server: its name; "" if it is not known.
+        address: where it is; None for a private server that is not there yet.
+    """
+    if address is None or is_private(address):
+        return "a private server"
+    return f"{server or 'the server'} at {address}"

@@ -25,6 +25,7 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "SetupError",
+    "StayedInWorker",
     "WorkerDied",
     "WrongThread",
 ]
@@ -63,9 +64,18 @@ class RemoteError(Error):
 
     Attributes:
         remote_type: the full name of the class in the worker, such as ``"sqlite3.IntegrityError"``.
+        worker_pid: the worker's process id, or None.
+        worker_address: where its server is, or "".
     """
 
     remote_type: str = ""
+    worker_pid: int | None = None
+    worker_address: str = ""
+
+
+class StayedInWorker(Error, AttributeError, TypeError):
+    """A part of a worker's exception was used that has not travelled, such as an open connection; the message names it.
+    The exception itself, with all else that it has, is there."""
 
 
 class SetupError(RemoteError):

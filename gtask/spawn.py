@@ -26,9 +26,6 @@ from gtask.target import check_allow, check_target
 
 __all__ = ["KEEPER", "MASTER", "SpawnedServer", "command_of", "private_address", "spawn_server", "tidy_up"]
 
-PRIVATE = "gtask-"
-"""The prefix of the directory of a private socket."""
-
 MASTER = "gtask.server.daemon.application"
 """The module whose ``main`` is the program of a master."""
 
@@ -38,7 +35,7 @@ KEEPER = "gtask.server.daemon.private"
 UNKNOWN = 256
 """In place of an exit status that other code of this process has read."""
 
-_LONGEST_DIRECTORY = addresses.UNIX_PATH_LIMIT - len(f"/{PRIVATE}12345678/socket~")
+_LONGEST_DIRECTORY = addresses.UNIX_PATH_LIMIT - len(f"/{addresses.PRIVATE}12345678/socket~")
 """Bytes of the directory in which a private socket's directory can be made."""
 
 _IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
@@ -207,7 +204,7 @@ def private_address() -> addresses.UnixAddress:
     """
     usual = tempfile.gettempdir()
     directory = usual if len(os.fsencode(usual)) <= _LONGEST_DIRECTORY else "/tmp"
-    return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix=PRIVATE, dir=directory), "socket"))
+    return addresses.UnixAddress(os.path.join(tempfile.mkdtemp(prefix=addresses.PRIVATE, dir=directory), "socket"))
 
 
 def reap() -> None:
@@ -236,11 +233,9 @@ def _signal_name(number: int) -> str:
 
 def tidy_up(address: addresses.Address) -> None:
     """Remove a private address that its server, killed perhaps, has left behind; leave any other alone."""
-    if isinstance(address, addresses.UnixAddress):
-        directory, name = os.path.split(address.path)
-        if name == "socket" and os.path.basename(directory).startswith(PRIVATE):
-            for path in (address.path, f"{address.path}.lock"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
+    if isinstance(address, addresses.UnixAddress) and addresses.is_private(address):
+        for path in (address.path, f"{address.path}.lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(address.path))

@@ -1,27 +1,26 @@
-"""Context variables of calls: named and read at the caller, found and set in the worker.
+"""Context variables of calls at the caller: named, and read at each call.
 
-A variable is known by the module that has it at its top level, and by its name. The worker never imports that module:
-it looks among the modules that the application has loaded.
+A variable is known by the module that has made it, at its top level, and by its name.
 """
 
 from __future__ import annotations
 
+import dis
 import sys
-from collections.abc import Mapping, Sequence
-from contextvars import ContextVar, Token
+from collections.abc import Sequence
+from contextvars import ContextVar
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from gtask.aspects.aspect import CallerAspect, Companion, WorkerAspect
+from gtask.aspects.aspect import CallerAspect, Companion
+from gtask.wire.exceptions.tracebacks import module_vars
 
 if TYPE_CHECKING:
     from gtask.client.calls import Call
-    from gtask.server.worker.worker import Worker
-    from gtask.wire.messages import Request
 
-__all__ = ["ContextAspect", "ContextVariables", "Finder", "Named", "name", "reset", "values"]
+__all__ = ["ContextVariables", "Named", "name", "values"]
 
 Named = tuple[tuple[str, ContextVar[Any]], ...]
-Tokens = list[tuple[ContextVar[Any], Token[Any]]]
 
 
 def name(variables: Sequence[ContextVar[Any]]) -> Named:
@@ -42,11 +41,40 @@ def name(variables: Sequence[ContextVar[Any]]) -> Named:
     return tuple(named.items())
 
 
+_MAIN = ("__main__", "__mp_main__")
+"""The names of a main module, here and in processes that multiprocessing has started. No worker knows them."""
+
+
 def _home(variable: ContextVar[Any]) -> str:
-    for module_name, module in list(sys.modules.items()):
-        if module_name != "__main__" and any(value is variable for value in list(vars(module).values())):
-            return module_name
-    return ""
+    """The module that has made a variable; or else one that has it, for others may have imported it from there."""
+    homes: dict[str, set[str]] = {}
+    for module_name in list(sys.modules):
+        names = {key for key, value in list(module_vars(module_name).items()) if value is variable}
+        if names:
+            homes[module_name] = names
+    found = [module_name for module_name in homes if module_name not in _MAIN]
+    if not found:
+        return next((_spec_name(module_name) for module_name in homes), "")
+    return next((home for home in found if len(found) > 1 and _makes(home, homes[home])), found[0])
+
+
+def _spec_name(module_name: str) -> str:
+    """The name by which a module was found; "" for a script."""
+    return str(getattr(module_vars(module_name).get("__spec__"), "name", ""))
+
+
+def _makes(module_name: str, names: set[str]) -> bool:
+    """Whether a module's code gives one of these names the value of a call, rather than what it imports."""
+    spec = module_vars(module_name).get("__spec__")
+    try:
+        code = spec.loader.get_code(spec.name)  # type: ignore[union-attr]
+        steps = [step for step in dis.get_instructions(code) if step.opname not in ("EXTENDED_ARG", "CACHE")]
+    except Exception:  # a module that nobody has loaded, or a loader that knows no code
+        return False
+    return any(
+        step.opname in ("STORE_NAME", "STORE_GLOBAL") and step.argval in names and before.opname.startswith("CALL")
+        for before, step in pairwise(steps)
+    )
 
 
 def values(named: Named) -> dict[str, Any]:
@@ -72,83 +100,3 @@ class ContextVariables(CallerAspect):
 
     def begin(self, call: Call) -> tuple[Any, Companion | None] | None:
         return values(self._named) or None, None
-
-
-class Finder:
-    """In the worker: finds variables by their names, and sets them."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, ContextVar[Any]] = {}
-
-    def set(self, context: Mapping[str, Any]) -> Tokens:
-        """Give the variables these values. A variable that is not found is left out.
-
-        Returns:
-            what :func:`reset` needs.
-        """
-        tokens: Tokens = []
-        for full, value in context.items():
-            variable = self._found.get(full) or self._find(full)
-            if variable is not None:
-                tokens.append((variable, variable.set(value)))
-        return tokens
-
-    def _find(self, full: str) -> ContextVar[Any] | None:
-        """The variable of that module, or else the only one of that name in all modules; None if there is none."""
-        module_name, _, own_name = full.partition(":")
-        of_module = _of_name(sys.modules.get(module_name), own_name)
-        everywhere = of_module or {
-            id(variable): variable
-            for module in list(sys.modules.values())
-            for variable in _of_name(module, own_name).values()
-        }
-        if len(everywhere) != 1:
-            return None
-        (variable,) = everywhere.values()
-        self._found[full] = variable
-        return variable
-
-
-def _of_name(module: object, own_name: str) -> dict[int, ContextVar[Any]]:
-    named = list(vars(module).values()) if module is not None else []
-    return {id(value): value for value in named if type(value) is ContextVar and value.name == own_name}
-
-
-def reset(tokens: Tokens) -> None:
-    """Give the variables back the values that they had before, last set first."""
-    for variable, token in reversed(tokens):
-        variable.reset(token)
-
-
-class ContextAspect(WorkerAspect):
-    """In the worker: the context variables that a call has brought are set while it runs."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._finder = Finder()
-
-    def begin(self, request: Request, method: str) -> _Set | None:
-        meta = request.meta
-        if meta is None or not meta.context:
-            return None
-        call = _Set(self._finder, meta.context)
-        if not request.used:  # pickled values are there when the call enters
-            call.enter()
-        return call
-
-
-class _Set:
-    """The variables of one call."""
-
-    __slots__ = ("_context", "_finder", "_tokens")
-
-    def __init__(self, finder: Finder, context: Mapping[str, Any]) -> None:
-        self._finder = finder
-        self._context = context
-        self._tokens: Tokens | None = None
-
-    def enter(self) -> None:
-        if self._tokens is None:
-            self._tokens = self._finder.set(self._context)
-
-    def leave(self, error: BaseException | None) -> None:
-        reset(self._tokens or [])

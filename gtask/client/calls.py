@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import AsyncResult
 
+from gtask.client.outcomes import copy_to_raise
 from gtask.errors import Error
 
 if TYPE_CHECKING:
@@ -46,9 +47,14 @@ class Result(_AsyncResult):
         try:
             return super().get(block, timeout)
         except Error as error:
-            if error is self.exception:
-                raise error.with_traceback(self._worker_frames)  # noqa: B904  # the same error, with its own cause
-            raise
+            if error is not self.exception:
+                raise
+            error.__traceback__ = self._worker_frames  # or it would know this frame, and so what made the call
+        again = copy_to_raise(self.exception, self._worker_frames)
+        try:
+            raise again
+        finally:
+            del again
 
 
 class Call:

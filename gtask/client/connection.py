@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
+from gtask.address import is_private, place
 from gtask.client import outcomes
 from gtask.client.handshake import Handshake
 from gtask.client.overtime import Overtime
@@ -25,6 +26,8 @@ from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Ret
 from gtask.wire.values.agreement import PLAIN, ConditionalFrame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gtask.address import Address
     from gtask.aspects.aspect import CallerAspect, StandingOrders
     from gtask.client.calls import BlockingCall, Call
@@ -123,6 +126,19 @@ class Connection:
         if self._dialect.greeting is None:
             return f"the worker at {self.address}{client}"
         return f"worker {self.pid or '(not yet greeted)'} of {self.server or 'the server'} at {self.address}{client}"
+
+    @property
+    def place(self) -> str:
+        """Where its worker is, for a text that is the same for all of them."""
+        if self._dialect.greeting is None and not is_private(self.address):
+            return self.label
+        client = f", for client {self._client!r}" if self._client else ""
+        return f"worker code of {place(self.server, self.address)}{client}"
+
+    @property
+    def unpickle(self) -> Callable[[bytes], Any] | None:
+        """What loads a part of an exception; None without consent."""
+        return self._dialect.unpickle
 
     @property
     def state(self) -> str:
@@ -410,7 +426,7 @@ class Connection:
             self._agreement = self._dialect.agree(self._reader, greeting)
             self._handshake.heard(greeting)
         else:  # of a dialect without greetings: the setup before the first call has raised
-            note = f"setup raised this in {self.label}"
+            note = f"setup raised this in {self.place}"
             self.hang_up(failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, note=note))
 
     def _write(self, data: bytes) -> None:

@@ -17,6 +17,7 @@ from gevent import getcurrent
 
 from gtask.client import outcomes
 from gtask.client.calls import BlockingCall, Call, Result
+from gtask.client.forks import HERE, look
 from gtask.client.loop import thread_ident
 from gtask.client.submitted import SubmittedCall
 from gtask.errors import Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
@@ -161,6 +162,7 @@ class Lease:
 
     def cancel(self, reason: str) -> None:
         """End the checkout and the call that runs in it, now, with this reason."""
+        look()
         if self.error is not None and not isinstance(self.error, Overloaded):
             return  # it has ended already; after a fork, as the parent's
         if thread_ident() != self._lender.thread:
@@ -179,6 +181,8 @@ class Lease:
     def release(self) -> None:
         """End the checkout: give the worker back when the calls already made are through. Never blocks."""
         lender = self._lender
+        if not HERE[0]:
+            look()
         if thread_ident() != lender.thread:
             lender.drop_later(self)
             return
@@ -322,7 +326,7 @@ class Lease:
     def _prepare(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See whether the call may be made now; begin its aspects and encode it."""
         lender, connection = self._lender, self.connection
-        if thread_ident() != self._thread:
+        if thread_ident() != self._thread or not HERE[0]:
             raise self._no_more()
         if connection is None or connection.pending:
             waiting = len(self._queue) if connection is None else connection.waiting
@@ -358,6 +362,7 @@ class Lease:
 
     def _no_more(self) -> Error:
         """Why no call can be made."""
+        look()
         if isinstance(self.error, Overloaded):
             return Overloaded(*self.error.args)
         if self.error is not None:
@@ -424,8 +429,7 @@ class Lease:
             self._has_raised = self._has_raised or not outcomes.never_began(outcome)
             self._lender.counters.errors += 1
             self._epoch = next(_epochs)
-            worker = self.connection.label if self.connection is not None else "a worker"
-            return outcomes.raised(outcome, method, worker, self._lender.terms.raises)
+            return outcomes.raised(outcome, method, self.connection, self._lender.terms.raises)
         if isinstance(outcome, Skipped):
             return outcomes.dropped(method, self._for_client)
         assert isinstance(outcome, Error)

@@ -17,6 +17,8 @@ import gevent.event
 import gevent.monkey
 from gevent import getcurrent
 
+from gtask.client.forks import look
+
 __all__ = ["SHORTEST", "Alarm", "Event", "Loop", "thread_ident"]
 
 SHORTEST = 0.001
@@ -99,6 +101,7 @@ class Alarm:
         self.stop()
 
     def _fire(self) -> None:
+        look()  # which may close it
         if self._loop is not None:
             self.at = math.inf
             self._function()

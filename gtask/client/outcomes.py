@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import copy as copy_of
 from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING
 
-from gtask.errors import CallDropped, CallTimeout, EncodeError, Error, Overloaded, WorkerDied
+from gtask.errors import CallDropped, CallTimeout, EncodeError, Error, Overloaded, RemoteError, WorkerDied
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import Failure, LastWords, Skipped, Value
+
+if TYPE_CHECKING:
+    from gtask.client.connection import Connection
 
 __all__ = [
     "Outcome",
@@ -26,16 +31,23 @@ Outcome = Value | Failure | Skipped | Error
 """How a call ended: with the worker's reply, or with the error that ended its connection."""
 
 
-def raised(reply: Failure, method: str, worker: str, raises: Collection[type | ModuleType] | None) -> Error:
+def raised(
+    reply: Failure, method: str, connection: Connection | None, raises: Collection[type | ModuleType] | None
+) -> Error:
     """The worker's code raised.
 
     Args:
         reply: the worker's.
         method: the call.
-        worker: which worker it was.
+        connection: to the worker, if there still is one.
         raises: the classes that may be raised here, and modules of such; None for all that this process has imported.
     """
-    return failure.rebuild(reply.exc, reply.text, raises=raises, note=f"{method} raised this in {worker}")
+    if connection is None:
+        return failure.rebuild(reply.exc, reply.text, raises=raises, note=f"{method} raised this in a worker")
+    note = f"{method} raised this in {connection.place}"
+    error = failure.rebuild(reply.exc, reply.text, raises=raises, note=note, unpickle=connection.unpickle)
+    error.worker_pid, error.worker_address = connection.pid or None, str(connection.address)
+    return error
 
 
 def never_began(reply: Failure) -> bool:
@@ -68,15 +80,17 @@ def overloaded(method: str, for_client: str, waiting: int) -> Overloaded:
 
 
 def copy_to_raise(error: Error, traceback: TracebackType | None) -> Error:
-    """A copy of a checkout's sticky error, to be raised.
+    """A copy, to be raised, of an error that is kept.
 
-    A raised error keeps the frames that it passes, and all that their variables hold. As long as the lease kept that
-    error none of that could be freed.
+    A raised error keeps the frames that it passes, and all that their variables hold. As long as the lease or the
+    result kept that error none of that could be freed.
 
     Args:
         error: the error that is kept.
-        traceback: the traceback that it had when the checkout ended.
+        traceback: the traceback that it had at first.
     """
+    if isinstance(error, RemoteError):
+        return copy_of(error).with_traceback(traceback or error.__traceback__)
     copy = type(error).__new__(type(error), *error.args)
     copy.args = error.args
     vars(copy).update(vars(error))

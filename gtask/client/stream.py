@@ -12,6 +12,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from gtask.client.forks import HERE, look
 from gtask.client.loop import Alarm
 from gtask.errors import ProtocolError, reason_of
 from gtask.wire.messages import NOT_PLAIN
@@ -75,6 +76,9 @@ class Stream:
 
     def read(self) -> None:
         """Take what has come; in the hub."""
+        if not HERE[0]:
+            look()  # which closes this stream, for it is the parent's
+            return
         reader, connection, read_into = self._reader, self._connection, self._read_into
         try:
             count = read_into(reader.space)
@@ -121,7 +125,10 @@ class Stream:
 
     def guard(self, function: Callable[[], object]) -> None:
         """Call a function in the hub, and see to what it raises."""
+        look()
         connection = self._connection
+        if connection is None:
+            return  # the stream is closed
         try:
             function()
         except ProtocolError as error:

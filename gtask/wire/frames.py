@@ -1,14 +1,15 @@
 """Messages to bytes and back: 4 bytes of length, big-endian, then one msgpack array.
 
-A value comes out as it went in, but for tuples (lists), subclasses (their base) and time zones (their
-offset); what cannot travel is an EncodeError before a byte of it is sent. What comes in is not trusted:
-a length over the limit is refused before anything is allocated for it, a bad frame is a ProtocolError,
-and memory grows only as bytes arrive. Only this module, :mod:`~gtask.wire.bodies` and
-:mod:`~gtask.wire.values.kinds` know msgpack.
+A value comes out as it went in, but for tuples (lists), instances of subclasses (the values of the base that they
+equal) and time zones (their offset); what cannot travel is an EncodeError before a byte of it is sent. What comes in is
+not trusted: a length over the limit is refused before anything is allocated for it, a bad frame is a ProtocolError, and
+memory grows only as bytes arrive. Only this module, :mod:`~gtask.wire.bodies` and :mod:`~gtask.wire.values.kinds` know
+msgpack.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,8 +46,9 @@ from gtask.wire.bodies import (
 from gtask.wire.forms import plain_request, to_plain
 from gtask.wire.messages import DEFAULT_LIMIT, NOTHING_USED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
-from gtask.wire.values.culprit import SCALARS, check_keys, refusal
-from gtask.wire.values.kinds import Packing, Unpacking, too_large
+from gtask.wire.values.copies import body_of_copy
+from gtask.wire.values.culprit import check
+from gtask.wire.values.kinds import SCALARS, Packing, Unpacking, too_large
 
 __all__ = ["LENGTH", "Decoder", "Encoder"]
 
@@ -86,17 +88,18 @@ class Encoder:
         agreement: the kinds of values that may be in them.
     """
 
-    __slots__ = ("_keep", "_limit", "_names", "_pack", "_packing", "_used")
+    __slots__ = ("_is_replaceable", "_keep", "_limit", "_names", "_pack", "_packing", "_used")
 
     def __init__(self, limit: int = DEFAULT_LIMIT, agreement: Agreement = PLAIN) -> None:
         self._limit = limit
         self._keep = min(limit, KEEP)
+        self._is_replaceable = True  # the frame that was written last under offers, by one without the fallback
         self._names = Names()
         self.agree(agreement)
 
     def agree(self, agreement: Agreement) -> None:
         """The kinds of values that may be in messages from now on."""
-        self._packing = Packing(agreement, self._limit)
+        self._packing = Packing(agreement, self._limit, agreement.fallback is not None)
         self._used = self._packing.used
         self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self._packing.default).pack
 
@@ -117,7 +120,7 @@ class Encoder:
         """The frame of a :class:`Value` that has no ``ld``; raises as :meth:`encode`."""
         try:
             if type(value) not in SCALARS:
-                check_keys(value)
+                check(value)
             pack = self._pack
             packed = pack(value)
         except Exception:  # the general way finds out what is wrong
@@ -145,12 +148,13 @@ class Encoder:
         if used:
             used.clear()
         if kwargs or meta is not None or epoch < FIRST_EPOCH:
-            frame = self._frame_with_fields(args if name is None else (name, *args), kwargs, epoch, meta)
+            whole = args if name is None else (name, *args)
+            frame = self._frame_with_fields(whole, kwargs, epoch, meta)
         else:
             try:
                 for value in args:
                     if type(value) not in SCALARS:
-                        check_keys(value)
+                        check(value)
                 pack = self._pack
                 items = pack(args)
                 first = self._names[name]
@@ -164,9 +168,22 @@ class Encoder:
             except EncodeError:
                 raise
             except Exception:  # the general way finds out what is wrong, or knows more items and larger epochs
-                args = args if name is None else (name, *args)
-                frame = self._frame(plain_request(args, kwargs, epoch), args, kwargs)
-        return ConditionalFrame(frame, dict(used)) if used else frame
+                whole = args if name is None else (name, *args)
+                frame = self._frame(plain_request(whole, kwargs, epoch), whole, kwargs)
+        if used:
+            return self._conditional(frame, args if name is None else (name, *args), kwargs, epoch, meta)
+        return frame
+
+    def _conditional(
+        self, frame: bytes, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None
+    ) -> ConditionalFrame:
+        """The frame with what a worker must have agreed upon, and what another worker gets."""
+        used, fallback, otherwise = dict(self._used), self._packing.agreement.fallback, None
+        if fallback is not None and fallback.offer in used and self._is_replaceable:
+            other = Encoder(self._limit, self._packing.agreement.without_fallback())
+            with contextlib.suppress(EncodeError):
+                otherwise = other.encode_request(args, kwargs, epoch, meta)
+        return ConditionalFrame(frame, used, otherwise)
 
     def _frame_with_fields(
         self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None
@@ -177,11 +194,11 @@ class Encoder:
             try:
                 for value in args:
                     if type(value) not in SCALARS:
-                        check_keys(value)
+                        check(value)
                 if meta is None:
                     for key, value in kwargs.items():
                         if type(key) is not str or type(value) not in SCALARS:
-                            check_keys({key: value})
+                            check({key: value})
                     items = self._pack((kwargs, "q", epoch, *args))
                 elif meta.has_timeout and not (kwargs or meta.concerns_aspects):
                     items = self._pack((meta.timeout, *args))
@@ -203,9 +220,9 @@ class Encoder:
         try:
             for value in values:
                 if type(value) not in SCALARS:
-                    check_keys(value)
+                    check(value)
             if named_values:
-                check_keys(named_values)
+                check(named_values)
             body = self._pack(plain)
         except UnicodeEncodeError:
             body = self._body(plain)
@@ -230,21 +247,15 @@ class Encoder:
             return self._other_body(plain, error)
 
     def _other_body(self, plain: list[Any], error: Exception) -> bytes:
-        """With a stand-in for each value that is of no kind, if one is agreed upon; or the error that says why not."""
+        """That of a copy in which everything can travel; or the error that says what cannot, and why."""
         self._used.clear()
-        agreement = self._packing.agreement
-        if agreement.fallback is not None and not isinstance(error, EncodeError):
-            # With a packing of its own: a stand-in may run code of the application, which may have another message
-            # written by this encoder.
-            packing = Packing(agreement, self._limit)
-            try:
-                body = packing.body(agreement.fallback(plain, packing))
-                self._used.update(packing.used)
-                return body
-            except Exception as later:  # as in _frame
-                error = later
-        packing = Packing(agreement, self._limit)  # which notes what nobody is to know
-        raise refusal(plain, error, packing.body, agreement.no_fallback) from None
+        # With a packing of its own: a copy may run code of the application, which may have another message written by
+        # this encoder.
+        packing = Packing(self._packing.agreement, self._limit)
+        body = body_of_copy(plain, error, packing)
+        self._used.update(packing.used)
+        self._is_replaceable = not packing.needs_fallback
+        return body
 
 
 A_DONE = Done()

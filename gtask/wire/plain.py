@@ -8,13 +8,16 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from gtask.wire.values.bases import BASES, ChangedError, as_base, base_of
+
 __all__ = ["Room", "cut"]
 
 _TEXTS = 16  # all texts together have this many times as much as one
 _ATOM_LIMIT = 4096  # bytes of one int or Decimal
 _VALUES = 2000  # values in all
 _NESTING = 8  # containers within containers
-_ATOMS = (complex, date, datetime, time, timedelta, Decimal, UUID)  # what the codec has types for
+_CONTAINERS: Any = (list, tuple, dict, set, frozenset)
+_TYPES: Any = frozenset({str, bytes, float, int, complex, date, datetime, time, timedelta, Decimal, UUID, *_CONTAINERS})
 
 
 def cut(value: str, limit: int) -> str:
@@ -26,6 +29,15 @@ def cut(value: str, limit: int) -> str:
 
 class _NotPlainError(Exception):
     """Not plain data, or too much of it."""
+
+
+def _base_of(value: Any, base: type) -> Any:
+    try:
+        return as_base(value, base)
+    except ChangedError:
+        raise _NotPlainError from None
+    except BaseException:  # of the value's own methods: what is beneath them is told
+        return BASES[base](value)
 
 
 class Room:
@@ -59,24 +71,27 @@ class Room:
             return None
 
     def plain(self, value: Any, nesting: int) -> Any:
-        """The value as plain data: of subclasses what they are derived from, of tuples lists."""
+        """The value as plain data: of a subclass's instance the value of its base that it equals, of tuples lists."""
         kind = type(value)
         self.values -= 1
         if self.values < 0:
             raise _NotPlainError
         if value is None or kind is bool:
             return value
-        if issubclass(kind, str):
+        base: Any = kind if kind in _TYPES else base_of(kind)
+        if base not in _TYPES or not (nesting or base not in _CONTAINERS):
+            raise _NotPlainError
+        if base in _CONTAINERS and base.__len__(value) > self.values:
+            raise _NotPlainError
+        if base is not kind:
+            value = _base_of(value, base)
+        if base is str:
             return self.cut(value)
-        if issubclass(kind, bytes):
+        if base is bytes:
             return self.cut_bytes(value)
-        if issubclass(kind, float):
-            return float.__float__(value)
-        if issubclass(kind, int) or kind in _ATOMS:
-            return self.atom(int.__index__(value) if issubclass(kind, int) else value)
-        if nesting and issubclass(kind, (list, tuple, dict, set, frozenset)):
-            return self.container(kind, value, nesting - 1)
-        raise _NotPlainError
+        if base is float:
+            return value
+        return self.container(base, value, nesting - 1) if base in _CONTAINERS else self.atom(value)
 
     def atom(self, value: Any) -> Any:
         if sys.getsizeof(value) > _ATOM_LIMIT:
@@ -86,15 +101,15 @@ class Room:
             return value.replace(tzinfo=None if offset is None else timezone(offset))
         return value
 
-    def container(self, kind: type, value: Any, nesting: int) -> Any:
-        base: Any = next(base for base in (list, tuple, dict, set, frozenset) if issubclass(kind, base))
-        if base.__len__(value) > self.values:
-            raise _NotPlainError
+    def container(self, base: type, value: Any, nesting: int) -> Any:
         if base is dict:
-            plain = {self.plain(key, 0): self.plain(item, nesting) for key, item in dict.items(value)}
-            if not {type(key) for key in plain} <= {str, int, bytes}:
+            plain = {self.plain(key, 0): self.plain(item, nesting) for key, item in value.items()}
+            if len(plain) < len(value) or not {type(key) for key in plain} <= {str, int, bytes, bool}:
                 raise _NotPlainError
             return plain
         if base in (set, frozenset):
-            return base(self.plain(item, 0) for item in base.__iter__(value))
-        return [self.plain(item, nesting) for item in base.__iter__(value)]
+            members = base(self.plain(item, 0) for item in value)
+            if len(members) < len(value):
+                raise _NotPlainError
+            return members
+        return [self.plain(item, nesting) for item in value]

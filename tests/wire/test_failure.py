@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gtask import errors
-from gtask.errors import EncodeError, RemoteError, SetupError
+from gtask.errors import EncodeError, RemoteError, SetupError, StayedInWorker
 from gtask.wire.exceptions import tracebacks
 from gtask.wire.exceptions.failure import describe, rebuild, text
 from tests.support.examples import examples
@@ -479,7 +479,7 @@ class TestHostileExceptions:
 
     def test_failure_while_describing(self, monkeypatch):
         """Out of memory in the middle of it: name and module are still told, in the full form."""
-        monkeypatch.setattr("gtask.wire.exceptions.failure.to_frames", lambda *args: raising(MemoryError()))
+        monkeypatch.setattr("gtask.wire.exceptions.telling.to_frames", lambda *args: raising(MemoryError()))
         data = describe(sqlite3.IntegrityError("x"))
         assert data.keys() == KEYS
         assert (data["module"], data["type"]) == ("sqlite3", "IntegrityError")
@@ -702,20 +702,33 @@ class TestClasses:
         outer.__cause__ = exc
         assert not isinstance(sent(outer, raises=[]).__cause__, sqlite3.IntegrityError)
 
-    def test_unplain_args_fall_back_to_the_text(self):
-        """If args could not be told, the text stands for them where the class takes that."""
+    def test_unplain_args_have_stand_ins(self):
+        """What of the args could not be told says so, and the text is that of the worker."""
         exc = ValueError("value", object)
-        assert isinstance(sent(exc), ValueError)
-        assert sent(exc).args == (str(exc),)
+        again = sent(exc)
+        assert isinstance(again, ValueError)
+        assert (again.args[0], str(again)) == ("value", str(exc))
+        with pytest.raises(StayedInWorker, match=r"^args\[1\] \(type\) stayed in the worker"):
+            again.args[1].anything()
         undecodable = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "reason")
         undecodable.args = (object,)
-        assert type(sent(undecodable)) is RemoteError  # made with the text alone, it would print nothing
-        assert "can't decode" in str(sent(undecodable))
+        again = sent(undecodable)
+        assert isinstance(again, UnicodeError)
+        assert not isinstance(again, UnicodeDecodeError)  # which would lack all that its constructor sets
+        assert "can't decode" in str(again)
+
+    def test_args_that_are_too_many_are_the_text(self):
+        """Then they are not told one by one."""
+        exc = ValueError(*range(5000))
+        assert sent(exc).args == (str(exc),)
 
     def test_arguments_that_the_constructor_refuses(self):
         """A builtin whose constructor refuses the arguments is made without it, if it then has a text."""
         assert isinstance(rebuild(told("UnicodeDecodeError", text="", args=[1]), ""), UnicodeDecodeError)
-        assert type(rebuild(told("UnicodeDecodeError", args=[1]), "")) is RemoteError
+        again = rebuild(told("UnicodeDecodeError", args=[1]), "")
+        assert isinstance(again, UnicodeError)
+        assert not isinstance(again, UnicodeDecodeError)
+        assert (str(again), again.remote_type) == ("the text", "UnicodeDecodeError")
 
     def test_text_only(self):
         """A foreign worker that sends only a text gives a RemoteError of that text."""
@@ -808,7 +821,7 @@ class TestGroups:
     def test_without_groups(self, monkeypatch):
         """Where Python has no groups, the message of a RemoteError lists the members."""
         data = describe(ExceptionGroup("out", [ValueError(1), KeyboardInterruptLike("k")]))
-        monkeypatch.setattr("gtask.wire.exceptions.failure._GROUP", None)
+        monkeypatch.setattr("gtask.wire.exceptions.making.GROUP", None)
         monkeypatch.delattr(builtins, "ExceptionGroup")
         again = rebuild(data, "")
         assert type(again) is RemoteError
@@ -1503,11 +1516,75 @@ class TestHostilePeers:
         good = rebuild(told("SyntaxError", args=["bad", ["f.py", 1, 2, "x ="]]), "")
         assert "    x =\n     ^" in printed(good)
 
+    @pytest.mark.parametrize("garbage", [None, 5, "x", b"x", [], {}, [[]], {"a": 1}, [{"value": 1}], {1: 2}, [5, ":"]])
+    @pytest.mark.parametrize("key", ["bases", "parts", "others", "id"])
+    def test_what_is_told_beside_is_garbage(self, key, garbage):
+        """It is ignored, or taken as far as it goes."""
+        exc = rebuild({**told("NoSuchError", "nowhere", args=None, bases=["builtins:KeyError"]), key: garbage}, "x")
+        assert isinstance(exc, RemoteError)
+        assert "the text" in str(exc)
+        assert printed(exc)
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            None, 5, [], {}, {"exc": 5}, {"exc": {}}, {"same": 7}, {"same": "x"}, {"list": 5}, {"list": [5, {}]},
+            {"map": []}, {"map": {1: {}}}, {"type": 5}, {"type": "X" * 10**6}, {"pickle": b"x"}, {"pickle": 5},
+            {"value": [{}]}, {"type": "a", "pickle": b"garbage"},
+        ],
+        ids=repr,
+    )  # fmt: skip
+    def test_a_part_is_garbage(self, part):
+        """It has stayed in the worker, whatever it was."""
+        for unpickle in (None, pickle.loads):
+            exc = rebuild(told(args=None, parts=[part, part], others={"a": part, 5: part}), "x", unpickle=unpickle)
+            assert isinstance(exc, KeyError)
+            assert len(exc.args) == 2
+            assert hasattr(exc, "a")
+            assert repr(exc.a)
+            assert printed(exc)
+
+    def test_parts_are_bounded(self):
+        """However deep and wide they lie in each other."""
+        deep = {"value": 1}
+        for _ in range(1000):
+            deep = {"list": [deep]}
+        wide = {"list": [{"list": [{"list": [{"value": 1}] * 1000}] * 1000}] * 1000}
+        nested = told()
+        for _ in range(1000):
+            nested = told(others={"inner": {"exc": nested}})
+        for part in (deep, wide, {"exc": nested}):
+            exc = rebuild(told(args=None, parts=[part], others={"a": part}), "x")
+            assert isinstance(exc, KeyError)
+        many = told("X", "x", bases=[f"builtins:X{n}" for n in range(10**5)])
+        assert type(rebuild(many, "")) is RemoteError
+
+    def test_a_base_is_found_as_a_class_is(self):
+        """By its name alone, and only exceptions: no attribute of a module is called or made."""
+        for base in ("os:system", "builtins:int", "nowhere:X", "builtins:", ":", "builtins:BaseException", __name__):
+            assert type(rebuild(told("X", "x", bases=[base]), "")) is RemoteError
+        for name in ("X\0Y", "\ud800", "", "a.b.c", "x" * 10**5):
+            exc = rebuild(told(name, "x", bases=["builtins:KeyError"]), "")
+            assert isinstance(exc, RemoteError)
+            assert printed(exc)
+
+    def test_text_of_a_base(self):
+        """It is the worker's, whatever the base makes of the arguments, also in what is told of it again."""
+        exc = rebuild(told("MyError", "app", args=["k"], bases=["builtins:KeyError"], text="what it said"), "")
+        assert (str(exc), exc.args, exc.remote_type) == ("what it said", ("k",), "app.MyError")
+        again = sent(exc)
+        assert isinstance(again, KeyError)
+        assert (str(again), again.args, again.remote_type) == ("what it said", ("k",), "app.MyError")
+        assert describe(exc)["bases"] == ["builtins:KeyError"]
+
     def test_slots(self):
-        """A class with slots is made, its slots stay empty: they are no attributes to write."""
-        exc = rebuild(told("Slotted", __name__, attrs={"code": 5}), "")
-        assert isinstance(exc, Slotted)
-        assert not hasattr(exc, "code")
+        """What a class has slots for is told, and set."""
+        exc = Slotted("the text")
+        assert not hasattr(sent(exc), "code")
+        exc.code = 5
+        again = sent(exc)
+        assert isinstance(again, Slotted)
+        assert (again.code, "code" in vars(again)) == (5, False)
 
     def test_deep_and_wide(self):
         """Chains and groups without end are cut; every part of them costs only a part of the bound."""

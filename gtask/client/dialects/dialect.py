@@ -72,6 +72,7 @@ class Dialect:
         at_once: how many requests may be under way at a time. The others wait in the client, and are dropped there when
             one before them raises.
         has_preambles: whether a worker can be told what it must know before a call.
+        unpickle: loads an attribute of an exception that has come pickled; None without consent.
         has_last_words: whether something may still be heard of a worker after the client has half-closed.
     """
 
@@ -83,4 +84,5 @@ class Dialect:
     agree: Callable[[Any, Greeting], Agreement] = _nothing
     at_once: float = math.inf
     has_preambles: bool = False
+    unpickle: Callable[[bytes], Any] | None = None
     has_last_words: bool = False

@@ -9,7 +9,7 @@ from gtask.client.dialects.dialect import Dialect
 from gtask.wire.frames import Encoder
 from gtask.wire.lastwords import ReplyDecoder
 from gtask.wire.messages import Greeting
-from gtask.wire.values import offers
+from gtask.wire.values import offers, pickles
 
 if TYPE_CHECKING:
     from gtask.client.config import ClientConfig
@@ -30,6 +30,7 @@ def gtask_dialect(config: ClientConfig) -> Dialect:
         greeting=Greeting(name=config.name, timeout=config.timeout, offers=offered),
         agree=partial(_agree, offered),
         has_preambles=True,
+        unpickle=pickles.load if config.pickle else None,
         has_last_words=True,
     )
 

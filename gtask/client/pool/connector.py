@@ -21,6 +21,7 @@ from gtask.aspects.caller import CallerAspects, standing_orders
 from gtask.client.config import ClientConfig
 from gtask.client.connection import Connection
 from gtask.client.dialects import dialect_of
+from gtask.client.forks import look
 from gtask.client.loop import Alarm
 from gtask.client.pool.slots import PoolSlot
 from gtask.client.preamble import NO_ORDERS
@@ -74,6 +75,10 @@ class Connector:
         self._attempts: dict[PoolSlot, Any] = {}
         self._ending: SpawnedServer | None = None
 
+    def place(self, server: str) -> str:
+        """Where the workers of a server of this name are, for a text that is the same each time."""
+        return addresses.place(server, self.address)
+
     def prepare(self) -> None:
         """Start the private server, if that is wanted; never blocks."""
         if self._server is None and self._spawn is not None:
@@ -93,8 +98,8 @@ class Connector:
         greenlet.link(ended)
 
     @property
-    def place(self) -> str:
-        """Where the server is, for messages."""
+    def shown(self) -> str:
+        """Where the server is, for messages: a relative path with its directory."""
         return addresses.shown(self.address)
 
     @property
@@ -156,6 +161,10 @@ class Connector:
         config, connection = self._config, None
         try:
             sock = connect(self.address, CONNECT_TIMEOUT)
+            look()
+            if not self.is_trying(slot):  # this is a forked child, and the attempt is the parent's
+                sock.close()
+                return
             connection = Connection(
                 sock, self.address, workers, self._dialect, config.name, self.aspects.all, self._orders
             )
@@ -170,7 +179,7 @@ class Connector:
             full = error.errno == errno.EAGAIN  # so says a unix socket, and waits for nobody
             reason = "its backlog is full" if full else reason_of(error)
             ours = error.errno in (errno.EMFILE, errno.ENFILE)  # for want of descriptors here, whatever is there
-            self._failed(slot, workers, f"{reason} at {self.place}", unreachable=not ours)
+            self._failed(slot, workers, f"{reason} at {self.shown}", unreachable=not ours)
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
             if connection is not None:
                 self._give_up(connection, "the client was closed while it connected")

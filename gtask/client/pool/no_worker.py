@@ -58,7 +58,7 @@ class NoWorker:
     @property
     def subject(self) -> str:
         """The client and its server, as the subject of a sentence."""
-        return f"{self._config.title} of {self._connector.place}"
+        return f"{self._config.title} of {self._connector.shown}"
 
     def not_open(self, timeout: float | None, now: float) -> AcquireTimeout:
         """The error for ``open(wait=True)``: min_workers did not come in time."""
@@ -91,9 +91,11 @@ class NoWorker:
         config, greeting = self._config, self.greeting
         assert greeting is not None
         client = f",{config.for_client}" if config.name else ""
-        server = f"{greeting.name or 'the server'} at {self._connector.address}{client}"
-        note = f"setup raised this in worker {greeting.pid} of {server}" if greeting.pid else f"said by {server}"
-        return failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, raises=config.raises, note=note)
+        server = f"{self._connector.place(greeting.name)}{client}"
+        note = f"setup raised this in worker code of {server}" if greeting.pid else f"said by {server}"
+        error = failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, raises=config.raises, note=note)
+        error.worker_pid, error.worker_address = greeting.pid or None, str(self._connector.address or "")
+        return error
 
     def wrong_thread(self, owner: int, thread: int) -> WrongThread:
         """The error for a use in another thread than the client's."""

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gtask.client.forks import after_fork
 from gtask.client.loop import thread_ident
 from gtask.client.pool import no_worker
 
@@ -83,4 +84,4 @@ def _after_fork() -> None:
         ownership.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork(_after_fork)

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from gtask.aspects.caller import DeferredLogs, RequestLog
 from gtask.client.checkout import Checkout
 from gtask.client.counters import Counters
+from gtask.client.forks import HERE, look
 from gtask.client.lease import Lease
 from gtask.client.loop import Loop, thread_ident
+from gtask.client.outcomes import copy_to_raise
 from gtask.client.pool import no_worker
 from gtask.client.pool.ledger import Ledger
 from gtask.client.pool.nesting import Blocks
@@ -84,6 +86,7 @@ class Pool:
         self._workers: Workers | None = None  # none before the first use, and after the end of the owner's thread
 
     def __repr__(self) -> str:
+        look()
         ledger = self._ledger
         state = "closed" if ledger.closed else "open" if ledger.opened else "not yet open"
         settling = f", {ledger.count(SETTLING)} settling" if ledger.count(SETTLING) else ""
@@ -97,7 +100,8 @@ class Pool:
 
     def open(self) -> None:
         """Begin to connect min_workers."""
-        self._enter().decide(self._ledger.open)
+        workers = self._enter()
+        workers.decide(self._ledger.open)
 
     def wait_until_ready(self, timeout: float | None) -> None:
         """Block this greenlet until min_workers are there.
@@ -107,7 +111,7 @@ class Pool:
             SetupError: the setup of one has raised.
             ClientClosed: the client was closed meanwhile.
         """
-        ledger, workers = self._ledger, self._enter()
+        workers, ledger = self._enter(), self._ledger
         workers.setup_error = None
         ready = workers.news.wait_until(
             lambda: ledger.is_ready or ledger.closed or workers.setup_error is not None, timeout
@@ -122,8 +126,9 @@ class Pool:
     def checkout(self, timeout: float | None, client: object, log: RequestLog | None = None) -> Checkout:
         """Take an idle worker or a place in line for this client, which lives as long as the checkout."""
         ledger, workers = self._ledger, self._workers
-        if workers is None or ledger.closed or thread_ident() != self.thread:
+        if workers is None or ledger.closed or not HERE[0] or thread_ident() != self.thread:
             workers = self._enter()
+            ledger = self._ledger
         aspects = self._aspects.of_checkout()
         lease = new(Lease)
         lease.begin(self, timeout, aspects if log is None else (*aspects, DeferredLogs(log)))
@@ -146,15 +151,17 @@ class Pool:
             self.interrupted()  # and dropping the checkout releases the lease
             raise
         if lease.error is not None:
-            raise lease.error
+            raise copy_to_raise(lease.error, None)  # the lease is in this frame
         return checkout
 
     def drain(self) -> None:
         """Retire all workers: idle ones now, the others as they come back."""
-        self._enter().decide(self._ledger.drain)
+        workers = self._enter()
+        workers.decide(self._ledger.drain)
 
     def resize(self, min_workers: int, max_workers: int) -> None:
         """Keep at least min_workers and at most max_workers from now on."""
+        look()
         if self._workers is None and not self._ledger.closed:
             self._ledger.resize(min_workers, max_workers, 0.0)  # before the first use there is nothing to be done
             return
@@ -164,6 +171,7 @@ class Pool:
 
     def close(self) -> None:
         """Close the idle workers, turn away who waits; lent workers are closed as they come back."""
+        look()
         if self._ledger.closed:
             return
         if self._workers is None:
@@ -187,11 +195,13 @@ class Pool:
 
     def close_later(self) -> None:
         """The same as close from a finaliser, which may run anywhere."""
+        look()
         if self._workers is not None and not self._ledger.closed:
             self._workers.loop.from_anywhere(self.close)
 
     def stats(self, reset: bool = False) -> ClientStats:
         """What has been counted, which then may begin anew."""
+        look()
         ledger, counters = self._ledger, self.counters
         if reset:
             self.counters = ledger.counters = Counters()
@@ -291,6 +301,7 @@ class Pool:
 
     def later(self, function: Callable[[], object]) -> None:
         """Call a function from the hub, for a finaliser."""
+        look()
         if self._workers is not None:  # or this is a forked child that has not used the client
             self._workers.loop.from_anywhere(function)
 
@@ -320,6 +331,7 @@ class Pool:
 
     def _enter(self) -> Workers:
         """See whether the client may be used here and now, and prepare at its first use."""
+        look()
         if self._ledger.closed:
             raise self._closed()
         if not self.thread or self._workers is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,6 +59,7 @@ class Dialect(Protocol):
             the end of a checkout, no reply of a call that was interrupted, and no last words of the master.
         setup_failed: how the text of an error begins that setup has raised, if nobody greets.
         aspects: the aspects of its own.
+        pickle: makes a pickle of a part of an exception; None where pickles are not agreed upon.
         decoder: reads the client's messages.
         conversation: its table.
     """
@@ -68,6 +69,7 @@ class Dialect(Protocol):
     is_terse: bool
     setup_failed: str
     aspects: Sequence[WorkerAspect]
+    pickle: Callable[[Any], bytes] | None
 
     @property
     def decoder(self) -> Decoder: ...

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gtask.wire.conversation import Conversation
 from gtask.wire.frames import Decoder, Encoder
@@ -35,9 +35,10 @@ class GtaskDialect:
     is_terse = False
     setup_failed = ""
     aspects: Sequence[WorkerAspect] = ()
+    pickle: Callable[[Any], bytes] | None = None
 
     def __init__(self, sock: socket.socket, config: ServerConfig) -> None:
-        self._pickle = config.pickle
+        self._consents = config.pickle
         # Two, for other threads may tell something while the value of the call is being encoded.
         self._encoders = Encoder(config.limit_message), Encoder(config.limit_message)
         self.encode, self.encode_value = self._encoders[0].encode, self._encoders[1].encode_value
@@ -47,11 +48,13 @@ class GtaskDialect:
 
     def agree(self, hello: Greeting, reply: Greeting) -> None:
         """From now on what both greetings offer may travel."""
-        reply.offers = offers.offered(offers.consented(self._pickle))
+        reply.offers = offers.offered(offers.consented(self._consents))
         agreed = offers.at_worker(reply.offers, hello)
         for encoder in self._encoders:
             encoder.agree(agreed)
         self.decoder.agree(agreed)
+        fallback = agreed.fallback
+        self.pickle = None if fallback is None else lambda value: bytes(fallback.make(value).data)
 
     def retire(self, worker: Worker, reason: str) -> None:
         """Ask the client once to retire the worker."""

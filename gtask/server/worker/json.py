@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gtask import logdefer
@@ -33,6 +33,7 @@ class JsonDialect:
     greets = False
     is_terse = True
     setup_failed = SETUP_EXCEPTION
+    pickle: Callable[[Any], bytes] | None = None
 
     def __init__(self, sock: socket.socket, config: ServerConfig) -> None:
         self._socket = sock

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gtask.aspects.context import ContextAspect
+from gtask.aspects.context_worker import ContextAspect
 from gtask.aspects.current_call import CurrentCallAspect
 from gtask.aspects.logs.reporter import Reporter
 from gtask.aspects.tracing import ServerTracing

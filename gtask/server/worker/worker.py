@@ -149,7 +149,7 @@ class Worker:
         self.dialect.agree(hello, reply)
         error = self._set_up()
         if error is not None:
-            reply.text, reply.exc = failure.text(error), failure.describe(without_our_frames(error))
+            reply.text, reply.exc = failure.text(error), self._described(error)
         self.board.end(monotonic())
         try:
             self.say(reply)
@@ -327,9 +327,12 @@ class Worker:
 
     def _fail(self, text: str, error: BaseException) -> None:
         try:
-            self.say(Failure(text, failure.describe(without_our_frames(error))))
+            self.say(Failure(text, self._described(error)))
         except EncodeError:  # over a small limit_message
             self.say(Failure(text[:SHORT]))
+
+    def _described(self, error: BaseException) -> dict[str, Any]:
+        return failure.describe(without_our_frames(error), pickle=self.dialect.pickle)
 
     def say(self, message: Message) -> None:
         """Send a message, when it is this worker's turn; raises EncodeError."""

@@ -28,6 +28,7 @@ from gtask.wire.messages import (
     RequestMeta,
     Value,
 )
+from gtask.wire.values.bases import ChangedError, as_base, base_of, type_name
 
 __all__ = ["OPENING", "Decoder", "Encoder", "ReplyDecoder", "writable"]
 
@@ -53,6 +54,7 @@ BLANKS = b" \t\n\r"
 _MARK = re.compile(rb'["\[\]{}]')
 _MARK_IN_STRING = re.compile(rb'["\\]')
 _SCALARS = frozenset({type(None), bool, str})
+_TYPES = frozenset({str, int, float, list, tuple, dict})
 _CAN = "What can: None, bool, int, float, str, list, tuple, and dict with str keys"
 
 
@@ -74,31 +76,46 @@ def writable(value: Any) -> Any:
 
 def _check(value: Any, place: str, around: int) -> None:
     """Refuse what JSON would not carry, or would carry as something else; the error names the part."""
-    if value is None or isinstance(value, (str, bool)):
+    cls = type(value)
+    if cls in _SCALARS:
         return
-    if isinstance(value, int):
+    base = cls if cls in _TYPES else base_of(cls)
+    if base not in _TYPES:
+        raise EncodeError(f"cannot travel: {place} is of type {type_name(value)}. {_CAN}")
+    if base is not cls:
+        _check_base(value, base, place)
+    if base is int:
         if int.bit_length(value) > BITS:
             raise EncodeError(f"cannot travel: {place} is an int of more than {DIGITS} digits")
-    elif isinstance(value, float):
+    elif base is float:
         if not math.isfinite(value):
             raise EncodeError(f"cannot travel: {place} is {float.__repr__(value)}, for which JSON has no number")
-    elif isinstance(value, (dict, list, tuple)):
+    elif base is not str:
         if around >= DEPTH:
             raise EncodeError("a value that is nested too deeply (or contains itself) cannot travel")
-        if isinstance(value, dict):
-            for key, part in value.items():
-                if not isinstance(key, str):
-                    raise EncodeError(f"cannot travel: {place} has the key {key!r:.60}. {_CAN}")
-                if type(part) not in _SCALARS:
-                    _check(part, f"{place}[{key!r:.40}]", around + 1)
-        else:
-            for index, part in enumerate(value):
-                if type(part) not in _SCALARS:
-                    _check(part, f"{place}[{index}]", around + 1)
-    else:
-        kind = type(value)
-        name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-        raise EncodeError(f"cannot travel: {place} is of type {name}. {_CAN}")
+        if base is dict:
+            _check_keys(value, place)
+        for key, part in value.items() if base is dict else enumerate(value):
+            if type(part) not in _SCALARS:
+                _check(part, f"{place}[{key!r:.40}]", around + 1)
+
+
+def _check_base(value: Any, base: type, place: str) -> None:
+    """Refuse an instance of a subclass that equals no value of its base, which is what would arrive."""
+    try:
+        as_base(value, base)
+    except ChangedError as error:
+        raise EncodeError(f"cannot travel: {place} is of type {type_name(value)}: {error}. {_CAN}") from None
+
+
+def _check_keys(value: dict[Any, Any], place: str) -> None:
+    for key in value:
+        if type(key) is not str:
+            if not issubclass(type(key), str):
+                raise EncodeError(f"cannot travel: {place} has the key {key!r:.60}. {_CAN}")
+            _check_base(key, str, f"the key {key!r:.60} of {place}")
+    if len({str.__str__(key) for key in value}) < len(value):
+        raise EncodeError(f"cannot travel: {place} has keys that would arrive as one. {_CAN}")
 
 
 class Encoder:

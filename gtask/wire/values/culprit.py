@@ -1,44 +1,51 @@
-"""Why a message cannot travel: what is refused before it is packed, and which part of a message is at fault."""
+"""Where in a message a value stands, and whether it is one that the packer would change or nobody could read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from gtask.errors import EncodeError
-from gtask.wire.values.kinds import Ext, NotTransferable, type_name
-from gtask.wire.values.remedies import remedy
+from gtask.wire.values.bases import BASES, cut, type_name
+from gtask.wire.values.kinds import SCALARS, UNKNOWN, NotTransferable, Timestamp, UnusualError
 
-__all__ = ["SCALARS", "check_keys", "places", "refusal"]
+__all__ = ["KEYS", "OWN", "Place", "check", "phrase", "places", "refusal", "shown", "spelled"]
 
-SCALARS = frozenset({type(None), bool, int, float, str, bytes})
-"""Classes whose instances need no check."""
+KEYS = frozenset({str, int, bytes, bool})
+"""The classes that keys may be of."""
 
-_KEYS = frozenset({str, int, bytes})
+OWN = (str, int, float, bytes, bytearray, memoryview, list, tuple, dict, Timestamp)
+"""What the packer writes by itself, instances of subclasses as well, without asking."""
+
+_PLAIN = frozenset({bytearray, *BASES}.difference({str, int, float, bytes, memoryview, list, tuple, dict}))
+"""Of these classes themselves there is nothing to be found out, nor do their instances hold what the packer writes."""
+
+Place = tuple[Any, Any]
+"""Where in a message: the place of the whole, as a text or again a tuple, and the key or index in it."""
 
 
-class _KeysError(TypeError):
-    """There is a dict whose keys cannot travel, or a value that would break the frame."""
+def check(value: Any) -> None:
+    """Find what msgpack would write as something else, or so that nobody could read it: keys of other types than str,
+    int and bytes, and instances of subclasses.
 
-
-def check_keys(value: Any) -> None:
-    """Refuse what msgpack would write but nobody could read: maps whose keys are not str, int or bytes."""
-    if isinstance(value, dict):
-        if not _KEYS.issuperset(map(type, value)):
-            for key in value:
-                if not isinstance(key, (str, int, bytes)):
-                    raise _KeysError(f"a dict with the key {key!r:.60} cannot travel: keys may be str, int or bytes")
+    Raises:
+        UnusualError: there is such a value; the message needs a copy.
+    """
+    cls = type(value)
+    if cls is dict:
+        if not KEYS.issuperset(map(type, value)):
+            raise UnusualError("a key of another type")
         parts: Any = value.values()
-    elif isinstance(value, (list, tuple)):
-        if type(value) is Ext:
-            raise _KeysError("a msgpack.ExtType cannot travel")
+    elif cls is list or cls is tuple:
         parts = value
-    else:
+    elif cls in _PLAIN or not issubclass(cls, OWN):
         return
+    else:
+        raise UnusualError("an instance of a subclass")
     if not SCALARS.issuperset(map(type, parts)):
         for part in parts:
             if type(part) not in SCALARS:
-                check_keys(part)
+                check(part)
 
 
 def places(plain: list[Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -54,59 +61,40 @@ def places(plain: list[Any]) -> Iterator[tuple[str, Any, Any]]:
                 yield f"{what} {name}", fields[key], name
 
 
-def refusal(plain: list[Any], error: Exception, pack: Callable[[Any], bytes], no_fallback: str) -> EncodeError:
-    """The error of a message that cannot travel.
+def phrase(value: Any, place: str | Place) -> str:
+    """A value, for an error: where it stands, and its class."""
+    return f"{spelled(place)} is of type {type_name(value)}"
+
+
+def spelled(place: str | Place) -> str:
+    """A place, as a text."""
+    keys: list[str] = []
+    while isinstance(place, tuple):
+        place, key = place
+        keys.append(f"[{cut(key, 40)}]")
+    return place + "".join(reversed(keys))
+
+
+def refusal(found: str, error: Exception | None, advice: str) -> EncodeError:
+    """The error of a value that cannot travel.
 
     Args:
-        plain: the message.
-        error: what the packer said about it.
-        pack: packs one value.
-        no_fallback: why no pickle stands for the value at fault; "" for no word about it.
+        found: its :func:`phrase`.
+        error: what the packing said about it; None for nothing.
+        advice: what would let it travel; "" for no word about that.
     """
-    if isinstance(error, EncodeError):
-        return error
-    if isinstance(error, RecursionError) or "recursion limit" in _text(error):
-        return EncodeError("a value that is nested too deeply (or contains itself) cannot travel")
-    advice = f". {no_fallback}" if no_fallback and not isinstance(error, NotTransferable) else ""
-    if isinstance(error, _KeysError):
-        return EncodeError(f"{error}{advice}")
-    for place, whole, key in places(plain):
-        try:
-            found = _culprit(pack, whole[key], place)
-        except Exception:  # its methods raise even when it is only looked at
-            found = (f"{place} is or holds something that cannot be looked at", "")
-        if found is not None:
-            phrase, remedied = found
-            advice = f". {remedied}" if remedied else advice
-            return EncodeError(
-                f"cannot travel: {phrase}. What can: None, bool, int, float, str, bytes, list, tuple, dict, "
-                f"set, datetime and its kin, Decimal, UUID, complex, numpy's arrays and scalars{advice}"
-            )
-    return EncodeError(f"cannot travel: {_text(error)}")
+    reason = "" if error is None or shown(error) == UNKNOWN else f": {shown(error)}"
+    if isinstance(error, NotTransferable):
+        return EncodeError(f"cannot travel: {found}{reason}")
+    return EncodeError(
+        f"cannot travel: {found}{reason}. What can: None, bool, int, float, str, bytes, list, tuple, dict, "
+        f"set, datetime and its kin, Decimal, UUID, complex, numpy's arrays and scalars{advice and f'. {advice}'}"
+    )
 
 
-def _culprit(pack: Callable[[Any], bytes], value: Any, place: str) -> tuple[str, str] | None:
-    """The part of a value that could not be packed, for the error's text, and its remedy; None if it can be packed."""
+def shown(error: Exception) -> str:
+    """What an error says, in an error's text."""
     try:
-        pack(value)
-    except Exception as error:  # whatever the packer said about the whole, ask for each part
-        if isinstance(value, dict):
-            parts: Any = ((f"{place}[{key!r:.40}]", part) for key, part in value.items())
-        elif isinstance(value, (list, tuple)):
-            parts = ((f"{place}[{index}]", part) for index, part in enumerate(value))
-        else:
-            parts = ()
-        for inner_place, part in parts:
-            found = _culprit(pack, part, inner_place)
-            if found is not None:
-                return found
-        reason = "" if str(error) == f"a {type(value).__name__}" else f": {error}"
-        return f"{place} is of type {type_name(value)}{reason}", remedy(value, place)
-    return None
-
-
-def _text(error: Exception) -> str:
-    try:
-        return str(error)
+        return f"{error!s:.300}" or type(error).__name__
     except Exception:  # whatever its class does
         return type(error).__name__

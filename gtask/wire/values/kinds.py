@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from gtask.errors import EncodeError
+from gtask.wire.values.bases import ChangedError, as_base, base_of, cut, type_name
 
 if TYPE_CHECKING:
     from gtask.wire.values.agreement import Agreement
@@ -27,14 +28,17 @@ __all__ = [
     "NESTED_EXT",
     "PICKLE",
     "SCALAR",
+    "SCALARS",
+    "UNKNOWN",
     "Ext",
     "Kind",
     "Kinds",
     "NotTransferable",
     "Packing",
+    "Timestamp",
     "Unpacking",
+    "UnusualError",
     "too_large",
-    "type_name",
 ]
 
 NESTED_EXT = 16
@@ -42,12 +46,22 @@ NESTED_EXT = 16
 
 BIGINT, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, SET, FROZENSET, COMPLEX, PICKLE, ARRAY, SCALAR = range(1, 14)
 
-Ext = msgpack.ExtType
+SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+"""Classes whose instances need no check."""
+
+UNKNOWN = "it is of no kind that can travel"
+"""What is said of a value whose class alone says it."""
+
+Ext, Timestamp = msgpack.ExtType, msgpack.Timestamp
 Types = tuple[type, ...]
 
 
 class NotTransferable(TypeError):
     """A value is refused, also where pickles are agreed upon."""
+
+
+class UnusualError(TypeError):
+    """A value cannot be packed as it stands: the message needs a copy, if there is one that can travel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +105,21 @@ class Kinds:
 
     def of(self, value: Any) -> Kind | None:
         """The kind of a value; None if it has none."""
-        row = self._by_type.get(type(value))
-        if row is not None:
-            return row
+        cls = type(value)
+        return self._by_type.get(cls) or self._of_base(cls)
+
+    def exact(self, cls: type) -> Kind | None:
+        """The kind of a class that its row names."""
+        return self._by_type.get(cls)
+
+    def claims(self, cls: type) -> bool:
+        """Whether a class is of a kind whose classes need not be loaded: instances travel without a pickle, if they
+        can, also those that a row before it takes."""
+        return any(issubclass(cls, row.types()) for row in self.rows if callable(row.types))
+
+    def _of_base(self, cls: type) -> Kind | None:
         for row in self.rows:
-            if isinstance(value, row.types() if callable(row.types) else row.types):
+            if issubclass(cls, row.types() if callable(row.types) else row.types):
                 return row
         return None
 
@@ -106,24 +130,33 @@ class Packing:
     Args:
         agreement: what the two sides have agreed upon.
         limit: bytes that a frame may have.
+        is_lossless: whether a value that would lose something is an :class:`UnusualError`, for there may be another
+            way for it. Otherwise it travels, if what arrives is equal.
 
     Attributes:
         used: the offers under which values of the message at hand travel, each with a phrase for the first such value.
+        needs_fallback: whether one of these values can travel in no other way than by the agreement's fallback.
     """
 
-    __slots__ = ("agreement", "depth", "limit", "used")
+    __slots__ = ("agreement", "depth", "is_lossless", "limit", "needs_fallback", "used")
 
-    def __init__(self, agreement: Agreement, limit: int) -> None:
+    def __init__(self, agreement: Agreement, limit: int, is_lossless: bool = False) -> None:
         self.agreement = agreement
         self.limit = limit
+        self.is_lossless = is_lossless
+        self.needs_fallback = False
         self.depth = 0
         self.used: dict[str, str] = {}
 
     def default(self, value: Any) -> msgpack.ExtType:
         """What the packer asks for each value that it does not know; a TypeError where there is no answer."""
-        kind = self.agreement.kinds.of(value)
+        kind = self.agreement.kinds.exact(type(value))
         if kind is None:
-            raise TypeError(f"a {type(value).__name__}")
+            kind = self.agreement.kinds.of(value)
+            if kind is None:
+                raise TypeError(UNKNOWN)
+            if not kind.offer:
+                value = self.plain(value)
         if kind.offer:
             if kind.offer not in self.agreement.agreed:
                 raise NotTransferable(self.agreement.reasons.get(kind.offer, "both sides have not agreed upon it"))
@@ -132,9 +165,35 @@ class Packing:
             return Ext(kind.code, packed)
         return Ext(kind.code, kind.pack(value, self))
 
+    def plain(self, value: Any) -> Any:
+        """What an instance of a subclass arrives as, if that is equal.
+
+        Raises:
+            UnusualError: it may not lose its class.
+            Exception: there is no such value.
+        """
+        cls = type(value)
+        base = base_of(cls)
+        if base is None:
+            return value
+        if self.is_lossless and not self.agreement.kinds.claims(cls):
+            raise UnusualError(f"a {cls.__name__} would arrive as a {base.__name__}")
+        return as_base(value, base)
+
+    def hashed(self, value: Any) -> Any:
+        """The same for a key, or for a member of a set, which is to be found again; raises as :meth:`plain`."""
+        try:
+            plain = self.plain(value)
+            is_found = bool(plain != plain) or hash(plain) == hash(value)  # NaN is never found
+        except ChangedError:
+            is_found = False
+        if not is_found:
+            raise ChangedError(f"{cut(value, 60)} in it, of type {type_name(value)}, would arrive changed")
+        return plain
+
     def deeper(self) -> Packing:
         """The same within a value that is itself an extension type."""
-        inner = Packing(self.agreement, self.limit)
+        inner = Packing(self.agreement, self.limit, self.is_lossless)
         inner.depth, inner.used = self.depth + 1, self.used
         return inner
 
@@ -210,10 +269,6 @@ class Unpacking:
         return value, unpacker.tell()
 
 
-def type_name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-
-
 def too_large(what: str, limit: int) -> EncodeError:
     return EncodeError(f"too large: {what} and the limit is {limit}; send it in parts, or through a file")
 
@@ -225,9 +280,12 @@ def _pack_int(value: int, _: Packing) -> bytes:
     return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
 
 
-def _pack_time(value: datetime.datetime | datetime.time, _: Packing) -> bytes:
+def _pack_time(value: datetime.datetime | datetime.time, packing: Packing) -> bytes:
+    zone = value.tzinfo
+    if packing.is_lossless and zone is not None and type(zone) is not datetime.timezone:
+        raise UnusualError("of a time zone only the offset would arrive")
     # A fold byte in front: isoformat() leaves it out.
-    text = value.isoformat() if value.tzinfo is None else value.replace(tzinfo=_offset(value)).isoformat()
+    text = value.isoformat() if zone is None else value.replace(tzinfo=_offset(value)).isoformat()
     return bytes([value.fold]) + text.encode("ascii")
 
 
@@ -257,17 +315,36 @@ def _pack_decimal(value: decimal.Decimal, _: Packing) -> bytes:
 def _pack_set(value: set[Any] | frozenset[Any], packing: Packing) -> bytes:
     if packing.depth >= NESTED_EXT:
         raise ValueError(f"sets nested more than {NESTED_EXT} deep")
-    _check_members(value)
-    return packing.deeper().body(list(value))
+    members = list(value)
+    if not SCALARS.issuperset(map(type, members)):
+        plain = [_member(item, packing) for item in members]
+        if any(one is not other for one, other in zip(members, plain, strict=True)) and len({*plain}) < len(members):
+            raise ChangedError("some of its members would arrive as one")
+        members = plain
+    return packing.deeper().body(members)
 
 
-def _check_members(items: Any) -> None:
-    """Refuse a member that is hashable here, because its class says so, and would not be where it arrives."""
-    for item in items:
-        if isinstance(item, (dict, set)) or type(item) is Ext:
-            raise TypeError(f"a {type(item).__name__} in a set")
-        if isinstance(item, (list, tuple)):
-            _check_members(item)
+def _member(item: Any, packing: Packing) -> Any:
+    """The member of a set as it arrives. Refused is what is hashable here, because its class says so, and would not be
+    where it arrives."""
+    cls = type(item)
+    if cls in SCALARS or (cls is not set and packing.agreement.kinds.exact(cls) is not None):
+        return item
+    base = base_of(cls)
+    if base in _UNHASHABLE or cls is Ext:
+        raise TypeError(f"a {cls.__name__} in a set")
+    if cls is not tuple:
+        if base is None:
+            return item
+        plain = packing.hashed(item)
+        if base is not tuple:
+            return plain
+        item = plain
+    parts = [_member(part, packing) for part in item]
+    return item if all(one is other for one, other in zip(item, parts, strict=True)) else tuple(parts)
+
+
+_UNHASHABLE = (list, dict, set, bytearray, memoryview)
 
 
 def _unpack_set(data: bytes, unpacking: Unpacking) -> tuple[Any, ...]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from gtask.wire.messages import Greeting
 from gtask.wire.values import arrays, pickles
-from gtask.wire.values.agreement import Agreement
-from gtask.wire.values.kinds import ARRAY, NATIVE, PICKLE, SCALAR, Kind, Kinds, Packing
+from gtask.wire.values.agreement import Agreement, Fallback
+from gtask.wire.values.kinds import ARRAY, NATIVE, PICKLE, SCALAR, Kind, Kinds
 
 __all__ = ["NOTHING", "OFFERS", "Offer", "agree", "at_client", "at_worker", "consented", "hoped_for", "offered"]
 
@@ -31,7 +31,8 @@ class Offer:
         no_client: the server's words when the client does not.
         not_here: the words when this client does not, before a worker has greeted.
         not_at_server: the server's words when the client offers it, and the server does not.
-        fallback: see :class:`~gtask.wire.values.agreement.Agreement`.
+        fallback: makes what stands for a value that is of no kind, as of
+            :class:`~gtask.wire.values.agreement.Fallback`.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Offer:
     no_client: str
     not_here: str = ""
     not_at_server: str = ""
-    fallback: Callable[[list[Any], Packing], list[Any]] | None = None
+    fallback: Callable[[Any], Any] | None = None
 
 
 _CONSENT = "It may be pickled if both sides consent"
@@ -85,7 +86,9 @@ def agree(names: Collection[str], reasons: Mapping[str, str] | None = None) -> A
     fallback, why = None, ""
     for offer in OFFERS:
         if offer.fallback is not None:
-            fallback, why = (offer.fallback, "") if offer.name in names else (fallback, reasons.get(offer.name, ""))
+            is_agreed = offer.name in names
+            fallback = Fallback(offer.name, offer.fallback) if is_agreed else fallback
+            why = "" if is_agreed else reasons.get(offer.name, "")
     return Agreement(_KINDS, frozenset(names), reasons, fallback, why)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextvars
 import decimal
+import importlib
+import importlib.machinery
 import sys
+import textwrap
 import types
 
 import gevent
 import pytest
 
 import gtask
+from gtask.aspects.context import name
 
 SOURCE = """
     import contextvars
@@ -108,3 +112,113 @@ def test_wrong_arguments():
     same = [contextvars.ContextVar("same"), contextvars.ContextVar("same")]
     with pytest.raises(ValueError, match="two variables are named ':same'"):
         gtask.Client("unix:/x", context=same)
+
+
+HOME = """
+    import contextvars
+
+    tenant = contextvars.ContextVar("tenant", default=None)
+    region: contextvars.ContextVar = contextvars.ContextVar("region", default=None)
+
+    import tests_first, tests_second, tests_third
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The module that makes two variables, and is loaded only after others have imported them from there."""
+    sources = {
+        "tests_home": HOME,
+        "tests_first": "from tests_home import tenant, region",
+        "tests_second": "import tests_home\nfrom contextvars import ContextVar\nrenamed = tests_home.tenant",
+        "tests_third": "from tests_home import *",
+    }
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for module, source in sources.items():
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
+    yield importlib.import_module("tests_home")
+    for module in sources:
+        del sys.modules[module]
+
+
+def test_a_variable_is_named_after_the_module_that_makes_it(home, serve, connect):
+    """Not after one that has imported it from there, though that is the first of the two to be loaded."""
+    loaded = [module for module in sys.modules if module.startswith("tests_")]
+    assert loaded.index("tests_first") < loaded.index("tests_home")
+    source = """
+        import contextvars, sys, types
+        import gtask
+        import tests_home
+
+        other = contextvars.ContextVar("tenant", default=None)
+        also = sys.modules["tests_first"] = types.ModuleType("tests_first")
+        also.tenant = also.region = contextvars.ContextVar("tenant", default=None)
+
+        def values():
+            found = [tests_home.tenant.get(), tests_home.region.get(), other.get(), also.tenant.get()]
+            return [found, sorted(gtask.current_call().context)]
+    """
+    client = connect(serve(source), context=[home.tenant, home.region])
+
+    def call():
+        home.tenant.set("acme")
+        home.region.set("north")
+        return client.call("values")
+
+    assert contextvars.copy_context().run(call) == [
+        ["acme", "north", None, None],
+        ["tests_home:region", "tests_home:tenant"],
+    ]
+
+
+def test_a_variable_of_the_main_module(serve, connect, monkeypatch):
+    """A script's has its own name alone, also in a process that multiprocessing has started; one of ``python -m`` that
+    of the module."""
+    main = types.ModuleType("__mp_main__")
+    main.request = contextvars.ContextVar("request")
+    monkeypatch.setitem(sys.modules, "__mp_main__", main)
+    assert [full for full, _ in name([main.request])] == [":request"]
+    main.__spec__ = importlib.machinery.ModuleSpec("app.worker", None)
+    assert [full for full, _ in name([main.request])] == ["app.worker:request"]
+    client = connect(serve(SOURCE), context=[main.request])
+    assert contextvars.copy_context().run(lambda: (main.request.set(1), client.call("values"))[1])[0] == 1
+
+
+def test_a_variable_that_may_be_one_of_several(serve, connect, shared, caplog):
+    """It is left out, and a warning says so, once, to the caller, too."""
+    source = """
+        import contextvars, sys, types
+
+        request = contextvars.ContextVar("request", default=None)
+        other = sys.modules["other"] = types.ModuleType("other")
+        other.request = contextvars.ContextVar("request", default=None)
+
+        def values():
+            return [request.get(), other.request.get()]
+    """
+    client = connect(serve(source), context=[shared.request], min_workers=1, max_workers=1)
+
+    def call():
+        shared.request.set(5)
+        return [client.call("values") for _ in range(3)]
+
+    with caplog.at_level("WARNING"):
+        assert contextvars.copy_context().run(call) == [[None, None]] * 3
+    told = [record.getMessage() for record in caplog.records if "context variable" in record.getMessage()]
+    assert len(told) == 1
+    assert "tests_shared:request is left out: the worker has 2 variables of that name, in " in told[0]
+    assert "other" in told[0]
+
+
+def test_modules_that_are_none(monkeypatch, shared):
+    """What else lies in sys.modules does no harm, and is not asked."""
+
+    class Odd:
+        __slots__ = ()
+
+        def __getattribute__(self, name):
+            raise SystemExit
+
+    monkeypatch.setitem(sys.modules, "tests_odd", Odd())
+    monkeypatch.setitem(sys.modules, "tests_none", None)
+    assert [full for full, _ in name([shared.request])] == ["tests_shared:request"]

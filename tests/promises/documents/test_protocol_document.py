@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import os
 import re
 import socket
@@ -234,10 +235,28 @@ def test_table_of_states_with_json():
     assert jsonexchange.JsonConversation().state == next(state for state, *_ in rows("when"))
 
 
+def with_parts():
+    """An exception with each kind of part among its arguments."""
+    return ValueError(1, {"a": object()}, [object()], KeyError("k"), object())
+
+
 def test_keys_of_exceptions():
     """The map that tells an exception has the keys that the document lists."""
     told = [name.strip("`") for name, *_ in rows("key          type") if name]
     assert sorted(told) == sorted(failure.describe(ValueError()))
+    error = json.JSONDecodeError("m", "d", 0)
+    error.args, error.itself, error.stream = (object(), [error, KeyError(object())]), error, socket
+    data = failure.describe(error, pickle=lambda value: b"pickled")
+    assert {name.strip("`") for name, *_ in rows("further key") if name} == data.keys() - set(told)
+    parts = [
+        *data["parts"],
+        *data["parts"][1]["list"],
+        *data["others"].values(),
+        *failure.describe(with_parts())["parts"],
+    ]
+    assert {name.strip("`") for name, *_ in rows("key of part") if name} | {"pickle"} == {
+        key for part in parts for key in part
+    }
 
 
 def test_numbers():

@@ -81,7 +81,7 @@ def test_without_valgrind_a_check_is_refused():
     assert errors == "bin/bench: valgrind is not installed (Debian and Ubuntu: apt install valgrind)\n"
 
 
-@pytest.mark.parametrize(("caller", "worker", "over"), [(100, 95, []), (101, 95, ["call"])])
+@pytest.mark.parametrize(("caller", "worker", "over"), [(100, 70, []), (101, 70, ["call"])])
 def test_a_check_fails_over_the_limit(caller, worker, over):
     """A call may take 1.7 times the prototype's instructions; one without a limit may take any number."""
     assert report.over_limits(counted(call=(caller, worker), remote=(900, 900))) == over

@@ -7,6 +7,7 @@ same client also calls a gtask-server.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import math
 import os
@@ -78,6 +79,26 @@ def test_what_cannot_travel_is_not_sent(client):
             with pytest.raises(gtask.EncodeError, match="echo was not sent: cannot travel: argument 1"):
                 worker.echo(value)
         assert worker.echo(1) == [1]
+
+
+def test_what_the_server_would_ignore_is_not_sent(server, connect, client):
+    """Keyword arguments and context variables: an AnyEvent::Task server runs the call without them."""
+    user = contextvars.ContextVar("user")
+    with client.checkout() as worker:
+        for call in (worker.echo, worker.echo.submit, client.remote.echo):
+            with pytest.raises(gtask.EncodeError, match=r"echo was not sent: cannot travel: argument key.*by position"):
+                call(1, key=2)
+        assert worker.echo(1) == [1]
+    assert server.marks == ["serves"]
+    other = connect(server, codec="json", context=[user])
+    assert other.call("echo", 1) == [1]
+
+    def call():
+        user.set("ann")
+        with pytest.raises(gtask.EncodeError, match=r"the context variable :user.*pass the value as an argument"):
+            other.call("echo", 1)
+
+    contextvars.copy_context().run(call)
 
 
 def test_a_checkout_has_one_worker_and_ends(server, client):
@@ -326,13 +347,13 @@ SOURCE = """
 
 
 def test_a_gtask_server(shared, connect, tmp_path):
-    """Keyword arguments travel, too; errors are texts; a worker that dies, or hangs, has no last words."""
+    """Errors are texts; a worker that dies, or hangs, has no last words."""
     client = connect(shared(SOURCE), codec="json", max_workers=1, refork_after_error=False)
     (tmp_path / "broken").touch()
     with pytest.raises(gtask.SetupError, match=r"^OSError: no disk"):
         client.call("echo")
     (tmp_path / "broken").unlink()
-    assert client.call("echo", "hä", key=[1]) == [["hä"], {"key": [1]}]
+    assert client.call("echo", "hä", [1]) == [["hä", [1]], {}]
     with client.checkout() as worker:
         with pytest.raises(gtask.RemoteError, match=r"^LookupError: no"):
             worker.fail()

@@ -313,11 +313,14 @@ def test_a_call_that_is_skipped_loads_nothing(server, connect, points, tmp_path)
         assert len(mark.read_text().split()) == 2  # there and back
 
 
-def test_exceptions_are_not_pickled(server, connect):
-    """They travel as they always do: of arguments that are no plain data only the text."""
+def test_arguments_of_exceptions_are_not_pickled(server, connect):
+    """They travel as they always do: of one that is no plain data only its class is told, beside the text."""
     with connect(server, pickle=True).checkout() as worker, pytest.raises(ValueError, match="on purpose") as caught:
         worker.fail()
-    assert caught.value.args == ("(Point(x=1, y=0), 'on purpose')",)
+    assert str(caught.value) == "(Point(x=1, y=0), 'on purpose')"
+    assert caught.value.args[1] == "on purpose"
+    with pytest.raises(gtask.StayedInWorker, match=r"args\[0\] \(shared_points.Point\) stayed in the worker"):
+        caught.value.args[0].x()
 
 
 def test_context_variables(server, connect, points, monkeypatch):

@@ -1,0 +1,113 @@
+"""Context variables of calls in the worker: found by their names, and set while a call runs.
+
+The worker never imports the module by which a variable is named: it looks among those that the application has loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any
+
+from gtask.aspects.aspect import WorkerAspect
+from gtask.wire.exceptions.tracebacks import module_vars
+
+if TYPE_CHECKING:
+    from gtask.server.worker.worker import Worker
+    from gtask.wire.messages import Request
+
+__all__ = ["ContextAspect", "Finder", "reset"]
+
+log = logging.getLogger("gtask.server")
+
+Tokens = list[tuple[ContextVar[Any], Token[Any]]]
+
+
+class Finder:
+    """In the worker: finds variables by their names, and sets them."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, ContextVar[Any]] = {}
+        self._warned: set[str] = set()
+
+    def set(self, context: Mapping[str, Any]) -> Tokens:
+        """Give the variables these values. A variable that is not found is left out; if it may be one of several, a
+        warning says so once.
+
+        Returns:
+            what :func:`reset` needs.
+        """
+        tokens: Tokens = []
+        for full, value in context.items():
+            variable = self._found.get(full) or self._find(full)
+            if variable is not None:
+                tokens.append((variable, variable.set(value)))
+        return tokens
+
+    def _find(self, full: str) -> ContextVar[Any] | None:
+        """The variable of that module, or else the only one of that name in all modules; None if there is none."""
+        module_name, _, own_name = full.partition(":")
+        homes = {module_name: _of_name(module_name, own_name)}
+        if not homes[module_name]:
+            homes = {name: found for name in list(sys.modules) if (found := _of_name(name, own_name))}
+        variables = {key: variable for found in homes.values() for key, variable in found.items()}
+        if len(variables) == 1:
+            (self._found[full],) = variables.values()
+            return self._found[full]
+        if variables and full not in self._warned:
+            self._warned.add(full)
+            log.warning(
+                "the caller's context variable %s is left out: the worker has %d variables of that name, in %s. Have "
+                "caller and worker import it from the same module",
+                full,
+                len(variables),
+                ", ".join(homes),
+            )
+        return None
+
+
+def _of_name(module_name: str, own_name: str) -> dict[int, ContextVar[Any]]:
+    named = list(module_vars(module_name).values())
+    return {id(value): value for value in named if type(value) is ContextVar and value.name == own_name}
+
+
+def reset(tokens: Tokens) -> None:
+    """Give the variables back the values that they had before, last set first."""
+    for variable, token in reversed(tokens):
+        variable.reset(token)
+
+
+class ContextAspect(WorkerAspect):
+    """In the worker: the context variables that a call has brought are set while it runs."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._finder = Finder()
+
+    def begin(self, request: Request, method: str) -> _Set | None:
+        meta = request.meta
+        if meta is None or not meta.context:
+            return None
+        call = _Set(self._finder, meta.context)
+        if not request.used:  # pickled values are there when the call enters
+            call.enter()
+        return call
+
+
+class _Set:
+    """The variables of one call."""
+
+    __slots__ = ("_context", "_finder", "_tokens")
+
+    def __init__(self, finder: Finder, context: Mapping[str, Any]) -> None:
+        self._finder = finder
+        self._context = context
+        self._tokens: Tokens | None = None
+
+    def enter(self) -> None:
+        if self._tokens is None:
+            self._tokens = self._finder.set(self._context)
+
+    def leave(self, error: BaseException | None) -> None:
+        reset(self._tokens or [])
