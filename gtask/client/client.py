@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextvars import ContextVar
@@ -291,9 +292,9 @@ class Client:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         pool = getattr(self, "_pool", None)  # absent if the arguments were refused
-        if pool is not None:
+        if pool is not None and not is_finalizing():  # or the process does the rest, and names are gone
             pool.close_later()
 
 
