@@ -23,19 +23,9 @@ collect_ignore = ["compliance/sqlalchemy"]
 
 _numbers = itertools.count(1)
 
-MEASURED = {"faults", "daemon", "databases", "logs", "server"}
-"""The folders of tests whose processes coverage measures, which makes the start of each three times as long.
-
-The processes of the other tests show nothing that these do not show. A single file says ``pytest.mark.measured``."""
-
 # A shell has what it runs in the background ignore these, and whatever that starts would ignore them, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-
-
-def pytest_collection_modifyitems(items):
-    """Last the tests that trace: coverage sees less of what comes after them."""
-    items.sort(key=lambda item: "test_kill_safety" in item.nodeid)
 
 
 def pytest_collection_finish():
@@ -87,13 +77,6 @@ def unmeasured(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(autouse=True)
-def measured_where_it_shows(request):
-    """Coverage measures the processes of the tests in :data:`MEASURED`, and of those that ask for it."""
-    if request.path.parent.name not in MEASURED and not request.node.get_closest_marker("measured"):
-        request.getfixturevalue("unmeasured")
-
-
 def start_server(directory, source, *arguments, attribute="", address=None, marks=None):
     """Run gtask-server on a new module with this source, in this directory; it is to be stopped."""
     name = f"served_{next(_numbers)}"
@@ -134,16 +117,19 @@ def shared_servers():
 
 @pytest.fixture
 def shared(shared_servers, tmp_path, tmp_path_factory, monkeypatch, nothing_is_left_behind):
-    """``shared(source, *arguments)`` is as ``serve``, but gives the tests of a module that ask for the same the same
-    server: for those that do it no harm. Each test finds it without workers, and its ``DIR`` is the test's directory.
+    """``shared(source, *arguments, attribute="")`` is as ``serve``, but all tests of a module that ask for the same get
+    one server: for those that do it no harm. Each test finds it without workers, and its ``DIR`` is the test's
+    directory. Its clients must be closed before that is checked: ask for ``connect`` after this.
     """
     monkeypatch.syspath_prepend(str(tmp_path))
     used = []
 
-    def get(*what):
+    def get(*arguments, attribute=""):
+        what = (*arguments, attribute)
         if what not in shared_servers:
             before, directory = testing.Leftovers(), tmp_path_factory.mktemp("shared")
-            shared_servers[what] = start_server(directory, *what, marks=directory / "here"), directory / "here"
+            here = directory / "here"
+            shared_servers[what] = start_server(directory, *arguments, attribute=attribute, marks=here), here
             after = testing.Leftovers()
             nothing_is_left_behind.children |= after.children - before.children
             nothing_is_left_behind.descriptors |= {

@@ -22,24 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(f"bin/{path.name}" for path in (ROOT / "bin").iterdir() if "python" in path.read_text().split("\n")[0])
 """Programs in Python whose names do not say so."""
 
-LONG = {
-    "kill-safety": ["tests/promises/calls/test_kill_safety.py"],
-    "compliance": ["tests/compliance/test_django.py", "tests/compliance/test_sqlalchemy.py"],
-}
-"""Parts of their own, which take minutes, and are not run unless they are asked for."""
-
-AT_ONCE = max(3, (os.cpu_count() or 1) + 1)
-"""How many parts run side by side."""
-
-HELP = """\
-bin/test                 the linters and the tests, but for the long parts
-bin/test all             those too
-bin/test kill-safety     calls that are interrupted at every line and at every switch
-bin/test compliance      the suites of Django and SQLAlchemy by gtask's backends
-bin/test lint            the linters
-bin/test --measure       the tests; afterwards tests/seconds.txt says how long each file took
-bin/test ARGUMENT...     the linters, and pytest with these arguments: bin/test tests/wire -k frame
-"""
+KILL_SAFETY = "tests/promises/calls/test_kill_safety.py"
 
 
 @dataclass
@@ -48,13 +31,92 @@ class Part:
 
     Attributes:
         name: what it is called in the output.
-        files: the test files.
-        measured: whether coverage measures it.
+        arguments: of pytest, above all the test files.
+        measured: whether coverage measures it, and the processes that its tests start.
     """
 
     name: str
-    files: list[str]
-    measured: bool = True
+    arguments: list[str]
+    measured: bool = False
+
+
+LONG = {
+    "kill-safety": [
+        Part("struck by Timeout", [KILL_SAFETY, "-k", "Timeout]"]),
+        Part("struck by GreenletExit", [KILL_SAFETY, "-k", "GreenletExit]"]),
+        Part("struck by Ctrl-C", [KILL_SAFETY, "-k", "not Timeout] and not GreenletExit]"]),
+    ],
+    "compliance": [
+        Part("Django", ["tests/compliance/test_django.py"]),
+        Part("SQLAlchemy", ["tests/compliance/test_sqlalchemy.py"]),
+    ],
+}
+"""What takes minutes, by name: each is run only if it is asked for."""
+
+COVERED = [
+    "tests/aspects",
+    "tests/client",
+    "tests/server",
+    "tests/test_address.py",
+    "tests/test_function_names.py",
+    "tests/test_logdefer.py",
+    "tests/tool",
+    "tests/wire",
+    "tests/faults/test_hangs.py",
+    "tests/faults/test_resources.py",
+    "tests/faults/test_server_lifecycle.py",
+    "tests/promises/calls/test_context_variables.py",
+    "tests/promises/calls/test_executor.py",
+    "tests/promises/calls/test_map_unordered.py",
+    "tests/promises/calls/test_submit.py",
+    "tests/promises/calls/test_task.py",
+    "tests/promises/daemon/test_process_options.py",
+    "tests/promises/databases/test_dbapi.py",
+    "tests/promises/databases/test_dbapi_transactions.py",
+    "tests/promises/databases/test_django_database.py",
+    "tests/promises/databases/test_postgresql.py",
+    "tests/promises/databases/test_postgresql_types.py",
+    "tests/promises/databases/test_postgresql_values.py",
+    "tests/promises/databases/test_sqlalchemy.py",
+    "tests/promises/logs/test_request_log.py",
+    "tests/promises/logs/test_trace_context.py",
+    "tests/promises/logs/test_worker_logs.py",
+    "tests/promises/pool/test_client_close.py",
+    "tests/promises/pool/test_leaks.py",
+    "tests/promises/pool/test_prometheus_collector.py",
+    "tests/promises/server/test_functions_server.py",
+    "tests/promises/server/test_json_client.py",
+    "tests/promises/server/test_json_server.py",
+    "tests/promises/server/test_metrics_server.py",
+    "tests/promises/server/test_spawn_server.py",
+    "tests/promises/server/test_tool_call.py",
+    "tests/promises/server/test_tool_top.py",
+    "tests/promises/values/test_pickle_by_consent.py",
+    "tests/promises/web/test_bottle_plugin.py",
+    "tests/promises/web/test_django_settings.py",
+    "tests/promises/web/test_flask_extension.py",
+]
+"""Folders and files whose tests execute nearly all of gtask: with the name "coverage" they are run to measure it.
+
+To be measured makes the start of a process two to three times as long, and the tests start thousands. So coverage is
+measured by few of them, and only if it is asked for."""
+
+NAMES = ["coverage", *LONG]
+"""What is run only if it is asked for."""
+
+AT_ONCE = (os.cpu_count() or 1) + 2
+"""How many parts run side by side."""
+
+HELP = """\
+bin/test                 the linters and the tests, but for what follows
+bin/test coverage        at least 95 % of gtask is executed, by tests that are chosen for that
+bin/test kill-safety     calls that are interrupted at every line and at every switch
+bin/test compliance      the suites of Django and SQLAlchemy by gtask's backends
+bin/test all             everything
+bin/test lint            the linters
+bin/test --measure       the tests; afterwards tests/seconds.txt says how long each file took
+bin/test ARGUMENT...     the linters, and pytest with these arguments: bin/test tests/wire -k frame
+"""
 
 
 def main(arguments: list[str]) -> int:
@@ -64,16 +126,16 @@ def main(arguments: list[str]) -> int:
         return 0
     os.chdir(ROOT)
     names = set(arguments)
-    if names - {"all", "lint", "--measure", *LONG}:
+    if names - {"all", "lint", "--measure", *NAMES}:
         return max(lint(), check("pytest", *arguments))
-    status = 0 if names & {"--measure", *LONG} else lint()
+    status = 0 if names & {"--measure", *NAMES} else lint()
     usual = not names or bool(names & {"all", "--measure"})
-    long = [name for name in LONG if name in names or "all" in names]
+    long = [name for name in NAMES if name in names or "all" in names]
     if usual or long:
         status = max(status, test(usual, long, "--measure" in names))
-    left = [name for name in LONG if name not in long] if usual else []
+    left = [name for name in NAMES if name not in long] if usual else []
     if left:
-        print(f"== not run: {' and '.join(left)} (bin/test {left[0]}; bin/test all runs everything)")
+        print(f"== not run: {', '.join(left)} (bin/test {left[0]}, for one; bin/test all runs everything)")
     return status
 
 
@@ -90,33 +152,54 @@ def check(*command: str) -> int:
 
 def usual_files() -> list[str]:
     """The test files that are in no long part, sorted."""
-    long = {path for paths in LONG.values() for path in paths}
+    long = {argument for some in LONG.values() for part in some for argument in part.arguments}
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
     return sorted(path for path in files - long if not path.startswith("tests/compliance/sqlalchemy/"))
 
 
-def test(usual: bool, long: list[str], measure: bool) -> int:
+def is_covered(path: str) -> bool:
+    """Whether a test file is one of those that coverage is measured by."""
+    return any(path == name or path.startswith(f"{name}/") for name in COVERED)
+
+
+def parts_of(usual: bool, names: list[str]) -> list[Part]:
+    """What is to be run, in the order in which it is to begin: the longest parts first.
+
+    Args:
+        usual: whether the usual tests are run.
+        names: those of NAMES that are run. No test is run twice.
+    """
+    found = [part for name in names if name in LONG for part in LONG[name]]
+    seconds, files = parts.read(), usual_files()
+    if "coverage" in names:
+        covered = [path for path in files if is_covered(path)]
+        files = [path for path in files if path not in covered]
+        shared = parts.distribute(covered, seconds, AT_ONCE)
+        found += [Part(f"covered {number}", some, measured=True) for number, some in enumerate(shared, 1) if some]
+    if usual:
+        shared = parts.distribute(files, seconds, 2 * AT_ONCE)
+        found += [Part(f"part {number}", some) for number, some in enumerate(shared, 1) if some]
+    return found
+
+
+def test(usual: bool, names: list[str], measure: bool) -> int:
     """Run parts of the tests side by side; gives the status.
 
     Args:
-        usual: whether the usual tests are run, with coverage.
-        long: the names of the long parts to be run.
+        usual: whether the usual tests are run.
+        names: those of NAMES that are run.
         measure: whether the seconds of each file are to be written down.
     """
     # The tests start thousands of processes. Where Python may write no bytecode, each would compile gtask anew.
     subprocess.run([sys.executable, "-m", "compileall", "-q", "gtask"], check=True)
-    waiting = [Part(Path(path).stem, [path], measured=False) for name in long for path in LONG[name]]
-    if usual:
-        shared = parts.distribute(usual_files(), parts.read(), AT_ONCE)
-        waiting = [Part(f"part {n}", files) for n, files in enumerate(shared, 1)] + waiting
     for path in ROOT.glob(".coverage*"):
         path.unlink()
     with tempfile.TemporaryDirectory(prefix="gtask-test-") as directory:
-        ended = run_all(waiting, Path(directory))
+        ended = run_all(parts_of(usual, names), Path(directory))
         if measure:
             parts.write(parts.read() | gathered(Path(directory)))
     status = int(any(code for code, _ in ended.values()))
-    if usual:
+    if "coverage" in names:
         status = max(status, check("coverage", "combine", "--quiet"), check("coverage", "report"))
     for name, (code, line) in ended.items():
         print(f"== {name}: {line}" + (f" (status {code})" if code else ""))
@@ -151,19 +234,15 @@ def run_all(waiting: list[Part], directory: Path) -> dict[str, tuple[int, str]]:
 
 
 def start(part: Part, log: Path) -> subprocess.Popen[bytes]:
-    """Start the pytest of a part, which writes its output, its coverage and its seconds into files of its own."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.support.seconds"]
-    if part.measured:
-        command += ["--cov", "--cov-report=", "--cov-fail-under=0"]
+    """Start the pytest of a part, which writes its output and its seconds into files of its own."""
+    command = [sys.executable, *(["-m", "coverage", "run"] if part.measured else []), "-m", "pytest"]
+    command += ["-q", "-p", "no:cacheprovider", "-p", "tests.support.seconds", *part.arguments]
     environment = {
         **os.environ,
-        "COVERAGE_FILE": str(ROOT / f".coverage.{part.name.replace(' ', '-')}"),
         "GTASK_TEST_SECONDS": f"{log}.seconds",
     }
     with log.open("wb") as output:
-        return subprocess.Popen(
-            [*command, *part.files], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
 
 def gathered(directory: Path) -> dict[str, float]:

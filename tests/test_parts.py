@@ -34,9 +34,42 @@ def test_seconds_are_read_as_they_were_written(tmp_path):
 def test_no_test_file_is_forgotten():
     """Each belongs to the usual parts or to a long one, but for the suite of SQLAlchemy, which one of them runs."""
     files = {str(path.relative_to(run.ROOT)) for path in (run.ROOT / "tests").rglob("test_*.py")}
-    long = {path for paths in run.LONG.values() for path in paths}
+    long = {part.arguments[0] for some in run.LONG.values() for part in some}
     assert run.usual_files() == sorted(files - long - {"tests/compliance/sqlalchemy/test_suite.py"})
     assert long <= files
+
+
+def test_kill_safety_is_cut_into_parts():
+    """What one part leaves out another runs: no way to be struck is forgotten, nor one that is new."""
+    chosen = [part.arguments[2] for part in run.LONG["kill-safety"]]
+    assert chosen[-1] == " and ".join(f"not {others}" for others in chosen[:-1])
+
+
+@pytest.mark.parametrize("usual", [True, False])
+@pytest.mark.parametrize("names", [[], ["coverage"], run.NAMES])
+def test_no_test_is_run_twice(usual, names):
+    """Nor is one left out: what coverage measures leaves the usual parts for parts that are measured."""
+    found = run.parts_of(usual, names)
+    files = [path for part in found if "-k" not in part.arguments for path in part.arguments]
+    covered = {path for path in run.usual_files() if run.is_covered(path)}
+    long = {part.arguments[0] for name in names if name in run.LONG for part in run.LONG[name]} - {run.KILL_SAFETY}
+    expected = long | (covered if "coverage" in names else set()) | (set(run.usual_files()) if usual else set())
+    assert sorted(files) == sorted(expected)
+    assert {path for part in found if part.measured for path in part.arguments} == (
+        covered if "coverage" in names else set()
+    )
+    assert len({part.name for part in found}) == len(found)
+
+
+def test_more_processors_than_files(monkeypatch):
+    """No part is without files: its pytest would run all tests."""
+    monkeypatch.setattr(run, "AT_ONCE", 1000)
+    assert all(part.arguments for part in run.parts_of(True, run.NAMES))
+
+
+def test_what_coverage_is_measured_by_is_there():
+    """Each folder and file of the list has tests."""
+    assert [name for name in run.COVERED if not any(path.startswith(name) for path in run.usual_files())] == []
 
 
 @pytest.mark.parametrize("line", ["3 failed, 20 passed in 4.56s", "20 passed in 62.00s (0:01:02)"])

@@ -15,6 +15,7 @@ from gevent.event import AsyncResult
 
 from gtask.client.outcomes import copy_to_raise
 from gtask.errors import Error
+from gtask.wire.messages import RequestMeta
 
 if TYPE_CHECKING:
     from gtask.aspects.aspect import CallerAspect, Companion
@@ -110,6 +111,29 @@ class Call:
         return self.deadline
 
     # --- companions ------------------------------------------------------------------------------------
+
+    def begin(self, aspects: tuple[CallerAspect, ...], meta: RequestMeta | None) -> RequestMeta | None:
+        """Begin the aspects of the call.
+
+        Args:
+            aspects: those of its checkout.
+            meta: what the request carries beside; it is not changed.
+
+        Returns:
+            what the request carries together with what the aspects give it.
+        """
+        own = None if meta is None else RequestMeta(meta.timeout, meta.has_timeout)
+        for aspect in aspects:
+            begun = aspect.begin(self)
+            if begun is not None:
+                value, companion = begun
+                if value is not None:
+                    own = own or RequestMeta()
+                    own.put(aspect.key, value)
+                if companion is not None:
+                    self.companions = self.companions or {}
+                    self.companions[aspect] = companion
+        return own
 
     def hear(self, aspects: tuple[CallerAspect, ...], message: Message, pid: int) -> None:
         """Something has come that is not simply the outcome: for the companions, or for one that there is from now on.

@@ -212,6 +212,11 @@ class ClientConfig:
         return f"client {self.name!r}" if self.name else "the client"
 
     @property
+    def remark(self) -> str:
+        """The client in brackets, after the subject of a sentence: " (client 'shop')", or "" if it has no name."""
+        return f" ({self.title})" if self.name else ""
+
+    @property
     def for_client(self) -> str:
         """What follows a worker or a checkout in a sentence: " for client 'shop'", or "" if the client has no name."""
         return f" for {self.title}" if self.name else ""

@@ -18,16 +18,13 @@ from gtask.address import is_private, place
 from gtask.client import outcomes
 from gtask.client.handshake import Handshake
 from gtask.client.overtime import Overtime
-from gtask.client.preamble import NO_ORDERS, encode_preamble, preamble_of
+from gtask.client.preamble import NO_ORDERS, Preambles
 from gtask.client.stream import Stream
-from gtask.errors import Cancelled, Error, SetupError, reason_of
-from gtask.wire.exceptions import failure
+from gtask.errors import Cancelled, Error, reason_of
 from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Retire, Skipped, Value
 from gtask.wire.values.agreement import PLAIN, ConditionalFrame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gtask.address import Address
     from gtask.aspects.aspect import CallerAspect, StandingOrders
     from gtask.client.calls import BlockingCall, Call
@@ -62,14 +59,15 @@ class Connection:
         untouched: whether nothing has been sent since it was lent.
         slot: the pool's.
         watcher: the stream's, which is active while the connection is read.
+        unpickle: what loads a part of an exception; None without consent.
         spare_call: a call that has ended, to be used again: a new one would take longer.
     """
 
     __slots__ = (
         "_agreement", "_alarm", "_aspects", "_at_once", "_behind", "_client", "_closed", "_conversation", "_dialect",
-        "_done_frame", "_handshake", "_in_hand", "_loop", "_orders", "_orders_hold", "_orders_told", "_overtime",
-        "_owes_done", "_owner", "_reader", "_stream", "_tell_drained", "address", "error", "pending", "pid",
-        "server", "slot", "spare_call", "untouched", "watcher",
+        "_done_frame", "_handshake", "_in_hand", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader",
+        "_stream", "_tell_drained", "address", "error", "pending", "pid", "server", "slot", "spare_call", "unpickle",
+        "untouched", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -92,15 +90,14 @@ class Connection:
         self.spare_call: BlockingCall | None = None
         self._owner = owner
         self._dialect = dialect
-        self._client = client
+        self._client = f", for client {client!r}" if client else ""
+        self.unpickle = dialect.unpickle
         self._aspects = aspects
-        self._orders = orders if dialect.has_preambles else NO_ORDERS
-        self._orders_hold: Any = None
-        self._orders_told: Any = None
         self._agreement = PLAIN
         self._at_once = dialect.at_once
         self._behind: deque[Call] = deque()  # calls beyond those that the dialect allows at once
         self._conversation = dialect.make_conversation()
+        self._preambles = Preambles(orders, dialect, self._conversation)
         self._reader = dialect.make_reader()
         self._done_frame = dialect.encode(Done())
         self._in_hand: Call | None = None
@@ -122,23 +119,17 @@ class Connection:
     @property
     def label(self) -> str:
         """Which worker this is, for messages."""
-        client = f", for client {self._client!r}" if self._client else ""
         if self._dialect.greeting is None:
-            return f"the worker at {self.address}{client}"
-        return f"worker {self.pid or '(not yet greeted)'} of {self.server or 'the server'} at {self.address}{client}"
+            return f"the worker at {self.address}{self._client}"
+        server = self.server or "the server"
+        return f"worker {self.pid or '(not yet greeted)'} of {server} at {self.address}{self._client}"
 
     @property
     def place(self) -> str:
         """Where its worker is, for a text that is the same for all of them."""
         if self._dialect.greeting is None and not is_private(self.address):
             return self.label
-        client = f", for client {self._client!r}" if self._client else ""
-        return f"worker code of {place(self.server, self.address)}{client}"
-
-    @property
-    def unpickle(self) -> Callable[[bytes], Any] | None:
-        """What loads a part of an exception; None without consent."""
-        return self._dialect.unpickle
+        return f"worker code of {place(self.server, self.address)}{self._client}"
 
     @property
     def state(self) -> str:
@@ -184,11 +175,7 @@ class Connection:
         return answer
 
     def prepare(self, call: Call) -> str:
-        """Make the call's frame one that may be sent to this worker.
-
-        Returns:
-            why it must not be sent, for an EncodeError; "" if it may be.
-        """
+        """Make the call's frame ready for this worker; gives a reason if it must not be sent, else ""."""
         refusal, frame = "", call.frame
         if isinstance(frame, ConditionalFrame):
             refusal = frame.refusal(self._agreement)
@@ -207,8 +194,8 @@ class Connection:
             self._conversation.request()  # which refuses it
         now = call.sent_at = monotonic()
         frame: Any = call.frame
-        if call.deadline or not self._orders_hold:
-            frame = self._preamble(call.deadline - now) + frame
+        if call.deadline or not self._preambles.hold:
+            frame = self._preambles.next(call.deadline - now) + frame
         if self._owes_done:
             self._owes_done = False
             frame = self._done_frame + frame
@@ -226,26 +213,9 @@ class Connection:
         except OSError as error:
             self.die(f"broke the connection ({reason_of(error)})")
 
-    def _preamble(self, left: float) -> bytes:
-        """The frame of what the worker must know before the next call: changed orders, and the rest of its time."""
-        orders = self._orders.current()
-        self._orders_hold = self._orders.holds
-        if not self._dialect.has_preambles:
-            return b""
-        preamble = preamble_of(orders if orders is not self._orders_told else None, left)
-        self._orders_told = orders
-        if preamble is None:
-            return b""
-        self._conversation.client_says(preamble)
-        return encode_preamble(self._dialect, preamble)
-
     def end_checkout(self) -> bool:
-        """Tell the worker that the checkout is over.
-
-        Returns:
-            whether the worker may be lent again at once; if not, its owner hears ``settled`` when
-            checkout_done has run.
-        """
+        """Tell the worker that the checkout is over; gives whether the worker may be lent again at once. If not, the
+        owner hears ``settled`` when checkout_done has run."""
         conversation = self._conversation
         self._tell_drained = False  # it was released a second time meanwhile
         if not conversation.settles and conversation.state == "idle":
@@ -318,24 +288,13 @@ class Connection:
         if self.pending and (self._overtime.is_over or (words is not None and words.why)):
             error: Error = self.overdue_error(words=words)
         else:
-            call = self.pending[0] if self.pending else None
-            error = outcomes.died(
-                self.label,
-                self.pid,
-                how,
-                words,
-                method=None if call is None else call.method,
-                elapsed=None if call is None else monotonic() - call.sent_at,
-                midway=self._reader.midway,
-            )
+            error = outcomes.died(self, how, words, monotonic(), self._reader.midway)
         self.close(error)
         self._owner.lost(self, error, unsent)
 
     def overdue_error(self, reply: Failure | None = None, words: LastWords | None = None) -> Error:
         """The error for the first pending call, whose time is over."""
-        call = self.pending[0]
-        timeout = call.timeout if self._overtime.is_over else None
-        return outcomes.overdue(self.label, self.pid, call.method, monotonic() - call.sent_at, timeout, reply, words)
+        return outcomes.overdue(self, self._overtime.is_over, monotonic(), reply, words)
 
     # --- the hub calls ---------------------------------------------------------------------------------
 
@@ -426,8 +385,7 @@ class Connection:
             self._agreement = self._dialect.agree(self._reader, greeting)
             self._handshake.heard(greeting)
         else:  # of a dialect without greetings: the setup before the first call has raised
-            note = f"setup raised this in {self.place}"
-            self.hang_up(failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, note=note))
+            self.hang_up(outcomes.setup_raised(greeting, self.place))
 
     def _write(self, data: bytes) -> None:
         try:

@@ -13,12 +13,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from gevent import getcurrent
-
 from gtask.client import outcomes
 from gtask.client.calls import BlockingCall, Call, Result
 from gtask.client.forks import HERE, look
-from gtask.client.loop import thread_ident
+from gtask.client.loop import getcurrent, thread_ident
 from gtask.client.submitted import SubmittedCall
 from gtask.errors import Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
 from gtask.wire.messages import Failure, RequestMeta, Skipped, Value
@@ -52,6 +50,7 @@ class Lease:
     Attributes:
         connection: the worker, once there is one and until it is given back or lost.
         error: the sticky error, once there is one.
+        lender: the pool.
         released: whether the user has ended it.
         entered_by: a weak reference to the greenlet that is in its ``with`` block, if one is.
         replays: the submitted calls whose companions are being replayed, in order; None while there are none.
@@ -59,22 +58,18 @@ class Lease:
     """
 
     __slots__ = (
-        "_aspects", "_epoch", "_has_raised", "_lender", "_meta", "_queue", "_thread", "_timeout", "_traceback",
-        "connection", "entered_by", "error", "made_at", "released", "replays",
+        "_aspects", "_epoch", "_has_raised", "_meta", "_queue", "_thread", "_timeout", "_traceback",
+        "connection", "entered_by", "error", "lender", "made_at", "released", "replays",
     )  # fmt: skip
 
     def __init__(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...] = ()) -> None:
-        self.begin(lender, timeout, aspects)
-
-    def begin(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...]) -> None:
-        """What ``__init__`` does; to make a lease without a call of the class takes less time."""
         self.connection: Connection | None = None
         self.error: Error | None = None
         self.released = False
         self.entered_by: Callable[[], Any] | None = None
         self.made_at: StackSummary | None = None
         self.replays: deque[SubmittedCall] | None = None
-        self._lender = lender
+        self.lender = lender
         self._thread = lender.thread  # in which calls may be made; 0 when none may be made any more
         self._timeout = timeout
         self._aspects = aspects
@@ -94,12 +89,7 @@ class Lease:
     # --- the user calls --------------------------------------------------------------------------------
 
     def call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call and block this greenlet until its outcome is there.
-
-        Args:
-            name: of the method; None if the interface is a function.
-            args, kwargs: what the method is called with.
-        """
+        """Make a call, without a name if the interface is a function; block this greenlet until its outcome is there."""
         connection = self.connection
         if connection is None or connection.spare_call is None:
             call = BlockingCall(name, self._timeout)
@@ -116,11 +106,11 @@ class Lease:
                 connection.send(call)
             else:
                 self._wait_in_line(call)
-                deadlock = self._lender.deadlock_of(self)
+                deadlock = self.lender.deadlock_of(self)
                 if deadlock is not None:
                     self.fail(deadlock)
             call.greenlet = getcurrent()
-            value = self._lender.hub.switch()
+            value = self.lender.hub.switch()
             call.greenlet = None
         except BaseException as interruption:
             call.greenlet = None
@@ -165,22 +155,18 @@ class Lease:
         look()
         if self.error is not None and not isinstance(self.error, Overloaded):
             return  # it has ended already; after a fork, as the parent's
-        if thread_ident() != self._lender.thread:
-            raise self._lender.wrong_thread()
+        if thread_ident() != self.lender.thread:
+            raise self.lender.wrong_thread()
         if self.connection is not None or self._queue or not self.released:
             try:
                 self.fail(Cancelled(reason))
             except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
-                self._lender.interrupted()
+                self.lender.interrupted()
                 raise
-
-    def later(self, function: Callable[[], object]) -> None:
-        """Call a function of this lease from the hub's next turn: for a finaliser, which may run anywhere."""
-        self._lender.later(function)
 
     def release(self) -> None:
         """End the checkout: give the worker back when the calls already made are through. Never blocks."""
-        lender = self._lender
+        lender = self.lender
         if not HERE[0]:
             look()
         if thread_ident() != lender.thread:
@@ -219,14 +205,14 @@ class Lease:
             self.connection = connection
             connection.lend()
             return True
-        self._lender.stop_clock(self)
+        self.lender.stop_clock(self)
         self.connection = connection
         connection.lend()
         while self._queue and self.connection is not None:
             call = self._queue[0]
             refusal = connection.prepare(call)
             if refusal:
-                self._refuse_queue(outcomes.not_sent(call.method, self._for_client, refusal))
+                self._refuse_queue(outcomes.not_sent(call.method, self.lender.terms.remark, refusal))
                 break
             connection.send(call)
             if self.connection is not None and self._queue and self._queue[0] is call:
@@ -244,7 +230,7 @@ class Lease:
         self._queue = deque([*unsent, *(call for call in self._queue if call not in unsent)])
         if self._queue:
             self._start_clock()
-        self._lender.rejoin(self)
+        self.lender.rejoin(self)
 
     def holds(self, connection: Connection) -> bool:
         """Whether it really has this worker, and is not half way through some change."""
@@ -267,7 +253,7 @@ class Lease:
         self.error = error
         self._thread = 0
         self.connection = None
-        self._lender.stop_clock(self)
+        self.lender.stop_clock(self)
 
     @property
     def is_over(self) -> bool:
@@ -283,12 +269,12 @@ class Lease:
         """Part with the worker: the lease is over and its calls are through."""
         connection, self.connection = self.connection, None
         if connection is not None:
-            self._lender.take_back(connection, self._has_raised)
+            self.lender.take_back(connection, self._has_raised)
 
     def overdue(self) -> None:
         """No worker came within the time-out of the first call."""
         if self._queue:
-            self.fail(self._lender.overdue(self, self._queue[0]))
+            self.fail(self.lender.overdue(self, self._queue[0]))
 
     def fail(self, error: Error) -> None:
         """End the lease with a sticky error: all its calls, queued, running and later, raise it."""
@@ -296,11 +282,11 @@ class Lease:
             self.error, self._traceback = error, error.__traceback__
         self._thread = 0
         self._aspects = ()
-        self._lender.stop_clock(self)
+        self.lender.stop_clock(self)
         queue, self._queue = self._queue, _EMPTY
         connection, self.connection = self.connection, None
         if connection is None:
-            self._lender.leave(self)
+            self.lender.leave(self)
         else:
             connection.hang_up(error)
         for call in queue:
@@ -317,15 +303,11 @@ class Lease:
             call.end(outcome, error)
         return error
 
-    def spawn(self, function: Callable[[], object], then: Callable[[], object]) -> None:
-        """Run a function in another greenlet, and the second in the hub when that has ended, however it ended."""
-        self._lender.spawn(function, then)
-
     # --- helpers ---------------------------------------------------------------------------------------
 
     def _prepare(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See whether the call may be made now; begin its aspects and encode it."""
-        lender, connection = self._lender, self.connection
+        lender, connection = self.lender, self.connection
         if thread_ident() != self._thread or not HERE[0]:
             raise self._no_more()
         if connection is None or connection.pending:
@@ -333,7 +315,7 @@ class Lease:
             if waiting >= lender.terms.max_queue:
                 raise self._overload(call.method, waiting)
         refusal = ""
-        meta = self._begin_aspects(call) if self._aspects else self._meta
+        meta = call.begin(self._aspects, self._meta) if self._aspects else self._meta
         try:
             encode = lender.encode
             call.frame = frame = encode(args, kwargs, self._epoch, meta, call.name)
@@ -345,21 +327,6 @@ class Lease:
             raise self._refused(call, refusal)
         lender.counters.calls += 1
 
-    def _begin_aspects(self, call: Call) -> RequestMeta | None:
-        """What the request carries for the aspects of its call, and the time-out if that is not the client's."""
-        meta = RequestMeta(self._timeout, True) if self._meta is not None else None
-        for aspect in self._aspects:
-            begun = aspect.begin(call)
-            if begun is not None:
-                value, companion = begun
-                if value is not None:
-                    meta = meta or RequestMeta()
-                    meta.put(aspect.key, value)
-                if companion is not None:
-                    call.companions = call.companions or {}
-                    call.companions[aspect] = companion
-        return meta
-
     def _no_more(self) -> Error:
         """Why no call can be made."""
         look()
@@ -369,23 +336,18 @@ class Lease:
             return outcomes.copy_to_raise(self.error, self._traceback)
         if self.released:
             return CheckoutReleased("this checkout is over: make a new one with client.checkout()")
-        return self._lender.wrong_thread()
+        return self.lender.wrong_thread()
 
     def _overload(self, method: str, waiting: int) -> Error:
-        self.error = error = outcomes.overloaded(method, self._for_client, waiting)
+        self.error = error = outcomes.overloaded(method, self.lender.terms.remark, waiting)
         self._thread = 0
         # A copy is raised: the frames that it passes know the checkout, which could never be dropped then.
         return Overloaded(*error.args)
 
     def _refused(self, call: Call, refusal: str) -> EncodeError:
-        error = outcomes.not_sent(call.method, self._for_client, refusal)
+        error = outcomes.not_sent(call.method, self.lender.terms.remark, refusal)
         call.end(None, error)
         return error
-
-    @property
-    def _for_client(self) -> str:
-        name = self._lender.terms.name
-        return f" (client {name!r})" if name else ""
 
     def _wait_in_line(self, call: Call) -> None:
         if self._queue:
@@ -407,30 +369,30 @@ class Lease:
         """The first call of the queue waits for a worker, and its time runs."""
         deadline = self._queue[0].reach_head(monotonic())
         if deadline < math.inf:
-            self._lender.start_clock(self, deadline)
+            self.lender.start_clock(self, deadline)
 
     def _interrupted(self, call: Call, interruption: BaseException) -> None:
         # What was not yet sent never will be; what was, or may have been, has made the connection dirty.
         if call in self._queue:
             self._queue.remove(call)
-            self._lender.stop_clock(self)
+            self.lender.stop_clock(self)
             if self._queue:
                 self._start_clock()
             elif self.released and self.connection is None:
-                self._lender.leave(self)
+                self.lender.leave(self)
         connection = self.connection
         if connection is not None and (connection.has(call) or not connection.is_sound):
             self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
-        self._lender.interrupted()
+        self.lender.interrupted()
 
     def _error_of(self, method: str, outcome: Outcome) -> Error:
         """The exception that a caller gets for an outcome that is no value."""
         if isinstance(outcome, Failure):
-            self._has_raised = self._has_raised or not outcomes.never_began(outcome)
-            self._lender.counters.errors += 1
+            self._has_raised = True
+            self.lender.counters.errors += 1
             self._epoch = next(_epochs)
-            return outcomes.raised(outcome, method, self.connection, self._lender.terms.raises)
+            return outcomes.raised(outcome, method, self.connection, self.lender.terms.raises)
         if isinstance(outcome, Skipped):
-            return outcomes.dropped(method, self._for_client)
+            return outcomes.dropped(method, self.lender.terms.remark)
         assert isinstance(outcome, Error)
         return outcomes.copy_to_raise(outcome, self._traceback)

@@ -19,7 +19,7 @@ from gevent import getcurrent
 
 from gtask.client.forks import look
 
-__all__ = ["SHORTEST", "Alarm", "Event", "Loop", "thread_ident"]
+__all__ = ["SHORTEST", "Alarm", "Event", "Loop", "getcurrent", "thread_ident"]
 
 SHORTEST = 0.001
 """Seconds of the shortest timer that all of gevent's loops have: libuv would warn of others."""

@@ -7,9 +7,9 @@ from copy import copy as copy_of
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
-from gtask.errors import CallDropped, CallTimeout, EncodeError, Error, Overloaded, RemoteError, WorkerDied
+from gtask.errors import CallDropped, CallTimeout, EncodeError, Error, Overloaded, RemoteError, SetupError, WorkerDied
 from gtask.wire.exceptions import failure
-from gtask.wire.messages import Failure, LastWords, Skipped, Value
+from gtask.wire.messages import Failure, Greeting, LastWords, Skipped, Value
 
 if TYPE_CHECKING:
     from gtask.client.connection import Connection
@@ -25,6 +25,7 @@ __all__ = [
     "overdue",
     "overloaded",
     "raised",
+    "setup_raised",
 ]
 
 Outcome = Value | Failure | Skipped | Error
@@ -58,6 +59,12 @@ def never_began(reply: Failure) -> bool:
         return False
     attributes = exc.get("attrs")
     return isinstance(attributes, dict) and attributes.get("executed") is False and not exc.get("frames")
+
+
+def setup_raised(greeting: Greeting, place: str) -> Error:
+    """The setup of a worker at this place has raised, before its first call."""
+    note = f"setup raised this in {place}"
+    return failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, note=note)
 
 
 def dropped(method: str, for_client: str) -> CallDropped:
@@ -99,27 +106,19 @@ def copy_to_raise(error: Error, traceback: TracebackType | None) -> Error:
     return copy.with_traceback(traceback or error.__traceback__)
 
 
-def died(
-    label: str,
-    pid: int,
-    how: str,
-    words: LastWords | None,
-    *,
-    method: str | None,
-    elapsed: float | None,
-    midway: bool,
-) -> WorkerDied:
+def died(connection: Connection, how: str, words: LastWords | None, now: float, midway: bool) -> WorkerDied:
     """The connection has ended.
 
     Args:
-        label: which worker it was.
-        pid: its process id, 0 if it is not known.
+        connection: with the call that ran as the first of its pending ones, if one did.
         how: how the connection ended, if nobody says more of it.
-        words: its last words, if there are any.
-        method: the call that ran, if one did, and ``elapsed``, seconds since it was sent.
+        words: the worker's last words, if there are any.
+        now: the time.
         midway: whether part of the reply had come.
     """
-    text = f"{label} {how if words is None else _ended(words)}"
+    call = connection.pending[0] if connection.pending else None
+    method, elapsed = (None, None) if call is None else (call.method, now - call.sent_at)
+    text = f"{connection.label} {how if words is None else _ended(words)}"
     if method is not None and elapsed is not None:
         text += f" {elapsed:.3g} s after {method} was called"
         if midway:
@@ -130,7 +129,7 @@ def died(
         text += "; whether the call was executed is not known"
     error = WorkerDied(
         text,
-        pid=pid or None,
+        pid=connection.pid or None,
         exitcode=words.exitcode if words else None,
         signal=words.signal if words else "",
         method=method,
@@ -144,23 +143,20 @@ def died(
 
 
 def overdue(
-    label: str,
-    pid: int,
-    method: str,
-    elapsed: float,
-    timeout: float | None,
-    reply: Failure | None,
-    words: LastWords | None,
+    connection: Connection, is_over: bool, now: float, reply: Failure | None, words: LastWords | None
 ) -> CallTimeout:
-    """The time of a call is over.
+    """The time of the first pending call is over.
 
     Args:
-        label, pid: which worker it was.
-        method: the call, and ``elapsed``, seconds since it was sent.
-        timeout: the client's, if that has passed; None if the server has ended the call.
+        connection: with the call.
+        is_over: whether the client's time-out has passed; else the server has ended the call.
+        now: the time.
         reply: what the interrupted worker said; its traceback becomes the error's.
         words: or what its master said.
     """
+    call = connection.pending[0]
+    label, pid, method, elapsed = connection.label, connection.pid, call.method, now - call.sent_at
+    timeout = call.timeout if is_over else None
     if timeout is not None:
         limit = f"took longer than {timeout:g} s"
         advice = "if it may take so long, raise the client's timeout"

@@ -9,9 +9,11 @@ from gtask.errors import EncodeError
 from gtask.wire.messages import Preamble
 
 if TYPE_CHECKING:
+    from gtask.aspects.aspect import StandingOrders
     from gtask.client.dialects.dialect import Dialect
+    from gtask.wire.conversation import Conversation
 
-__all__ = ["NO_ORDERS", "encode_preamble", "preamble_of"]
+__all__ = ["NO_ORDERS", "Preambles", "preamble_of"]
 
 
 class _NoOrders:
@@ -39,10 +41,41 @@ def preamble_of(orders: Any, left: float) -> Preamble | None:
     return Preamble(orders, left)
 
 
-def encode_preamble(dialect: Dialect, preamble: Preamble) -> bytes:
-    """The frame of a preamble."""
-    try:
-        return dialect.encode(preamble)
-    except EncodeError:  # over a small limit_message: fewer words, and perhaps more records than are wanted
-        preamble.levels = {"": min((preamble.levels or {}).values(), default=0)}
-        return dialect.encode(preamble)
+class Preambles:
+    """The preambles of one connection.
+
+    Args:
+        orders: the standing orders for the client's workers.
+        dialect: the language of the connection.
+        conversation: notes each preamble.
+
+    Attributes:
+        hold: true while the orders that the worker knows are those that hold.
+    """
+
+    __slots__ = ("_conversation", "_dialect", "_orders", "_told", "hold")
+
+    def __init__(self, orders: StandingOrders, dialect: Dialect, conversation: Conversation) -> None:
+        self.hold: Any = None
+        self._orders: StandingOrders = orders if dialect.has_preambles else NO_ORDERS
+        self._dialect = dialect
+        self._conversation = conversation
+        self._told: Any = None
+
+    def next(self, left: float) -> bytes:
+        """The frame of what the worker must know before the next call; none if there is nothing.
+
+        Args:
+            left: as for :func:`preamble_of`.
+        """
+        orders, told = self._orders.current(), self._told
+        self.hold, self._told = self._orders.holds, orders
+        preamble = preamble_of(orders if orders is not told else None, left)
+        if preamble is None or not self._dialect.has_preambles:
+            return b""
+        self._conversation.client_says(preamble)
+        try:
+            return self._dialect.encode(preamble)
+        except EncodeError:  # over a small limit_message: fewer words, and perhaps more records than are wanted
+            preamble.levels = {"": min((preamble.levels or {}).values(), default=0)}
+            return self._dialect.encode(preamble)

@@ -54,7 +54,7 @@ class SubmittedCall(Call):
             lease.replays.append(self)
         elif self.needs_replay:
             replays = deque([self])
-            lease.spawn(partial(_replay_all, lease, replays), partial(_finish_all, lease, replays))
+            lease.lender.spawn(partial(_replay_all, lease, replays), partial(_finish_all, lease, replays))
             lease.replays = replays  # last: whatever strikes before, the outcome is delivered again
         else:
             self.finish()

@@ -10,6 +10,7 @@ import pytest
 
 from gtask.client import loop as loop_module
 from gtask.client.loop import Alarm
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -29,7 +30,8 @@ def test_it_calls_once_at_its_deadline(alarm, calls):
     now = monotonic()
     alarm.set(now + 0.02, now)
     assert alarm.at == now + 0.02
-    gevent.sleep(0.06)
+    wait_until(lambda: calls, "the call")
+    gevent.sleep(0.02)  # the time in which it is not called again
     assert len(calls) == 1
     assert calls[0] >= now + 0.019
     assert alarm.at == math.inf
@@ -42,14 +44,15 @@ def test_only_an_earlier_deadline_counts(alarm, calls):
     alarm.set(now + 60, now)
     assert alarm.at == now + 0.02
     alarm.set(now - 1, now)
-    gevent.sleep(0.05)
+    wait_until(lambda: calls, "the call")
+    gevent.sleep(0.03)  # past the deadline that was replaced
     assert len(calls) == 1
 
 
 def test_a_deadline_that_has_always_been_over(alarm, calls):
     """Minus infinity is met at once, and the alarm serves on."""
     alarm.set(-math.inf, monotonic())
-    gevent.sleep(0.02)
+    wait_until(lambda: calls, "the call")
     assert len(calls) == 1
     assert alarm.at == math.inf
 
@@ -66,11 +69,11 @@ def test_stopped_and_set_again(alarm, calls):
     alarm.set(now + 0.01, now)
     alarm.stop()
     assert alarm.at == math.inf
-    gevent.sleep(0.03)
+    gevent.sleep(0.03)  # past the deadline
     assert calls == []
     now = monotonic()
     alarm.set(now + 0.01, now)
-    gevent.sleep(0.03)
+    wait_until(lambda: calls, "the call")
     assert len(calls) == 1
 
 
@@ -80,7 +83,7 @@ def test_closed_for_good(alarm, calls):
     alarm.set(now + 0.01, now)
     alarm.close()
     alarm.set(now + 0.01, now)
-    gevent.sleep(0.03)
+    gevent.sleep(0.03)  # past the deadline
     assert calls == []
     assert alarm.at == -math.inf
 
@@ -98,8 +101,7 @@ def test_set_and_closed_within_the_call():
 
     alarm = Alarm(gevent.get_hub().loop, function)
     alarm.set(now, now)
-    gevent.sleep(0.05)
-    assert len(calls) == 3
+    wait_until(lambda: len(calls) == 3, "three calls")
     assert alarm._timer is None
 
 
@@ -117,8 +119,7 @@ def test_what_is_struck_is_called_again(monkeypatch):
     alarm = Alarm(gevent.get_hub().loop, function)
     now = monotonic()
     alarm.set(now, now)
-    gevent.sleep(0.05)
-    assert len(calls) == 2
+    wait_until(lambda: len(calls) == 2, "the second call")
     assert alarm._timer is None
 
 

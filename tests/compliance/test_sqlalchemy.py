@@ -11,7 +11,7 @@ import pytest
 RUN = Path(__file__).with_name("sqlalchemy") / "run.py"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="SQLAlchemy 2.1 needs Python 3.11")
 def test_all_outcomes_are_the_same(unmeasured):
     """Each test of it, in memory and in a file; and none fails."""

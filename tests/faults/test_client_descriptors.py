@@ -48,7 +48,7 @@ def address(request, faulty):
 
 def test_a_typed_error_and_then_service(address, connect):
     """It says that there are too many open files, not that the server is at fault; then the same client serves."""
-    client = connect(address, timeout=0.2)
+    client = connect(address, timeout=1)
     with steady_hub(), no_descriptors():
         with pytest.raises(gtask.AcquireTimeout, match="too many open files") as caught:
             client.call("echo", 1)
@@ -57,7 +57,7 @@ def test_a_typed_error_and_then_service(address, connect):
         assert stats.failed_connects >= 2
         assert (stats.busy, stats.idle, stats.waiting) == (0, 0, 0)
         assert stats.connecting <= 1
-    with client.checkout(timeout=10) as worker:
+    with client.checkout(timeout=30) as worker:
         assert worker.echo("afterwards") == "afterwards"
 
 

@@ -144,7 +144,7 @@ def test_hooks_get_stop_timeout_and_no_more(faulty, connect, server_log, tmp_pat
             note("teardown")
     """
     client = connect(faulty("--stop-timeout", "0.5", more=source), max_workers=1, timeout=0.3)
-    with client.checkout(timeout=10) as worker:
+    with client.checkout(timeout=30) as worker:
         pid = worker.pid()
     wait_until(lambda: ran(tmp_path) == ["hook"])
     started = monotonic()
@@ -223,7 +223,7 @@ def test_time_outs_of_all_lengths_around_the_call(faulty, connect, server_log):
     pids = {client.call("pid")}
     outcomes = set()
     for step in range(100):
-        with client.checkout(timeout=10) as worker:
+        with client.checkout(timeout=30) as worker:
             pids.add(worker.pid())
         with client.checkout(timeout=0.005 + step * 1e-4) as worker:
             try:

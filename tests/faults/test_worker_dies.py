@@ -62,13 +62,12 @@ def test_an_idle_worker_is_killed(faulty, connect, server_log):
 def test_an_idle_worker_is_killed_and_cannot_be_replaced(faulty, connect):
     """Row 1: the time that its replacement takes counts; the call was never sent, so it is AcquireTimeout."""
     server = faulty()
-    connect(server).call("pid")  # so that the server is there
-    client = connect(server, max_workers=1, timeout=0.5)
+    client = connect(server, max_workers=1)
     bury(client.call("pid"), server)
     stop(server.pid)
     started = monotonic()
-    with pytest.raises(gtask.AcquireTimeout):
-        client.call("note", "never")
+    with client.checkout(timeout=0.5) as worker, pytest.raises(gtask.AcquireTimeout):
+        worker.note("never")
     assert 0.5 <= monotonic() - started < SOON
     os.kill(server.pid, signal.SIGCONT)
     assert_usable(client)
@@ -354,13 +353,13 @@ def test_setup_hangs(faulty, connect, tmp_path):
     """Row 14: AcquireTimeout; when the client closes, the ladder ends the worker at once."""
     server = faulty(more=HANGING_SETUP)
     (tmp_path / "hanging").touch()
-    client = connect(server, max_workers=1, timeout=0.5)
+    client = connect(server, max_workers=1, timeout=2)
     connect(server).open()  # the server may still be starting
     wait_until(lambda: os.path.exists(server.address.path), "the server")
     started = monotonic()
     with steady_hub(), pytest.raises(gtask.AcquireTimeout, match=r"pid was not sent.*1 starting"):
         client.call("pid")
-    assert 0.5 <= monotonic() - started < SOON
+    assert 2 <= monotonic() - started < SOON
     (pid,) = ran(tmp_path)
     closed = monotonic()
     client.close()

@@ -14,7 +14,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 ROOT = Path(gtask.__file__).parents[1]
 """The project's directory."""
@@ -141,21 +141,27 @@ def cpu_time(pid):
 
 
 def check_that_it_rests(pid, seconds=1.0):
-    """Check that a process has nothing to do for most of a while, in which this thread's hub runs.
+    """Check that a process has little to do: wait until its main thread has slept for a while, and see what it ran.
 
-    Counted is the time in which its main thread runs or could run: a loop that spins can always run, on a quiet machine
-    and on a loaded one.
+    The time in which it could run and had no processor counts as neither: a loop that spins never sleeps, on a quiet
+    machine and on a loaded one. This thread's hub runs meanwhile.
+
+    Args:
+        pid: the process.
+        seconds: how long it must have slept, in which it may have run for half as long.
     """
 
-    def ready():
+    def times():
         running, waiting, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
-        return (int(running) + int(waiting)) / 1e9
+        return int(running) / 1e9, monotonic() - (int(running) + int(waiting)) / 1e9
 
     if not os.path.exists(f"/proc/{pid}/schedstat"):
         pytest.skip("this kernel does not count how long a process could run")
-    began, before = monotonic(), ready()
-    gevent.sleep(seconds)
-    assert ready() - before < (monotonic() - began) / 2, f"process {pid} does not rest"
+    deadline, (ran, slept) = monotonic() + PATIENCE, times()
+    while (left := slept + seconds - times()[1]) > 0:
+        assert monotonic() < deadline, f"process {pid} does not rest"
+        gevent.sleep(left)
+    assert times()[0] - ran < seconds / 2, f"process {pid} rests too little"
 
 
 def sockets(pid):

@@ -151,7 +151,7 @@ class Future(concurrent.futures.Future[Any]):
         """The same as :meth:`cancel` from a finaliser, which may run anywhere."""
         lease = self._lease
         if lease is not None:
-            lease.later(self.cancel)
+            lease.lender.later(self.cancel)
 
     def end(self) -> None:
         """It is done or cancelled: let go of everything, and wake who waits."""

@@ -61,7 +61,7 @@ def map_unordered(client: Client, name: str, iterable: Iterable[Any], max_ahead:
     finally:
         for result, lease in ahead.items():
             result.unlink(end)
-            lease.later(partial(lease.cancel, "map_unordered has ended"))  # this may be a finaliser
+            lease.lender.later(partial(lease.cancel, "map_unordered has ended"))  # this may be a finaliser
 
 
 def _submit(client: Client, name: str, item: Any) -> tuple[Lease, Result]:

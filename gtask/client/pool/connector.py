@@ -98,8 +98,8 @@ class Connector:
         greenlet.link(ended)
 
     @property
-    def shown(self) -> str:
-        """Where the server is, for messages: a relative path with its directory."""
+    def where(self) -> str:
+        """Where the server is, for messages."""
         return addresses.shown(self.address)
 
     @property
@@ -179,7 +179,7 @@ class Connector:
             full = error.errno == errno.EAGAIN  # so says a unix socket, and waits for nobody
             reason = "its backlog is full" if full else reason_of(error)
             ours = error.errno in (errno.EMFILE, errno.ENFILE)  # for want of descriptors here, whatever is there
-            self._failed(slot, workers, f"{reason} at {self.shown}", unreachable=not ours)
+            self._failed(slot, workers, f"{reason} at {self.where}", unreachable=not ours)
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
             if connection is not None:
                 self._give_up(connection, "the client was closed while it connected")

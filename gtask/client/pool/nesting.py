@@ -6,11 +6,9 @@ that greenlet waits. A checkout outside of a block may be in other hands, and be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import ref
-
-from gevent import getcurrent
 
 if TYPE_CHECKING:
     from gtask.client.lease import Lease
@@ -20,15 +18,21 @@ __all__ = ["Blocks", "waiter_of", "waits_for_itself"]
 
 
 class Blocks:
-    """How many ``with`` blocks of one pool's checkouts each greenlet is in. It keeps no greenlet alive."""
+    """How many ``with`` blocks of one pool's checkouts each greenlet is in. It keeps no greenlet alive.
 
-    def __init__(self) -> None:
+    Args:
+        getcurrent: gives the greenlet that runs.
+    """
+
+    def __init__(self, getcurrent: Callable[[], Any]) -> None:
+        self._getcurrent = getcurrent
         self._counts: dict[Any, int] = {}
 
     def enter(self, lease: Lease) -> None:
         """This greenlet enters the block of the lease's checkout."""
         if lease.entered_by is not None:
             self.leave(lease)
+        getcurrent = self._getcurrent
         lease.entered_by = greenlet = ref(getcurrent())
         counts = self._counts
         counts[greenlet] = counts[greenlet] + 1 if greenlet in counts else 1
@@ -43,7 +47,7 @@ class Blocks:
 
     def has_others(self, lease: Lease) -> bool:
         """Whether this greenlet is in the block of another checkout than the lease's."""
-        greenlet = ref(getcurrent())
+        greenlet = ref(self._getcurrent())
         return self._counts.get(greenlet, 0) > (lease.entered_by is greenlet)
 
     def recount(self, leases: Iterable[Lease]) -> None:

@@ -58,7 +58,7 @@ class NoWorker:
     @property
     def subject(self) -> str:
         """The client and its server, as the subject of a sentence."""
-        return f"{self._config.title} of {self._connector.shown}"
+        return f"{self._config.title} of {self._connector.where}"
 
     def not_open(self, timeout: float | None, now: float) -> AcquireTimeout:
         """The error for ``open(wait=True)``: min_workers did not come in time."""
@@ -91,8 +91,9 @@ class NoWorker:
         config, greeting = self._config, self.greeting
         assert greeting is not None
         client = f",{config.for_client}" if config.name else ""
-        server = f"{self._connector.place(greeting.name)}{client}"
-        note = f"setup raised this in worker code of {server}" if greeting.pid else f"said by {server}"
+        place = self._connector.place(greeting.name)
+        where = f"setup raised this in worker code of {place}" if greeting.pid else f"said by {place}"
+        note = f"{where}{client}"
         error = failure.rebuild(greeting.exc, greeting.text, mixin=SetupError, raises=config.raises, note=note)
         error.worker_pid, error.worker_address = greeting.pid or None, str(self._connector.address or "")
         return error

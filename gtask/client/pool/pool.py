@@ -18,7 +18,7 @@ from gtask.client.checkout import Checkout
 from gtask.client.counters import Counters
 from gtask.client.forks import HERE, look
 from gtask.client.lease import Lease
-from gtask.client.loop import Loop, thread_ident
+from gtask.client.loop import Loop, getcurrent, thread_ident
 from gtask.client.outcomes import copy_to_raise
 from gtask.client.pool import no_worker
 from gtask.client.pool.ledger import Ledger
@@ -79,7 +79,7 @@ class Pool:
         self.counters = Counters()
         self.thread = 0
         self.hub: Any = None
-        self.blocks = Blocks()
+        self.blocks = Blocks(getcurrent)
         self._ledger: Ledger[Lease] = Ledger(self.terms, self.counters)
         self._no_worker = NoWorker(self.terms, self._ledger, self._connector)
         self._ownership = Ownership()
@@ -130,8 +130,8 @@ class Pool:
             workers = self._enter()
             ledger = self._ledger
         aspects = self._aspects.of_checkout()
-        lease = new(Lease)
-        lease.begin(self, timeout, aspects if log is None else (*aspects, DeferredLogs(log)))
+        lease = new(Lease)  # a call of the class takes longer
+        Lease.__init__(lease, self, timeout, aspects if log is None else (*aspects, DeferredLogs(log)))
         checkout = new(Checkout)
         checkout._lender, checkout._lease, checkout._client = self, lease, client
         if self.terms.leak_after is not None:

@@ -67,7 +67,7 @@ def phrase(value: Any, place: str | Place) -> str:
 
 
 def spelled(place: str | Place) -> str:
-    """A place, as a text."""
+    """A place in words, such as ``argument 1['key']``."""
     keys: list[str] = []
     while isinstance(place, tuple):
         place, key = place

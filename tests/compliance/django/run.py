@@ -40,7 +40,7 @@ APPS = [
 
 TARGET = "gtask.integrations.django.sqlite3.server:interface"
 
-DEADLINE = 300
+DEADLINE = 1200
 """Seconds that a run of all tests may take."""
 
 FINE = {"ok", "skipped", "expected failure"}

@@ -80,7 +80,7 @@ def test_results_are_async_results(shared, connect, tmp_path):
         assert not value.ready()
         wait_until((tmp_path / "inside").exists)
         (tmp_path / "gate").write_text("")
-        assert gevent.wait([held, value, failing], timeout=10) == [held, value, failing]
+        assert gevent.wait([held, value, failing], timeout=30) == [held, value, failing]
         assert value.ready()
         assert value.successful()
         assert value.value == value.get() == value.get(block=False) == "value"
@@ -116,7 +116,7 @@ def test_a_result_does_not_wait_for_the_call_behind_it(serve, connect, tmp_path)
         # While the first blocks, the other two come to lie in the worker's socket side by side.
         first, between, second = (worker.hold.submit("first"), worker.step.submit(""), worker.step.submit("second"))
         (tmp_path / "first").write_text("")
-        assert [first.get(timeout=5), between.get(timeout=5)] == ["first", ""]
+        assert [first.get(timeout=30), between.get(timeout=30)] == ["first", ""]
         assert not second.ready()
         (tmp_path / "second").write_text("")
         assert second.get() == "second"
@@ -178,7 +178,7 @@ def test_a_queue_that_is_full_before_there_is_a_worker_is_overload_too(shared, c
         results = [worker.note.submit(1), worker.note.submit(2)]
         with pytest.raises(gtask.Overloaded, match="note was not sent"):
             worker.note.submit(3)
-        assert [result.get(timeout=5) for result in results] == [1, 2]
+        assert [result.get(timeout=30) for result in results] == [1, 2]
         with pytest.raises(gtask.Overloaded):
             worker.note(4)
     assert client.call("history") == [1, 2]

@@ -40,11 +40,11 @@ class Plain:
 
 
 @pytest.fixture(params=["plain", "workers"])
-def module(request, serve, connect):
+def module(request, shared, connect):
     """sqlite3, or the one in workers."""
     if request.param == "plain":
         return Plain()
-    return dbapi.module(connect(serve(SERVER, attribute="interface"), refork_after_error=False))
+    return dbapi.module(connect(shared(SERVER, attribute="interface"), refork_after_error=False))
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ SERVER = """
 
 
 @pytest.fixture
-def connection(serve, connect, tmp_path):
+def connection(shared, connect, tmp_path):
     """It is opened by a path, which is no text."""
-    client = connect(serve(SERVER, attribute="interface"), refork_after_error=False)
+    client = connect(shared(SERVER, attribute="interface"), refork_after_error=False)
     connection = dbapi.connect(client, tmp_path / "test.db", like="sqlite3")
     yield connection
     connection.close()

@@ -45,8 +45,8 @@ ENDLESS = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELEC
 
 
 @pytest.fixture
-def server(serve):
-    return serve(SERVER, attribute="interface")
+def server(shared):
+    return shared(SERVER, attribute="interface")
 
 
 @pytest.fixture

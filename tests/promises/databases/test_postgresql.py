@@ -71,10 +71,10 @@ def start(cluster, serve, connect, request):
 
     def make(attribute="interface", dsn="", **options):
         dsn = f"{cluster.dsn} application_name='{request.node.name}' {dsn}"
-        client = connect(
-            serve(SERVER.format(dsn=dsn), attribute=attribute),
-            **{"max_workers": 4, "refork_after_error": False, **options},
-        )
+        server = serve(SERVER.format(dsn=dsn), attribute=attribute)
+        with connect(server, min_workers=1) as other:
+            other.open(wait=True)  # no time-out of a test counts how long the server's start takes
+        client = connect(server, **{"max_workers": 4, "refork_after_error": False, **options})
         return dbapi.module(client, "psycopg2")
 
     return make
@@ -172,7 +172,7 @@ def test_a_transaction_is_cut_short_in_a_statement(start, entries, backends, clu
     """It is rolled back, and the database does not go on with the statement."""
     dsn = "options='-c client_connection_check_interval=100'" if how == "killed worker" else ""
     log_ended = os.path.getsize(f"{cluster.directory}/log")
-    module = start(dsn=dsn, timeout=3 if how == "time-out of the call" else PATIENCE)
+    module = start(dsn=dsn, timeout=5 if how == "time-out of the call" else PATIENCE)
     connections = []
 
     def work():

@@ -36,9 +36,9 @@ def cluster():
 
 
 @pytest.fixture
-def module(cluster, serve, connect):
+def module(cluster, shared, connect):
     """What stands for psycopg2, with one worker."""
-    client = connect(serve(SERVER.format(dsn=cluster.dsn), attribute="interface"), max_workers=1)
+    client = connect(shared(SERVER.format(dsn=cluster.dsn), attribute="interface"), max_workers=1)
     return dbapi.module(client, "psycopg2")
 
 

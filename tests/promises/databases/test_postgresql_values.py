@@ -57,11 +57,11 @@ def cluster():
 
 
 @pytest.fixture
-def start(cluster, serve, connect):
+def start(cluster, shared, connect):
     """``start(attribute="interface", **options)`` serves psycopg2, and gives the module that stands for it."""
 
     def make(attribute="interface", **options):
-        server = serve(SERVER.format(dsn=cluster.dsn), attribute=attribute)
+        server = shared(SERVER.format(dsn=cluster.dsn), attribute=attribute)
         return dbapi.module(connect(server, **{"max_workers": 2, "refork_after_error": False, **options}), "psycopg2")
 
     return make

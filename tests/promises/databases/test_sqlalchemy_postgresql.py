@@ -57,9 +57,9 @@ def cluster():
 
 
 @pytest.fixture
-def module(cluster, serve, connect):
+def module(cluster, shared, connect):
     """What stands for psycopg2, with at most eight workers."""
-    server = serve(SERVER.format(dsn=cluster.dsn), attribute="interface")
+    server = shared(SERVER.format(dsn=cluster.dsn), attribute="interface")
     return dbapi.module(connect(server, max_workers=8, refork_after_error=False, timeout=60), like="psycopg2")
 
 

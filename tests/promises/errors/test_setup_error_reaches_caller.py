@@ -85,9 +85,9 @@ def test_an_exit_in_setup_is_a_death_that_does_not_harm_the_server(serve, connec
     server = serve(source)
     connect(server, min_workers=1).open()
     wait_until((tmp_path / "setups").exists)
-    client = connect(server, timeout=0.5)
+    client = connect(server, timeout=2)
     with pytest.raises(gtask.AcquireTimeout, match="exited with status 7"):
         client.call("pid")
     (tmp_path / "repaired").touch()
-    with client.checkout(timeout=10) as worker:
+    with client.checkout(timeout=30) as worker:
         assert worker.pid() != os.getpid()

@@ -104,14 +104,14 @@ def noted():
 
 
 @pytest.fixture(params=[PLAIN, PATCHED, BY_C], ids=["plain", "patched", "by C"])
-def run(request, serve, tmp_path, unmeasured):
+def run(request, shared, tmp_path, unmeasured):
     """``run(source)`` runs a program with a server at ``address``, and checks that it ends well and says nothing."""
 
     def run(source, address=None):
         (tmp_path / "program.py").write_text(request.param + BEGINNING + textwrap.dedent(source))
         with open(tmp_path / "stderr", "w") as stderr:
             done = subprocess.run(
-                [sys.executable, "program.py", str(address or serve(SOURCE).address), str(tmp_path)],
+                [sys.executable, "program.py", str(address or shared(SOURCE).address), str(tmp_path)],
                 cwd=tmp_path,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)},
                 stdin=subprocess.DEVNULL,
@@ -128,7 +128,7 @@ def run(request, serve, tmp_path, unmeasured):
 def test_a_fresh_pool_and_an_undisturbed_parent(run):
     """Both call by turns, in a checkout that the parent has held since before, and each has its own worker."""
     run("""
-        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=10)
+        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=30)
         child_may, parent_may = os.pipe(), os.pipe()
 
         def child():
@@ -166,7 +166,7 @@ def test_min_workers_and_the_books_of_the_child(run):
     """The child's pool opens at its first use there, with its own min_workers; closing it closes nothing of the
     parent's."""
     run("""
-        client = gtask.Client(address, min_workers=2, timeout=10)
+        client = gtask.Client(address, min_workers=2, timeout=30)
         client.open(wait=True)
 
         def child():
@@ -191,7 +191,7 @@ def test_a_fork_in_a_greenlet_while_others_wait(run, end):
         new_gate("two")
         client = gtask.Client(address, min_workers=0, max_workers=2, timeout=20)
         nowhere = gtask.Client("unix:nowhere", min_workers=1, timeout=1)
-        closing = gtask.Client(address, min_workers=0, timeout=10)
+        closing = gtask.Client(address, min_workers=0, timeout=30)
         held = closing.checkout()
         held.pid()
 
@@ -239,7 +239,7 @@ def test_a_fork_in_a_greenlet_while_others_wait(run, end):
         wait_for(children[0])
         let_go_on("one")
         let_go_on("two")
-        gevent.joinall(greenlets, timeout=10, raise_error=True)
+        gevent.joinall(greenlets, timeout=30, raise_error=True)
         expected = ["call", "close", "connection", "connection AcquireTimeout", "line", "open", "open AcquireTimeout"]
         assert noted() == ["child works"] + ["parent " + name for name in expected + ["result"]], noted()
         client.close()
@@ -251,7 +251,7 @@ def test_a_call_under_way_is_the_parents_alone(run):
     """It is executed once, and its value comes to the parent, whatever the child does."""
     run("""
         new_gate("gate")
-        client = gtask.Client(address, min_workers=0, max_workers=1, timeout=10)
+        client = gtask.Client(address, min_workers=0, max_workers=1, timeout=30)
 
         def call():
             with client.checkout() as worker:
@@ -277,7 +277,7 @@ def test_a_call_under_way_is_the_parents_alone(run):
 def test_the_child_holds_no_socket_of_the_parent(run):
     """Workers hear that the parent has closed its client, or is dead, though the child lives on."""
     run("""
-        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=10)
+        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=30)
         with client.checkout() as one, client.checkout() as other:
             workers = one.pid(), other.pid()
         mine = sockets()
@@ -304,7 +304,7 @@ def test_the_child_holds_no_socket_of_the_parent(run):
 def test_an_inherited_checkout(run):
     """Using it in the child raises ClientClosed, which names both processes; ending it does nothing."""
     run("""
-        client = gtask.Client(address, min_workers=0, max_workers=1, timeout=10)
+        client = gtask.Client(address, min_workers=0, max_workers=1, timeout=30)
         inner = None
 
         def refused(use, *args):
@@ -341,7 +341,7 @@ def test_an_inherited_checkout(run):
 def test_a_fork_within_a_with_block(run):
     """The child leaves the with block, or drops the checkout, and the parent still has it."""
     run("""
-        client = gtask.Client(address, min_workers=0, max_workers=1, timeout=10)
+        client = gtask.Client(address, min_workers=0, max_workers=1, timeout=30)
         dropped = [client.checkout()]
         dropped[0].echo(1)
         dropped.pop().release()
@@ -362,7 +362,7 @@ def test_multiprocessing(run):
     """A process of the fork context uses the client that it finds, also as an argument."""
     run("""
         context = multiprocessing.get_context("fork")
-        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=10)
+        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=30)
         mine = client.call("pid")
 
         def child(client, values):
@@ -389,7 +389,7 @@ def test_forks_of_gevent(run, fork):
     """They are forks as any."""
     run(f"""
         import gevent.os
-        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=10)
+        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=30)
         mine = client.call("pid")
         ended = []
 
@@ -410,7 +410,7 @@ def test_forks_of_gevent(run, fork):
 def test_a_fork_in_another_thread(run):
     """The child's only thread is one that did not own the client, and it owns it there."""
     run("""
-        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=10)
+        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=30)
         mine = client.call("pid")
 
         def child():
@@ -429,7 +429,7 @@ def test_a_fork_in_another_thread(run):
 def test_children_of_children(run):
     """Each generation has its own pool."""
     run("""
-        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=10)
+        client = gtask.Client(address, min_workers=0, max_workers=2, timeout=30)
 
         def generation(number, workers):
             for pid in workers:
@@ -449,8 +449,8 @@ def test_children_of_children(run):
 def test_a_client_that_was_never_used_or_is_closed(run):
     """The one works in the child, and the other is closed there, too."""
     run("""
-        unused = gtask.Client(address, min_workers=0, timeout=10)
-        closed = gtask.Client(address, min_workers=0, timeout=10)
+        unused = gtask.Client(address, min_workers=0, timeout=30)
+        closed = gtask.Client(address, min_workers=0, timeout=30)
         closed.call("pid")
         closed.close()
 
@@ -473,7 +473,7 @@ def test_a_client_with_a_private_server(run, tmp_path):
     (tmp_path / "application.py").write_text("DIR = '.'\n" + textwrap.dedent(SOURCE))
     run(
         """
-        client = gtask.Client("spawn:application", min_workers=0, max_workers=1, timeout=10)
+        client = gtask.Client("spawn:application", min_workers=0, max_workers=1, timeout=30)
         mine = client.call("server")
         may_end, child_may_end = os.pipe()
         tell, told = os.pipe()
@@ -504,7 +504,7 @@ def test_a_private_server_survives_the_child(run, tmp_path):
     (tmp_path / "application.py").write_text("DIR = '.'\n" + textwrap.dedent(SOURCE))
     run(
         """
-        client = gtask.Client("spawn:application", min_workers=0, max_workers=1, timeout=10)
+        client = gtask.Client("spawn:application", min_workers=0, max_workers=1, timeout=30)
         mine, worker = client.call("server"), client.call("pid")
         wait_for(fork(gc.collect))
         wait_for(fork(gc.collect, end=sys.exit))

@@ -22,10 +22,10 @@ PACKAGE = pathlib.Path(gtask.__file__).parent
 
 ARROWS = {
     # module: what else of gtask it imports
+    "__main__": "tool.cli",
     "address": "",
     "errors": "",
     "function_names": "",
-    "__main__": "tool.cli",
     "gtask": "errors",
     "logdefer": "wire.exceptions.failure wire.plain",
     "prometheus": "stats",
@@ -72,14 +72,13 @@ ARROWS = {
     "wire.values.remedies": "",
     #
     "client": "",
-    "client.calls": "client.outcomes errors",
+    "client.calls": "client.outcomes errors wire.messages",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
-    "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target "
-    "wire.messages",
+    "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target wire.messages",
     "client.config": "aspects.context wire.messages",
     "client.connection": "address client.handshake client.outcomes client.overtime client.preamble client.stream "
-    "errors wire.exceptions.failure wire.messages wire.values.agreement",
+    "errors wire.messages wire.values.agreement",
     "client.counters": "stats",
     "client.dialects": "client.dialects.gtask client.dialects.json",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
@@ -132,8 +131,8 @@ ARROWS = {
     "server.daemon.logs": "aspects.logs.capture",
     "server.daemon.options": "address gtask server.config server.daemon.values shells target",
     "server.daemon.pidfile": "errors",
-    "server.daemon.private": "server.config server.daemon.cli server.daemon.logs server.daemon.options server.listener "
-    "server.process",
+    "server.daemon.private": "server.config server.daemon.cli server.daemon.logs server.daemon.options "
+    "server.listener server.process",
     "server.daemon.succession": "",
     "server.daemon.systemd": "",
     "server.daemon.values": "address server.config",
@@ -157,15 +156,14 @@ ARROWS = {
     "server.master.deaths": "server.master.children server.master.workers server.metrics.status wire.lastwords "
     "wire.messages",
     "server.master.master": "errors server.comm server.config server.listener server.master.attendants "
-    "server.master.children server.master.deaths server.master.refusals "
-    "server.master.workers server.metrics.scrapes server.metrics.status server.peers "
-    "server.process server.scoreboard server.worker.interface server.worker.parts "
+    "server.master.children server.master.deaths server.master.refusals server.master.workers server.metrics.scrapes "
+    "server.metrics.status server.peers server.process server.scoreboard server.worker.interface server.worker.parts "
     "server.worker.serve wire.values.arrays",
     "server.master.refusals": "server.config server.master.attendants wire.exceptions.failure wire.frames "
     "wire.json.text wire.messages",
     "server.master.workers": "server.master.children server.scoreboard",
     "server.metrics": "",
-    "server.metrics.scrapes": "server.comm errors server.listener server.master.attendants server.metrics.status "
+    "server.metrics.scrapes": "errors server.comm server.listener server.master.attendants server.metrics.status "
     "server.metrics.text server.process",
     "server.metrics.status": "server.master.children server.scoreboard server.worker.interface",
     "server.metrics.text": "gtask server.metrics.status",
@@ -174,8 +172,8 @@ ARROWS = {
     "server.scoreboard": "",
     "server.worker": "",
     "server.worker.dialect": "",
-    "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
     "server.worker.full_names": "function_names",
+    "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
     "server.worker.interface": "",
     "server.worker.interruption": "errors server.process",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
@@ -246,6 +244,7 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 RINGS = [
     # What a call is told by, and what is neutral.
     "errors address stats spawn target shells function_names running_call logdefer gtask wire. client.loop "
+    "client.forks "
     "client.counters server.scoreboard server.process server.config",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "

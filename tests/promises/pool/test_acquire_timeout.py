@@ -40,7 +40,7 @@ def test_no_server_at_a_unix_socket(serve, connect, tmp_path):
         assert address in str(caught.value)
         assert "no such file" in str(caught.value)
         serve(SOURCE, address=address)
-        with client.checkout(timeout=10) as other:
+        with client.checkout(timeout=30) as other:
             other.note("other")
         with pytest.raises(gtask.AcquireTimeout) as again:
             worker.note("again")
@@ -122,7 +122,7 @@ def test_an_outage_begins_anew(serve, connect, tmp_path):
     said = re.search(r"server unreachable since (\S+) s: no such file", str(caught.value))
     assert float(said[1]) >= 0.6
     server = serve(SOURCE, address=f"unix:{tmp_path}/server.sock")
-    with client.checkout(timeout=10) as worker:
+    with client.checkout(timeout=30) as worker:
         worker.note("served")
         killed = monotonic()
         os.kill(server.pid, signal.SIGKILL)
@@ -209,7 +209,7 @@ def test_a_worker_died_in_stock_and_the_next_is_still_starting(shared, connect, 
     """It says how the last one ended."""
     close, leave = gate
     client = connect(shared(SLOW), min_workers=1, max_workers=1)
-    client.open(wait=True, timeout=10)
+    client.open(wait=True, timeout=30)
     close()
     os.kill(int(ran(tmp_path)[0]), signal.SIGKILL)
     wait_until(lambda: len(ran(tmp_path)) == 2, "the next setup")

@@ -95,20 +95,20 @@ def test_lent_workers_do_not_end(shared, connect):
 @pytest.mark.parametrize("lifo", [True, False])
 def test_those_that_a_burst_needs_stay(shared, connect, lifo):
     """Two are in use now and then, all are idle most of the time: of four, two end, and these two serve on."""
-    client = connect(shared(SOURCE), max_idle=0.5, lifo=lifo)
+    client = connect(shared(SOURCE), max_idle=1.0, lifo=lifo)
     burst(client, 4)
 
     def go_on(wanted):
         burst(client, 2)
-        gevent.sleep(0.01)  # the pace of the bursts
+        gevent.sleep(0.05)  # the pace of the bursts
         return wanted()
 
     wait_until(lambda: go_on(lambda: ended(client) == 2), what="the end of two")
-    until = time.monotonic() + 1.0  # twice max_idle
+    until = time.monotonic() + 2.0  # twice max_idle
     pids = set()
     while time.monotonic() < until:
         pids.update(burst(client, 2))
-        gevent.sleep(0.01)  # the pace of the bursts
+        gevent.sleep(0.05)  # the pace of the bursts
     assert ended(client) == 2
     assert len(pids) == 2
     assert client.stats().connects == 4

@@ -69,13 +69,13 @@ def wait_until_gone(*pids):
 
 
 @pytest.fixture
-def run(serve, tmp_path, unmeasured):
+def run(shared, tmp_path, unmeasured):
     """``run(beginning, source)`` runs a program that must end well and say nothing; warnings are errors."""
     (tmp_path / "application.py").write_text(SOURCE)
 
     def run(beginning, source):
         source = beginning + BEGINNING + textwrap.dedent(source)
-        ran = run_program(source, serve(SOURCE).address, directory=tmp_path)
+        ran = run_program(source, shared(SOURCE).address, directory=tmp_path)
         assert re.sub(r".* (INFO|WARNING) .* gtask.server: .*\n", "", ran.stderr) == ""
 
     return run

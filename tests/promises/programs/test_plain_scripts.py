@@ -144,7 +144,7 @@ def test_a_server_of_its_own(script, serve):
     "source",
     [
         "with gtask.Client(address) as client: tell(*client.call('pids'))",
-        "client = gtask.Client(address)\ntell(*client.call('pids'))\nclient.close(timeout=10)",
+        "client = gtask.Client(address)\ntell(*client.call('pids'))\nclient.close(timeout=30)",
         "client = gtask.Client(address)\nworker = client.checkout()\ntell(*worker.pids())\nworker.hang.submit('hangs')",
         "def main():\n    client = gtask.Client(address)\n    tell(*client.call('pids'))\nmain()",
         "with gtask.spawn_server('application') as server, gtask.Client(server.address) as client:\n"

@@ -231,7 +231,7 @@ def test_a_client_for_each_thread(shared):
     values = {}
 
     def work(me):
-        with gtask.Client(address, min_workers=0, max_workers=2, timeout=10) as client:
+        with gtask.Client(address, min_workers=0, max_workers=2, timeout=30) as client:
             values[me] = [client.call("echo", [me, number]) for number in range(20)]
         gevent.get_hub().destroy()
 
@@ -260,7 +260,7 @@ def attempt(use, *args):
 def refused(use, *args):
     return threadpool.apply(attempt, (use, *args))
 
-client = gtask.Client(address, min_workers=0, max_workers=2, timeout=10)
+client = gtask.Client(address, min_workers=0, max_workers=2, timeout=30)
 with client.checkout() as checkout:
     pid = checkout.pid()
     assert refused(checkout.pid)

@@ -34,7 +34,7 @@ PROGRAM = """
         ctypes.string_at(0)
 
     with gtask.fork_server({"double": double, "die": die}) as server:
-        with gtask.Client(server.address, min_workers=0, timeout=10) as client:
+        with gtask.Client(server.address, min_workers=0, timeout=30) as client:
             assert client.call("double", 21) == 42
             try:
                 client.call("die")

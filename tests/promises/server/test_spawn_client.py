@@ -161,7 +161,7 @@ def test_a_held_checkout_is_served_to_its_end(connect):
 
 def test_a_dropped_client_ends_its_server():
     """A client that nothing refers to any more ends its server, as ``close()`` does."""
-    client = gtask.Client("spawn:application", min_workers=0, timeout=10)
+    client = gtask.Client("spawn:application", min_workers=0, timeout=30)
     pids = client.call("pids")
     del client
     wait_until_gone(*pids)
