@@ -11,7 +11,7 @@ from gtask.errors import WorkerDied
 class Pool:
     """What a lease knows of its pool."""
 
-    terms = types.SimpleNamespace(name="", max_queue=10, raises=None, timeout=None, context=())
+    terms = types.SimpleNamespace(name="", remark="", max_queue=10, raises=None, timeout=None, context=())
     peer = "unix:/x"
 
     def __init__(self):
@@ -80,7 +80,7 @@ def test_a_worker_found_dead_at_the_first_request():
     assert lease.accept(connection)
     assert [call.method for call in lease._queue] == ["a", "b", "c"]
     assert lease.connection is None
-    assert lease._lender.rejoined == [lease]
+    assert lease.lender.rejoined == [lease]
 
 
 def test_a_worker_found_dead_at_a_later_request():
