@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import fields
 from functools import partial
 from types import EllipsisType, ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gtask import address as addresses
 from gtask.aspects import context as context_aspect
@@ -270,18 +271,20 @@ class Client:
         """An object whose methods are those of the workers, each called as by :meth:`call`."""
         return Remote(self)
 
-    def __getattr__(self, name: str) -> NoReturn:
-        """There is no such attribute.
+    if not TYPE_CHECKING:  # which finds out by itself
 
-        Raises:
-            AttributeError: always; the message says how a method of the workers is called.
-        """
-        if name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        raise AttributeError(
-            f"a client has no attribute {name!r}. A method of the workers is called by client.remote.{name}(...), by "
-            f"client.call({name!r}, ...), or in a checkout"
-        )
+        def __getattr__(self, name: str) -> NoReturn:
+            """There is no such attribute.
+
+            Raises:
+                AttributeError: always; the message says how a method of the workers is called.
+            """
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise AttributeError(
+                f"a client has no attribute {name!r}. A method of the workers is called by client.remote.{name}(...), "
+                f"by client.call({name!r}, ...), or in a checkout"
+            )
 
     def __enter__(self) -> Client:
         return self
@@ -289,9 +292,9 @@ class Client:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         pool = getattr(self, "_pool", None)  # absent if the arguments were refused
-        if pool is not None:
+        if pool is not None and not is_finalizing():  # or the process does the rest, and names are gone
             pool.close_later()
 
 
@@ -326,15 +329,17 @@ def _reconnect_failed(this: Callable[[], Client | None]) -> None:
 class RemoteMethod(partial[Any]):
     """A method of the workers, each call of which is a checkout."""
 
-    def __getattr__(self, name: str) -> NoReturn:
-        method = self.args[0]
-        hint = (
-            f". In a checkout there is: with client.checkout() as worker: worker.{method}.submit(...); and "
-            "client.executor() has futures"
-            if name == "submit"
-            else ""
-        )
-        raise AttributeError(f"client.remote.{method} has no attribute {name!r}{hint}")
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            method = self.args[0]
+            hint = (
+                f". In a checkout there is: with client.checkout() as worker: worker.{method}.submit(...); and "
+                "client.executor() has futures"
+                if name == "submit"
+                else ""
+            )
+            raise AttributeError(f"client.remote.{method} has no attribute {name!r}{hint}")
 
 
 class Remote:

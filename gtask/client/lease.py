@@ -388,7 +388,7 @@ class Lease:
     def _error_of(self, method: str, outcome: Outcome) -> Error:
         """The exception that a caller gets for an outcome that is no value."""
         if isinstance(outcome, Failure):
-            self._has_raised = True
+            self._has_raised = self._has_raised or not outcomes.never_began(outcome)
             self.lender.counters.errors += 1
             self._epoch = next(_epochs)
             return outcomes.raised(outcome, method, self.connection, self.lender.terms.raises)

@@ -36,6 +36,7 @@ __all__ = [
     "how_it_ended",
     "identity",
     "leave_program",
+    "leave_stdout",
     "memory_file",
     "open_descriptors",
     "open_standard_streams",
@@ -253,6 +254,12 @@ def open_standard_streams() -> None:
         sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
+def leave_stdout() -> None:
+    """What this process prints goes to stderr from now on."""
+    with contextlib.suppress(OSError):  # stderr is closed
+        os.dup2(2, 1)
+
+
 def leave_program(inherited: Collection[int]) -> None:
     """In a server that a program has started: leave alone what is the program's.
 
@@ -264,8 +271,7 @@ def leave_program(inherited: Collection[int]) -> None:
         inherited: the descriptors that were open at the start.
     """
     os.setpgid(0, 0)
-    with contextlib.suppress(OSError):  # stderr is closed
-        os.dup2(2, 1)
+    leave_stdout()
     for descriptor in set(inherited) - {0, 1, 2}:
         with contextlib.suppress(OSError):
             if os.get_inheritable(descriptor):  # nothing is that Python itself has opened since

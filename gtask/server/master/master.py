@@ -271,7 +271,7 @@ class Master:
     def _become_worker(self, connection: socket.socket, line: BoardLine) -> None:
         os.setpgid(0, 0)
         if self._config.private:
-            os.dup2(2, 1)  # a program's stdout is the program's, whatever a call prints
+            process.leave_stdout()  # which is the program's, whatever a call prints
         process.reset_signals(unblock=False)
         process.close_descriptors(keep={*self._keep, connection.fileno(), line.stacks})
         process.setproctitle(f"gtask-server: {self._config.name} worker")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import daemon
 from tests.support.documents import named_blocks
 from tests.support.needs import fail_or_skip
 from tests.support.process import Background, environment
@@ -42,7 +42,6 @@ def start(tmp_path, nothing_is_left_behind):
     program = uwsgi()
     for name in ("jobs.py", "web.py"):
         (tmp_path / name).write_text(BLOCKS[name])
-    jobs = Daemon(tmp_path, "--listen", "unix:jobs.sock", source="", target="jobs", env={}, log="jobs.log")
     running = []
 
     def begin(left_out, more):
@@ -65,16 +64,16 @@ def start(tmp_path, nothing_is_left_behind):
 
         return get
 
-    yield begin
-    for web in running:
-        web.process.send_signal(signal.SIGTERM)
-        try:
-            assert web.wait() == 0
-            assert "Traceback" not in web.log
-        finally:
-            web.process.kill()
-            web.process.wait()
-    assert jobs.end(signal.SIGTERM) == 0
+    with daemon(tmp_path, "--listen", "unix:jobs.sock", source="", target="jobs", log="jobs.log"):
+        yield begin
+        for web in running:
+            web.process.send_signal(signal.SIGTERM)
+            try:
+                assert web.wait() == 0
+                assert "Traceback" not in web.log
+            finally:
+                web.process.kill()
+                web.process.wait()
 
 
 @pytest.mark.parametrize("left_out", [(), GEVENT], ids=["gevent", "no gevent"])

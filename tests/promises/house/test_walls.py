@@ -98,7 +98,7 @@ ARROWS = {
     "client.pool.audit": "client.pool.slots",
     "client.pool.backoff": "",
     "client.pool.connector": "address aspects.caller client.config client.connection client.dialects client.forks "
-    "client.loop client.pool.slots client.preamble errors spawn",
+    "client.loop client.pool.slots client.preamble errors spawn wire.messages",
     "client.pool.ledger": "client.config client.counters client.pool.backoff client.pool.slots",
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
@@ -120,7 +120,7 @@ ARROWS = {
     "server.comm": "",
     "server.config": "address target wire.messages",
     "server.daemon": "",
-    "server.daemon.application": "server.config server.daemon.logs server.daemon.options server.daemon.watch "
+    "server.daemon.application": "address server.config server.daemon.logs server.daemon.options server.daemon.watch "
     "server.functions server.listener server.master.attendants server.master.master server.process "
     "server.worker.interface target",
     "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "

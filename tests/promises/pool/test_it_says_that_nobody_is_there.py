@@ -133,6 +133,8 @@ def test_a_loop_of_asyncio_in_the_same_thread(tmp_path, order):
 def test_asyncio_in_another_thread_is_none_of_its_business(tmp_path, connect, serve, caplog):
     """Nor one that is merely imported, or has ended."""
     asyncio.run(asyncio.sleep(0))
-    assert connect(serve(SOURCE)).call("add", 1, 2) == 3
+    server = serve(SOURCE)
+    wait_until(lambda: os.path.exists(server.address.path))
+    assert connect(server).call("add", 1, 2) == 3
     gevent.sleep(0.3)
     assert said(caplog) == []
