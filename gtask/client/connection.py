@@ -25,7 +25,6 @@ from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Ret
 from gtask.wire.values.agreement import PLAIN, ConditionalFrame
 
 if TYPE_CHECKING:
-
     from gtask.address import Address
     from gtask.aspects.aspect import CallerAspect, StandingOrders
     from gtask.client.calls import BlockingCall, Call

@@ -83,7 +83,7 @@ def status(said: dict[str, Any]) -> str:
         f"master {said['master']}, up {duration(said['uptime'])}, {said['reloads']} reloads",
         f"{len(said['workers'])} workers{limit}: {states}",
         f"totals: {totals['calls']} calls, {totals['forked']} workers forked, {totals['ended']} ended, "
-        f"{totals['refused']} connections refused",
+        f"{totals['refused']} connections refused, {totals.get('setup_failures', 0)} setups failed",
     ]
     if said["workers"]:
         clients = "  CLIENT" if any("client" in worker for worker in said["workers"]) else ""

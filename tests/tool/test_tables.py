@@ -29,7 +29,7 @@ def said(*workers, **others):
         "max_workers": None,
         "states": states,
         "workers": list(workers),
-        "totals": {"forked": 12, "ended": 10, "refused": 1, "calls": 345},
+        "totals": {"forked": 12, "ended": 10, "refused": 1, "calls": 345, "setup_failures": 2},
         "deaths": [],
         **others,
     }
@@ -135,7 +135,7 @@ def test_status():
         "hasher at unix:/run/a.sock, tcp://127.0.0.1:7000",
         "master 77, up 1h2m, 2 reloads",
         "2 workers of at most 9: 1 idle, 1 interrupted",
-        "totals: 345 calls, 12 workers forked, 10 ended, 1 connections refused",
+        "totals: 345 calls, 12 workers forked, 10 ended, 1 connections refused, 2 setups failed",
     ]
     assert lines[5].split() == ["PID", "STATE", "FOR", "METHOD", "CALLS", "MEMORY", "AGE"]
     assert lines[6].split() == ["4194304", "interrupted", "7.5s", "m" * 21, "12345678", "15.0G", "1d1h"]
@@ -148,7 +148,7 @@ def test_the_status_of_an_idle_server():
     """No workers and no deaths: no empty table."""
     assert tables.status(said()).splitlines()[2:] == [
         "0 workers: none",
-        "totals: 345 calls, 12 workers forked, 10 ended, 1 connections refused",
+        "totals: 345 calls, 12 workers forked, 10 ended, 1 connections refused, 2 setups failed",
     ]
 
 

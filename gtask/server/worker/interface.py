@@ -7,10 +7,13 @@ name on the wire is only looked up among those. The interface's code runs in wor
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NoReturn
+
+from gtask.server.worker import demands
 
 __all__ = ["Interface"]
 
@@ -37,7 +40,7 @@ class Interface:
         name: for messages; by default the target's own.
 
     Raises:
-        TypeError: the target offers nothing, or a part of it cannot be called.
+        TypeError: the target offers nothing, or a part of it cannot be called, or a class or hook wants arguments.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Interface:
         self._methods: dict[str, Callable[..., Any]] = {}
         self._own_hooks: list[str] = []  # those of the instance
         self._resolve(target)
+        demands.check(self.name, self._hooks, self._make, _OfInstance)
 
     def __repr__(self) -> str:
         return f"<Interface {self.name}: {'a callable' if self._function else ', '.join(self.methods)}>"
@@ -183,8 +187,10 @@ class Interface:
         for name in dir(cls):
             # getattr_static, because looking must not run a property.
             attribute = inspect.getattr_static(cls, name)
-            if name.startswith("_") or not (
-                inspect.isroutine(attribute) or isinstance(attribute, (staticmethod, classmethod))
+            if (
+                name.startswith("_")
+                or isinstance(attribute, functools.cached_property)
+                or not (inspect.isroutine(attribute) or isinstance(attribute, (staticmethod, classmethod)))
             ):
                 continue
             if name in HOOKS:
