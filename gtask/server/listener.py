@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 
 from gtask import address as addresses
 from gtask.address import Address, TcpAddress, UnixAddress
-from gtask.server import process
+from gtask.server import users
 from gtask.server.config import OpenSocket, ServerConfig
 from gtask.server.estate import Inheritance, claim
 from gtask.server.originals import POLLIN, accept, close, dup2, new_socket, poll, socket_of
@@ -85,8 +85,8 @@ class Listener:
         try:
             return bind()
         except AddressUnavailable:
-            users = {0, os.geteuid(), process.identity(self._config.user, "")[0]}
-            self._inheritance = claim(self.address, users) if defer else None
+            trusted = {0, os.geteuid(), users.identity(self._config.user, "")[0]}
+            self._inheritance = claim(self.address, trusted) if defer else None
             if self._inheritance is None:
                 raise
             return self._inheritance.socket

@@ -18,7 +18,7 @@ from collections.abc import Collection
 from typing import Any, NoReturn
 
 from gtask import loading
-from gtask.server import descriptors, output, process, remarks
+from gtask.server import descriptors, output, process, remarks, users
 from gtask.server.config import DEFAULTS, OPTIONS, OpenSocket, ServerConfig
 from gtask.server.daemon import logs, options, orphanage
 from gtask.server.daemon.succession import READY, RELOAD
@@ -236,7 +236,7 @@ def _settle_down(config: ServerConfig) -> None:
     if config.umask is not None:
         os.umask(config.umask)
     if config.user or config.group:
-        process.become(config.user, config.group)
+        users.become(config.user, config.group)
     if config.chdir:
         try:
             os.chdir(config.chdir)

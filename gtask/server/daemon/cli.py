@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from gtask.server import descriptors, output, process
+from gtask.server import descriptors, output, process, users
 from gtask.server.config import SIGNALS, ServerConfig
 from gtask.server.daemon import logs, options, systemd
 from gtask.server.daemon.keeper import Keeper
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(config: ServerConfig, activated: list[Listener], arguments: list[str], directory: str) -> int:
     """Open log, pid file and sockets, then keep masters; gives the exit status."""
-    owner = process.identity(config.user, config.group)
+    owner = users.identity(config.user, config.group)
     if config.log_file:
         try:
             descriptors.reopen(config.log_file, owner if config.user or config.group else None)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from gtask.errors import reason_of
-from gtask.server import comm, descriptors, output, process
+from gtask.server import comm, descriptors, output, process, users
 from gtask.server.config import SIGNALS, ServerConfig
 from gtask.server.daemon import systemd
 from gtask.server.daemon.restless import IN_A_ROW, Restless
@@ -132,7 +132,7 @@ class Keeper:
         if signal.SIGUSR1 in signals and self._config.log_file:
             try:
                 config = self._config
-                owner = process.identity(config.user, config.group) if config.user or config.group else None
+                owner = users.identity(config.user, config.group) if config.user or config.group else None
                 descriptors.reopen(config.log_file, owner)
             except OSError as error:
                 log.warning("the log file %s cannot be opened anew: %s", self._config.log_file, error.strerror)
@@ -229,7 +229,7 @@ class Keeper:
         try:
             listener.bind_again()
             if self._config.user or self._config.group:
-                listener.give_to(*process.identity(self._config.user, self._config.group))
+                listener.give_to(*users.identity(self._config.user, self._config.group))
             log.warning("somebody has removed the socket %s: it was made anew", listener.address)
         except (AddressUnavailable, OSError) as error:
             log.warning("somebody has removed the socket %s, and it cannot be made anew: %s", listener.address, error)

@@ -111,9 +111,8 @@ class Master:
         title = Title(self._record, self._children.living)
         silent = SilentClients(self._children, self._workers)
         self._refusals = Refusals(config)
-        watches = self._watches(parent, kept, scrapes)
-        usual = (title, silent, self._refusals, SocketWatch(listeners), Losses())
-        self._attendants = (scrapes, *watches, *attendants, *usual)
+        more = (*attendants, title, silent, self._refusals, SocketWatch(listeners), Losses())
+        self._attendants = (scrapes, *self._watches(parent, kept, scrapes), *more)
 
     def _watches(self, parent: process.Parent | None, kept: bool, scrapes: Scrapes) -> list[Attendant]:
         if parent is None:

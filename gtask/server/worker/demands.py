@@ -1,12 +1,13 @@
-"""Hooks and classes that want arguments, which no worker has for them: found when an interface is loaded. Pure."""
+"""What is found when an interface is loaded: methods, and those who want arguments that no worker has. Pure."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["check"]
+__all__ = ["check", "methods_of"]
 
 
 def check(name: str, hooks: Mapping[str, Any], make: Callable[[], Any] | None, is_of_instance: type) -> None:
@@ -45,3 +46,14 @@ def _check_arguments(name: str, what: str, function: Any) -> None:
             raise TypeError(
                 f"{what} of the interface {name} wants arguments, and workers call it without: {error}"
             ) from None
+
+
+def methods_of(cls: type) -> list[str]:
+    """The names of the public methods of a class. Looking runs no property."""
+    return [name for name in dir(cls) if not name.startswith("_") and _is_method(inspect.getattr_static(cls, name))]
+
+
+def _is_method(attribute: Any) -> bool:
+    if isinstance(attribute, functools.cached_property):
+        return False
+    return inspect.isroutine(attribute) or isinstance(attribute, (staticmethod, classmethod))

@@ -7,7 +7,6 @@ name on the wire is only looked up among those. The interface's code runs in wor
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -184,15 +183,7 @@ class Interface:
             self._methods[name] = function
 
     def _take_class(self, cls: type, get: Callable[[str], Callable[..., Any]]) -> None:
-        for name in dir(cls):
-            # getattr_static, because looking must not run a property.
-            attribute = inspect.getattr_static(cls, name)
-            if (
-                name.startswith("_")
-                or isinstance(attribute, functools.cached_property)
-                or not (inspect.isroutine(attribute) or isinstance(attribute, (staticmethod, classmethod)))
-            ):
-                continue
+        for name in demands.methods_of(cls):
             if name in HOOKS:
                 self._hooks[name] = self._hooks[name] or get(name)
             else:

@@ -124,12 +124,14 @@ ARROWS = {
     "server.daemon.application": "loading server.config server.daemon.logs server.daemon.options "
     "server.daemon.orphanage server.daemon.succession server.daemon.watch server.descriptors server.functions "
     "server.listener server.master.attendants server.master.master server.originals server.output server.patches "
-    "server.process server.remarks server.worker.interface spawn target",
+    "server.process server.remarks server.users server.worker.interface spawn target",
     "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "
-    "server.daemon.pidfile server.daemon.systemd server.descriptors server.listener server.output server.process spawn",
+    "server.daemon.pidfile server.daemon.systemd server.descriptors server.listener server.output server.process "
+    "server.users spawn",
     "server.daemon.completion": "server.daemon.options shells",
     "server.daemon.keeper": "errors server.comm server.config server.daemon.restless server.daemon.succession "
-    "server.daemon.systemd server.descriptors server.listener server.originals server.output server.process",
+    "server.daemon.systemd server.descriptors server.listener server.originals server.output server.process "
+    "server.users",
     "server.daemon.logs": "aspects.logs.capture",
     "server.daemon.options": "address gtask server.config server.daemon.values shells target",
     "server.daemon.orphanage": "server.originals server.process",
@@ -154,7 +156,7 @@ ARROWS = {
     "server.master.master server.output server.process server.remarks server.worker.interface spawn",
     "server.estate": "address server.originals",
     "server.functions": "function_names",
-    "server.listener": "address server.config server.estate server.originals server.paths server.peers server.process",
+    "server.listener": "address server.config server.estate server.originals server.paths server.peers server.users",
     "server.master": "",
     "server.master.attendants": "server.comm server.daemon.watch server.estate server.listener server.master.children "
     "server.master.workers server.metrics.status server.originals server.output server.paths server.process "
@@ -183,6 +185,7 @@ ARROWS = {
     "server.process": "server.descriptors server.originals",
     "server.remarks": "server.worker.interface",
     "server.scoreboard": "",
+    "server.users": "",
     "server.worker": "",
     "server.worker.demands": "",
     "server.worker.dialect": "",
@@ -261,7 +264,7 @@ RINGS = [
     # What a call is told by, and what is neutral.
     "errors address stats spawn loading target shells function_names running_call logdefer gtask wire. client.loop "
     "client.forks "
-    "client.counters server.scoreboard server.process server.config server.originals "
+    "client.counters server.scoreboard server.process server.config server.users server.originals "
     "server.descriptors server.worker.demands server.worker.setups",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
