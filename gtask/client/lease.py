@@ -89,7 +89,7 @@ class Lease:
     # --- the user calls --------------------------------------------------------------------------------
 
     def call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call, without a name if the interface is a function; block this greenlet until its outcome is there."""
+        """Make a call, without a name if the interface is a function; block this greenlet until it has its outcome."""
         connection = self.connection
         if connection is None or connection.spare_call is None:
             call = BlockingCall(name, self._timeout)
