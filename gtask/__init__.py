@@ -26,6 +26,7 @@ from gtask.errors import (
     RemoteError,
     SetupError,
     StayedInWorker,
+    UsedWhileLoading,
     WorkerDied,
     WrongThread,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "Server",
     "SetupError",
     "StayedInWorker",
+    "UsedWhileLoading",
     "WorkerDied",
     "WrongThread",
     "current_call",

@@ -26,6 +26,7 @@ __all__ = [
     "RemoteError",
     "SetupError",
     "StayedInWorker",
+    "UsedWhileLoading",
     "WorkerDied",
     "WrongThread",
 ]
@@ -194,6 +195,10 @@ class ClientClosed(Error):
 
 class WrongThread(Error, RuntimeError):
     """A client was used in another OS thread than the one that it belongs to. Nothing was done."""
+
+
+class UsedWhileLoading(Error, RuntimeError):
+    """A client was used, or a server started, by a module while a server was loading it. Nothing was done."""
 
 
 def reason_of(error: OSError) -> str:

@@ -20,11 +20,22 @@ import tempfile
 import time
 from collections.abc import Sequence
 from posix import close, posix_spawn, waitpid  # those of os may be monkey-patched
+from posix import open as open_file
 
 from gtask import address as addresses
+from gtask import loading
 from gtask.target import check_allow, check_target
 
-__all__ = ["KEEPER", "MASTER", "SpawnedServer", "command_of", "private_address", "spawn_server", "tidy_up"]
+__all__ = [
+    "KEEPER",
+    "MASTER",
+    "SpawnedServer",
+    "command_of",
+    "open_standard_descriptors",
+    "private_address",
+    "spawn_server",
+    "tidy_up",
+]
 
 MASTER = "gtask.server.daemon.application"
 """The module whose ``main`` is the program of a master."""
@@ -65,19 +76,26 @@ class SpawnedServer:
         self.address = address
         self._status: int | None = None
         self._reason = ""
+        self._keep_alive = -1
         reap()
-        reading, self._keep_alive = os.pipe()
-        orders = {"parent": os.getpid(), "pipe": reading, "private": private, "by_program": True}
-        program = KEEPER if reload else MASTER
-        arguments = [target, "--listen", str(address), *(["--reload"] if reload else []), *arguments]
-        command = command_of(program, [json.dumps(orders), *arguments])
         try:
-            os.set_inheritable(reading, True)
-            self.pid = posix_spawn(sys.executable, command, os.environ, setsigdef=_IGNORED_BY_PYTHON)
+            loading.check("a server was started")
+            open_standard_descriptors()
+            arguments = [target, "--listen", str(address), *(["--reload"] if reload else []), *arguments]
+            self._start(KEEPER if reload else MASTER, arguments, private)
         except BaseException:  # there is no server
             self.let_go()
             tidy_up(address)
             raise
+
+    def _start(self, program: str, arguments: list[str], private: bool) -> None:
+        environ = loading.deeper()
+        reading, self._keep_alive = os.pipe()
+        orders = {"parent": os.getpid(), "pipe": reading, "private": private, "by_program": True}
+        command = command_of(program, [json.dumps(orders), *arguments])
+        try:
+            os.set_inheritable(reading, True)
+            self.pid = posix_spawn(sys.executable, command, environ, setsigdef=_IGNORED_BY_PYTHON)
         finally:
             close(reading)
 
@@ -176,6 +194,7 @@ def spawn_server(
     Raises:
         ValueError: the target or the address is none, or these options do not allow it.
         OSError: no process could be started.
+        UsedWhileLoading: a module does this while a server loads it.
     """
     check_target(target)
     check_allow(target, tuple(allow))
@@ -201,6 +220,16 @@ def command_of(module: str, arguments: Sequence[str]) -> list[str]:
     path = json.dumps([os.path.abspath(entry) for entry in sys.path])
     boot = f"import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from {module} import main; sys.exit(main())"
     return [sys.executable, "-c", boot, path, *arguments]
+
+
+def open_standard_descriptors() -> None:
+    """Let descriptors 0, 1 and 2 lead to the null device if they are closed, for good.
+
+    Otherwise a socket or a pipe would get such a number, and what somebody prints would go there.
+    """
+    while (descriptor := open_file(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    close(descriptor)
 
 
 def private_address() -> addresses.UnixAddress:

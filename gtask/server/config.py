@@ -248,6 +248,15 @@ class ServerConfig:
     umask: Annotated[int | None, Option(PROCESS, Kind.MODE, "of the application", "MODE")] = None
     pid: Annotated[str, Option(PROCESS, Kind.TEXT, "a file for the daemon's process id", "FILE")] = ""
     daemon: Annotated[bool, Option(PROCESS, Kind.SWITCH, "go into the background as soon as it serves")] = False
+    orphan_timeout: Annotated[
+        float,
+        Option(
+            PROCESS,
+            Kind.SECONDS,
+            "how long a server whose keeper was killed serves on when no other daemon takes its place",
+            "SECONDS",
+        ),
+    ] = 300.0
     log_file: Annotated[str, Option(LOG, Kind.TEXT, "where the log goes", "FILE", default_text="stderr")] = ""
     log_level: Annotated[str, Option(LOG, Kind.LEVEL, ", ".join(LEVELS), "LEVEL")] = "info"
     log_json: Annotated[bool, Option(LOG, Kind.SWITCH, "each line is a JSON object")] = False

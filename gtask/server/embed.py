@@ -15,13 +15,14 @@ from posix import close, fork  # those of os may be monkey-patched
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gtask import address as addresses
-from gtask.server import process
+from gtask import loading
+from gtask.server import descriptors, output, process, remarks
 from gtask.server.config import ServerConfig, ServerOptions
 from gtask.server.daemon import logs
 from gtask.server.listener import Listener, listen
 from gtask.server.master.master import Master
 from gtask.server.worker.interface import Interface
-from gtask.spawn import private_address, tidy_up
+from gtask.spawn import open_standard_descriptors, private_address, tidy_up
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -88,6 +89,7 @@ class Server:
         several = address if isinstance(address, list) else [address]
         given: dict[str, Any] = {**options}
         self.interface = _as_interface(interface, {hook: given.pop(hook) for hook in HOOKS if hook in given})
+        self._remarks = remarks.about(interface, self.interface)
         given["name"] = given.get("name") or self.interface.name
         if given.get("metrics") is not None:
             given["metrics"] = addresses.parse(given["metrics"])
@@ -102,9 +104,19 @@ class Server:
 
         Raises:
             AddressUnavailable: it cannot listen.
+            UsedWhileLoading: a module does this while a server loads it.
         """
-        kept = process.open_descriptors() if keep is None else set(keep)
-        Master(self.config, self.interface, listen(self.config), kept, parent).run()
+        loading.check("a server was started")
+        self.warn()
+        open_standard_descriptors()
+        kept = descriptors.open_descriptors() if keep is None else set(keep)
+        with output.guarded():
+            Master(self.config, self.interface, listen(self.config), kept, parent).run()
+
+    def warn(self) -> None:
+        """Say in the log what of the interface will surprise its callers."""
+        for remark in self._remarks:
+            log.warning("%s", remark)
 
 
 class ForkedServer:
@@ -168,10 +180,18 @@ def fork_server(
         RuntimeError: threads run in this program, or a hub does, or gevent has patched it. Their locks and events would
             be copied in whatever state they are. Use :func:`gtask.spawn_server` there.
         AddressUnavailable: it cannot listen.
+        UsedWhileLoading: a module does this while a server loads it.
     """
+    loading.check("a server was started")
     _check_forkable()
     server = Server(private_address() if address is None else address, interface, **options)
     server.config = dataclasses.replace(server.config, private=address is None)
+    server.warn()
+    open_standard_descriptors()
+    return _fork(server)
+
+
+def _fork(server: Server) -> ForkedServer:
     listeners = listen(server.config)
     reading, writing = os.pipe()
     parent = process.Parent(os.getpid(), reading, forked=threading.current_thread() is threading.main_thread())
@@ -191,10 +211,12 @@ def _serve_in_child(server: Server, listeners: list[Listener], parent: process.P
         os.setpgid(0, 0)  # a Ctrl-C at the terminal is for the program, which then stops its server
         process.reset_signals()
         own = {parent.pipe, *(listener.fileno() for listener in listeners)}
-        process.replace_inherited(own)
+        descriptors.replace_inherited(own)
         if server.config.private:
             logs.leave_to_callers()
-        Master(server.config, server.interface, listeners, process.open_descriptors() - own, parent).run()
+        kept = descriptors.open_descriptors() - own
+        with output.guarded():
+            Master(server.config, server.interface, listeners, kept, parent).run()
         status = 0
     except BaseException:  # this child must not go on as its parent
         log.exception("the server %s failed", server.config.name)

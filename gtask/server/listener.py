@@ -1,40 +1,36 @@
-"""The listening sockets: bind, take over a stale path, inherit, unlink at the end.
+"""The listening sockets: bind, inherit, take over, bind again, unlink at the end.
 
-A unix path is guarded by a lock file beside it, ``<path>.lock``, which is held as long as the server lives. The file
-has the inode of the socket. So the next holder of the lock knows its predecessor's socket, and may replace it although
-a master that has lost its daemon still listens there. The socket is bound under another name and then renamed, so that
-a client finds a socket at any moment.
+:mod:`gtask.server.paths` knows what stands at a path.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import select
 import socket
-import stat
-from collections.abc import Collection
-from time import monotonic
+from collections.abc import Callable, Collection
 
 from gtask import address as addresses
-from gtask.address import UNIX_PATH_LIMIT, Address, TcpAddress, UnixAddress, shown
-from gtask.errors import reason_of
+from gtask.address import Address, TcpAddress, UnixAddress
+from gtask.server import users
 from gtask.server.config import OpenSocket, ServerConfig
-from gtask.server.peers import command_of, listener_at, peer_of
+from gtask.server.estate import Inheritance, claim
+from gtask.server.originals import POLLIN, accept, close, dup2, new_socket, poll, socket_of
+from gtask.server.paths import (
+    LOCK,
+    AddressUnavailable,
+    bind_path,
+    bind_unix,
+    inode_of,
+    is_at,
+    lock_directory,
+    lock_path,
+    note,
+)
+from gtask.server.peers import peer_of
 
 __all__ = ["AddressUnavailable", "Listener", "listen"]
-
-LOCK, NEW = ".lock", "~"
-"""The suffixes of the lock file, and of a socket that is about to get the path."""
-
-PATIENCE = 1.0
-"""Seconds to wait for a lock: a worker that a master had just forked when it was killed holds it for a moment."""
-
-
-class AddressUnavailable(Exception):
-    """Nothing can listen at this address; the message says why and what to do."""
 
 
 class Listener:
@@ -44,10 +40,12 @@ class Listener:
         address: where it is to listen.
         config: the server's options.
         for_metrics: whether the socket is for metrics, and not for clients.
+        defer: whether an address at which a master without a keeper serves is left to it until :meth:`take_over`.
 
     Attributes:
         address: where it listens; a TCP port 0 has become the port that was chosen.
         for_metrics: as above.
+        is_own: whether a server has bound the socket, and not the service manager.
 
     Raises:
         AddressUnavailable: it cannot listen there.
@@ -55,39 +53,104 @@ class Listener:
 
     address: Address
 
-    def __init__(self, address: Address, config: ServerConfig, for_metrics: bool = False) -> None:
+    def __init__(self, address: Address, config: ServerConfig, for_metrics: bool = False, defer: bool = False) -> None:
         self.address = address
         self.for_metrics = for_metrics
         self._path = _path_of(address)
         self._config = config
-        self._lock = -1
+        self._lock = self._guard = -1
+        self._temporary = ""
         self._inode: tuple[int, int] | None = None
-        self._is_ours = True
+        self._inheritance: Inheritance | None = None
+        self.is_own = True
         if isinstance(address, TcpAddress):
-            self.socket = _bind_tcp(address, config)
+            self.socket = self._bind_or_claim(lambda: _bind_tcp(address, config), defer)
             self.address = TcpAddress(address.host, self.socket.getsockname()[1])
         elif address.abstract:
-            self.socket = _bind_unix(address, config)
+            self.socket = self._bind_or_claim(lambda: bind_unix(address, config), defer)
         else:
-            self._lock = _lock(address)
+            self._lock = lock_path(address)
             is_new = not os.fstat(self._lock).st_size
             try:
-                self.socket = _replace(address, config, self._lock)
+                self._bind(address, defer)
             except BaseException:  # the next one may try
                 if is_new:  # or it says which socket an orphaned master has
                     os.unlink(f"{address.path}{LOCK}")
-                os.close(self._lock)
+                close(self._lock)
                 raise
-            self._inode = _inode(self._path)
         self.socket.setblocking(False)
 
+    def _bind_or_claim(self, bind: Callable[[], socket.socket], defer: bool) -> socket.socket:
+        """Listen where there is no path, if need be with the socket of a master that has lost its keeper."""
+        try:
+            return bind()
+        except AddressUnavailable:
+            trusted = {0, os.geteuid(), users.identity(self._config.user, "")[0]}
+            self._inheritance = claim(self.address, trusted) if defer else None
+            if self._inheritance is None:
+                raise
+            return self._inheritance.socket
+
+    def _bind(self, address: UnixAddress, defer: bool) -> None:
+        """Listen at the path; the lock is held."""
+        self.socket, self._temporary = bind_path(address, self._config, self._lock)
+        self._inode = inode_of(self._temporary or self._path)
+        if not defer:
+            self.take_over()
+        if self._config.private and not self.for_metrics and self._guard < 0:
+            self._guard = lock_directory(self._path)
+
+    def take_over(self) -> None:
+        """Take the address from a master that has lost its keeper, if there is one, which then drains.
+
+        Raises:
+            AddressUnavailable: the path cannot be had.
+        """
+        if self._inheritance is not None:
+            self._inheritance.release()
+            self._inheritance = None
+        if self._temporary:
+            try:
+                note(self._lock, self._temporary)
+                os.rename(self._temporary, self._path)
+            except OSError as error:
+                raise AddressUnavailable(f"cannot listen at {self.address}: {error.strerror or error}") from error
+            self._temporary = ""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody has removed the socket's file, so that nobody finds this server any more."""
+        return self._lock >= 0 and not self._temporary and not os.path.lexists(self._path)
+
+    def bind_again(self) -> None:
+        """Listen at the path anew, under the descriptor of old.
+
+        Raises:
+            AddressUnavailable: it cannot listen there.
+        """
+        if self._config.private and self._guard >= 0:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.dirname(self._path), 0o700)
+                close(self._guard)
+                self._guard = -1
+        address, old = UnixAddress(self._path), self.socket
+        if not is_at(self._lock, f"{self._path}{LOCK}"):
+            lock, self._lock = self._lock, lock_path(address)
+            close(lock)
+        self._bind(address, defer=False)
+        self.socket.setblocking(False)
+        dup2(self.fileno(), old.fileno(), False)
+        self.socket.close()
+        self.socket = old
+
     @classmethod
-    def inherited(cls, descriptor: int, address: str = "", for_metrics: bool = False) -> Listener:
+    def inherited(cls, descriptor: int, address: str = "", for_metrics: bool = False, is_own: bool = False) -> Listener:
         """A socket that listens already, and whose path is not this process's to remove; then call :meth:`configure`.
 
         Args:
             address: of the socket; by default that of the kernel, which does not know of a renamed path.
             for_metrics: as in the constructor.
+            is_own: as above.
 
         Raises:
             AddressUnavailable: it is no listening socket.
@@ -95,7 +158,7 @@ class Listener:
         self = cls.__new__(cls)
         self.for_metrics = for_metrics
         try:
-            self.socket = socket.socket(fileno=descriptor)
+            self.socket = socket_of(descriptor)
             listens = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         except OSError as error:
             raise AddressUnavailable(f"descriptor {descriptor} is no socket: {error.strerror or error}") from error
@@ -104,10 +167,11 @@ class Listener:
             raise AddressUnavailable(f"descriptor {descriptor} is a socket that does not listen")
         self.address = addresses.parse(address) if address else _address_of(self.socket)
         self._path = _path_of(self.address)
-        self._lock, self._inode, self._is_ours = -1, None, False
+        self._lock, self._guard, self._temporary, self._inode = -1, -1, "", None
+        self._inheritance, self.is_own = None, is_own
         if self._path:
             with contextlib.suppress(OSError):
-                self._inode = _inode(self._path)
+                self._inode = inode_of(self._path)
         self.socket.setblocking(False)
         return self
 
@@ -117,13 +181,13 @@ class Listener:
 
     def give_to(self, uid: int, gid: int) -> None:
         """Let this user own the socket's file."""
-        if self._is_ours and self._path:
-            os.chown(self._path, uid, gid)
+        if self.is_own and self._path:
+            os.chown(self._temporary or self._path, uid, gid)
 
     @property
     def descriptors(self) -> set[int]:
-        """The open descriptors: the socket, and the lock if there is one. A process that has the lock open holds it."""
-        return {self.fileno(), self._lock} - {-1}
+        """The open descriptors: the socket, and the locks if there are any. A process that has a lock open holds it."""
+        return {self.fileno(), self._lock, self._guard} - {-1}
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -134,7 +198,7 @@ class Listener:
         if self._inode is None:
             return False
         try:
-            return _inode(self._path) != self._inode
+            return inode_of(self._path) != self._inode
         except OSError:
             return True
 
@@ -145,7 +209,7 @@ class Listener:
             OSError: the process or the machine has too many open files.
         """
         try:
-            connection, _ = self.socket.accept()
+            connection = accept(self.socket)
         except (BlockingIOError, ConnectionAbortedError):
             return None
         connection.setblocking(True)
@@ -155,9 +219,26 @@ class Listener:
         return connection
 
     @property
+    def can_be_replaced(self) -> bool:
+        """Whether it listens at a path that a daemon has made, and that the next can take over."""
+        return self.is_own and bool(self._path)
+
+    @property
+    def can_be_claimed(self) -> bool:
+        """Whether it listens where the next daemon can only listen with the very socket."""
+        return self.is_own and not self._path
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the socket's file is this process's to make anew."""
+        return self._lock >= 0
+
+    @property
     def has_more(self) -> bool:
         """Whether a connection waits to be accepted."""
-        return bool(select.select([self.socket], [], [], 0)[0])
+        look = poll()
+        look.register(self.socket, POLLIN)
+        return bool(look.poll(0))
 
     def refuses(self, connection: socket.socket) -> str:
         """The reason why this connection is not to be served, or ""."""
@@ -170,32 +251,39 @@ class Listener:
     def let_go(self) -> None:
         """Close this process's descriptors; another process goes on listening."""
         self.socket.close()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._close_locks()
+
+    def _close_locks(self) -> None:
+        for descriptor in {self._lock, self._guard} - {-1}:
+            close(descriptor)
+        self._lock = self._guard = -1
 
     def close(self) -> None:
         """Stop listening, and remove the files that are this one's: the socket, and the lock beside it."""
         self.socket.close()
+        if self._inheritance is not None:
+            self._inheritance.close()
         if self._lock >= 0:
             with contextlib.suppress(OSError):
-                if _inode(self._path) == self._inode:
-                    os.unlink(self._path)
+                path = self._temporary or self._path
+                if inode_of(path) == self._inode:
+                    os.unlink(path)
             with contextlib.suppress(OSError):
-                if _inode(f"{self._path}{LOCK}") == _identity(os.fstat(self._lock)):
+                # While the path is another's its record stays: the next daemon may take it over.
+                if not self._temporary and is_at(self._lock, f"{self._path}{LOCK}"):
                     os.unlink(f"{self._path}{LOCK}")
             if self._config.private and not self.for_metrics:
                 with contextlib.suppress(OSError):
                     os.rmdir(os.path.dirname(self._path))
-            os.close(self._lock)
-            self._lock = -1
+            self._close_locks()
 
 
-def listen(config: ServerConfig, activated: Collection[Listener] = ()) -> list[Listener]:
+def listen(config: ServerConfig, activated: Collection[Listener] = (), defer: bool = False) -> list[Listener]:
     """Listen at all addresses of the configuration, for clients first, then for metrics.
 
     Args:
         activated: sockets that the service manager has handed over; the configuration has their addresses, too.
+        defer: as of :class:`Listener`.
 
     Raises:
         AddressUnavailable: it cannot listen at one of them. Then it listens at none.
@@ -210,7 +298,7 @@ def listen(config: ServerConfig, activated: Collection[Listener] = ()) -> list[L
                 listeners.append(Listener.inherited(address.descriptor))
                 listeners[-1].configure(config)
             elif address not in there:
-                listeners.append(Listener(address, config))
+                listeners.append(Listener(address, config, defer=defer))
         if config.metrics is not None:
             listeners.append(Listener(config.metrics, config, for_metrics=True))
     except BaseException:  # all or none
@@ -225,14 +313,6 @@ def _path_of(address: Address) -> str:
     return os.path.abspath(address.path) if isinstance(address, UnixAddress) and not address.abstract else ""
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return (status.st_dev, status.st_ino)
-
-
-def _inode(path: str) -> tuple[int, int]:
-    return _identity(os.lstat(path))
-
-
 def _address_of(sock: socket.socket) -> Address:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
@@ -242,7 +322,7 @@ def _address_of(sock: socket.socket) -> Address:
 
 
 def _bind_tcp(address: TcpAddress, config: ServerConfig) -> socket.socket:
-    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    sock = new_socket(address.family)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address.sockaddr)
@@ -253,118 +333,3 @@ def _bind_tcp(address: TcpAddress, config: ServerConfig) -> socket.socket:
         hint = in_use if error.errno == errno.EADDRINUSE else ""
         raise AddressUnavailable(f"cannot listen at {address}: {error.strerror or error}{hint}") from error
     return sock
-
-
-def _bind_unix(address: UnixAddress, config: ServerConfig, path: str = "") -> socket.socket:
-    """Bind and listen, under another path if one is given."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o777 & ~config.socket_mode)  # so that there is no moment at which others could connect
-    try:
-        sock.bind(path or address.sockaddr)
-        if path:
-            os.chmod(path, config.socket_mode)
-        sock.listen(config.backlog)
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise _occupied(address, "name") from error
-        raise _unavailable(address, error) from error
-    finally:
-        os.umask(umask)
-    return sock
-
-
-def _lock(address: UnixAddress) -> int:
-    """The descriptor of the lock file, locked."""
-    path = f"{address.path}{LOCK}"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise _unavailable(address, error) from error
-    deadline = monotonic() + PATIENCE
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if monotonic() > deadline:
-                os.close(descriptor)
-                raise _occupied(address) from None
-            select.poll().poll(10)
-        except OSError as error:
-            if not os.fstat(descriptor).st_size:
-                os.unlink(path)
-            os.close(descriptor)
-            raise AddressUnavailable(
-                f"cannot listen at {shown(address)}: the lock {path} cannot be had: {reason_of(error)}. Choose a path "
-                "on a file system that has locks, such as /run"
-            ) from error
-    with contextlib.suppress(FileNotFoundError):
-        if _inode(path) == _identity(os.fstat(descriptor)):
-            return descriptor
-    os.close(descriptor)  # its owner has removed it just before
-    return _lock(address)
-
-
-def _replace(address: UnixAddress, config: ServerConfig, lock: int) -> socket.socket:
-    """Listen at this path, in place of a socket that a dead server has left there; the lock is held."""
-    predecessor = os.pread(lock, 100, 0)
-    try:
-        status = os.lstat(address.path)
-        if not stat.S_ISSOCK(status.st_mode):
-            raise AddressUnavailable(
-                f"cannot listen at {shown(address)}: there is a file that is no socket. Choose another path, or remove "
-                "it"
-            )
-        if predecessor != _record(status) and _is_alive(address):
-            raise _occupied(address)
-    except FileNotFoundError:
-        pass
-    temporary = f"{address.path}{NEW}"  # the holder of the lock has this name, too
-    if len(os.fsencode(temporary)) > UNIX_PATH_LIMIT:
-        return _bind_in_place(address, config, lock)
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.lstat(temporary).st_mode):  # else binding will fail
-            os.unlink(temporary)
-    sock = _bind_unix(address, config, temporary)
-    try:
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, _record(os.lstat(temporary)), 0)
-        os.rename(temporary, address.path)
-    except OSError as error:
-        sock.close()
-        os.unlink(temporary)
-        raise _unavailable(address, error) from error
-    return sock
-
-
-def _bind_in_place(address: UnixAddress, config: ServerConfig, lock: int) -> socket.socket:
-    """Listen at a path beside which no longer one could be bound. Clients are refused for a moment."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(address.path)
-    sock = _bind_unix(address, config)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, _record(os.lstat(address.path)), 0)
-    return sock
-
-
-def _record(status: os.stat_result) -> bytes:
-    # The time, too, because the number of an inode is soon used again. Nothing that is done to a socket changes it.
-    return b"%d %d %d\n" % (status.st_dev, status.st_ino, status.st_mtime_ns)
-
-
-def _occupied(address: UnixAddress, what: str = "path") -> AddressUnavailable:
-    pid = listener_at(address)
-    who = f" (it is process {pid}, {command_of(pid)})" if pid else ""
-    return AddressUnavailable(
-        f"cannot listen at {shown(address)}: another server does. Stop it, or choose another {what}{who}"
-    )
-
-
-def _unavailable(address: Address, error: OSError) -> AddressUnavailable:
-    file = f" ({error.filename})" if error.filename else ""
-    return AddressUnavailable(f"cannot listen at {shown(address)}: {error.strerror or error}{file}")
-
-
-def _is_alive(address: UnixAddress) -> bool:
-    return listener_at(address) is not None

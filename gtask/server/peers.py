@@ -7,13 +7,14 @@ import struct
 import sys
 
 from gtask.address import UnixAddress
+from gtask.server.originals import new_socket
 
 __all__ = ["command_of", "listener_at", "peer_of"]
 
 
 def listener_at(address: UnixAddress) -> int | None:
     """The process that listens at an address, 0 if that is not known; None if nobody does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with new_socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
             probe.connect(address.sockaddr)

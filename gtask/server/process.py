@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import grp
 import os
-import pwd
-import select
+import resource
 import signal
-import stat
 import sys
-import tempfile
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from posix import fork  # never monkey-patched, while a program that forks a server may have patched os.fork
+
+from gtask.server.descriptors import to_null
+from gtask.server.originals import (
+    POLLRDHUP,
+    close,
+    dup2,
+    fork,
+    handler_of,
+    open_file,
+    posix_spawn,
+    pthread_sigmask,
+    read,
+    set_handler,
+    set_wakeup_fd,
+    write,
+)
 
 try:
     from setproctitle import setproctitle
@@ -26,78 +38,98 @@ except ImportError:  # the extra "setproctitle" is not installed
 
 __all__ = [
     "Parent",
-    "become",
-    "close_descriptors",
+    "be_killed_first",
     "daemonize",
+    "die_with",
+    "dump_no_core",
     "end_with",
     "flush",
+    "follow_links",
     "forget_unwritten",
     "fork_child",
+    "has_terminal",
     "how_it_ended",
-    "identity",
     "leave_program",
     "leave_stdout",
-    "memory_file",
-    "open_descriptors",
-    "open_standard_streams",
-    "reopen",
-    "replace_inherited",
     "reset_signals",
     "resident_memory",
     "setproctitle",
     "signals_as_bytes",
     "spawn",
+    "start_afresh",
     "substitutes",
-    "to_null",
 ]
 
 PR_SET_PDEATHSIG = 1
-_ONLY_ROOT = "user={!r}, group={!r}: only root may become another user; leave them out"
+
+MORE_KILLABLE = 100
+"""Thousandths of the memory that a worker counts as larger than its master where the kernel must kill a process."""
+
 UNBLOCKABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}
 
 
 def substitutes() -> list[str]:
     """The features that this system lacks, each with its substitute, for the log."""
     lacking = []
-    if not hasattr(select, "POLLRDHUP"):
+    if not POLLRDHUP:
         lacking.append(
             "no POLLRDHUP: a client that hangs up is noticed by POLLHUP, and half-closed ones only at the end"
         )
-    if not hasattr(os, "memfd_create"):
-        lacking.append("no memfd_create: the stacks of a dying worker go to a temporary file")
     if sys.platform != "linux":
         lacking.append("no prctl: the end of the parent is noticed by its pipe, or within a second")
+    if not os.path.isdir("/proc/self"):
+        lacking.append("no /proc: the memory of workers is not known, and --max-memory does nothing")
     return lacking
+
+
+def start_afresh() -> None:
+    """Undo what the starter of this process has done to signals: an empty mask, and none ignored but by Python.
+
+    SIGHUP stays ignored, for that is the purpose of nohup. A terminal that stops what writes to it from the background
+    does not stop this process.
+    """
+    for number in signal.valid_signals() - UNBLOCKABLE - {signal.SIGHUP, signal.SIGXFSZ}:
+        if handler_of(number) == signal.SIG_IGN:
+            set_handler(number, signal.SIG_DFL)
+    set_handler(signal.SIGTTOU, signal.SIG_IGN)
+    pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def reset_signals(unblock: bool = True) -> None:
     """Forget the parent's signal handlers, wake-up descriptor and, unless it is done later, mask."""
-    signal.set_wakeup_fd(-1)
+    set_wakeup_fd(-1)
     for number in signal.valid_signals():
         # SIGPIPE stays ignored, as in any Python program; handlers of libraries written in C stay, too.
-        if callable(signal.getsignal(number)) and number != signal.SIGINT:
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+        if callable(handler_of(number)) and number != signal.SIGINT:
+            set_handler(number, signal.SIG_DFL)
+    set_handler(signal.SIGINT, signal.default_int_handler)
     if unblock:
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 @contextlib.contextmanager
 def signals_as_bytes(numbers: Collection[int]) -> Iterator[int]:
-    """Turn these signals into bytes in a pipe, for a loop to read; yields the reading end."""
+    """Turn these signals into bytes in a pipe, for a loop to read; yields the reading end.
+
+    They are not blocked meanwhile. Ignored are what a write to a peer that is gone raises, and what a terminal raises
+    that lets no process in the background write.
+    """
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
-    handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    handlers = {number: set_handler(number, lambda *_: None) for number in numbers}
+    handlers.update({number: set_handler(number, signal.SIG_IGN) for number in (signal.SIGPIPE, signal.SIGTTOU)})
+    wakeup = set_wakeup_fd(writing, warn_on_full_buffer=False)
+    mask = pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     try:
         yield reading
     finally:
-        signal.set_wakeup_fd(wakeup)
+        pthread_sigmask(signal.SIG_SETMASK, mask)
+        set_wakeup_fd(wakeup)
         for number, handler in handlers.items():
-            signal.signal(number, handler)
-        os.close(reading)
-        os.close(writing)
+            set_handler(number, signal.SIG_DFL if handler is None else handler)  # None: not installed by Python
+        close(reading)
+        close(writing)
 
 
 def spawn(command: list[str], passed: Collection[int]) -> int:
@@ -109,7 +141,7 @@ def spawn(command: list[str], passed: Collection[int]) -> int:
     for descriptor in passed:
         os.set_inheritable(descriptor, True)
     try:
-        return os.posix_spawn(
+        return posix_spawn(
             command[0], command, os.environ, setpgroup=0, setsigmask=(), setsigdef=signal.valid_signals() - UNBLOCKABLE
         )
     finally:
@@ -128,17 +160,19 @@ def fork_child(act: Callable[[], object]) -> int:
     """
     flush()  # or the child would write the buffers a second time
     # A signal for the child that comes before it has reset its handlers would wake this process.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    mask = pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = fork()
         if not pid:
             try:
                 act()
+            except BaseException:  # there is nobody else to say so
+                traceback.print_exc()
             finally:
                 os._exit(70)
         return pid
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def end_with(parent: int) -> None:
@@ -153,6 +187,57 @@ def end_with(parent: int) -> None:
         os._exit(1)
 
 
+def die_with(number: int) -> None:
+    """Have the kernel, where it can, send this process a signal at the end of the thread that has started it.
+
+    Args:
+        number: of the signal; 0 for none any more.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
+def dump_no_core(pid: int) -> None:
+    """Let this process leave no core file, nor be handed to a program that keeps those. It may be gone already."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        # Less than a page is no core file, and 1 is Linux's sign that no program is wanted either.
+        resource.prlimit(pid, resource.RLIMIT_CORE, (1, resource.prlimit(pid, resource.RLIMIT_CORE)[1]))
+
+
+def be_killed_first() -> None:
+    """Where memory is short the kernel is to kill this process rather than the one that has forked it."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = open_file("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            write(descriptor, b"%d" % min(int(read(descriptor, 20)) + MORE_KILLABLE, 1000))
+        finally:
+            close(descriptor)
+
+
+def follow_links() -> str:
+    """The working directory by the name that the starter of this process has for it, which may lead through links.
+
+    What is searched for modules has that name from now on, too: where a link leads another way after a new release of
+    the application, the next master loads that release.
+    """
+    here, named = os.getcwd(), os.environ.get("PWD", "")
+    if not os.path.isabs(named) or not os.path.exists(named) or not os.path.samefile(named, here):
+        return here
+    for place, entry in enumerate(sys.path):
+        if f"{entry}/".startswith(f"{here}/"):
+            sys.path[place] = named + entry[len(here) :]
+    return named
+
+
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal, and that is still there."""
+    try:
+        close(open_file("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
 def daemonize(keep_stderr: bool) -> Callable[[], None]:
     """Go on in the background. The process that was started waits, and exits with status 0 once the function that is
     given back has been called, or with 1 if this process ends before.
@@ -162,69 +247,22 @@ def daemonize(keep_stderr: bool) -> Callable[[], None]:
     """
     reading, writing = os.pipe()
     if fork():
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a Ctrl-C ends the waiting
-        os.close(writing)
-        os._exit(0 if os.read(reading, 1) else 1)
-    os.close(reading)
+        pthread_sigmask(signal.SIG_SETMASK, ())  # a Ctrl-C ends the waiting
+        close(writing)
+        os._exit(0 if read(reading, 1) else 1)
+    close(reading)
     os.setsid()
     if fork():
         os._exit(0)
     to_null(0, 1)
 
     def tell() -> None:
-        os.write(writing, b".")
-        os.close(writing)
+        write(writing, b".")
+        close(writing)
         if not keep_stderr:
             to_null(2)
 
     return tell
-
-
-def to_null(*descriptors: int) -> None:
-    """Let these descriptors lead to the null device."""
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for descriptor in descriptors:
-        os.dup2(null, descriptor)
-    os.close(null)
-
-
-def identity(user: str, group: str) -> tuple[int, int]:
-    """The ids of a user and a group, by name or number; "" for those of this process, or the user's own group.
-
-    Raises:
-        ValueError: there is no such user or group, or this process may not become them.
-    """
-    uid, gid = os.geteuid(), os.getegid()
-    if user:
-        try:
-            entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
-        except KeyError:
-            raise ValueError(f"user={user!r}: there is no such user") from None
-        uid, gid = entry.pw_uid, entry.pw_gid
-    if group:
-        try:
-            gid = (grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)).gr_gid
-        except KeyError:
-            raise ValueError(f"group={group!r}: there is no such group") from None
-    if os.geteuid() and (uid, gid) != (os.geteuid(), os.getegid()):
-        raise ValueError(_ONLY_ROOT.format(user, group))
-    return uid, gid
-
-
-def become(user: str, group: str) -> None:
-    """Run as this user and group from now on.
-
-    Raises:
-        ValueError: they do not exist, or this process may not become them.
-    """
-    uid, gid = identity(user, group)
-    try:
-        if os.geteuid() == 0:
-            os.initgroups(pwd.getpwuid(uid).pw_name, gid)
-        os.setgid(gid)
-        os.setuid(uid)
-    except PermissionError:
-        raise ValueError(_ONLY_ROOT.format(user, group)) from None
 
 
 def how_it_ended(status: int) -> str:
@@ -238,26 +276,10 @@ def how_it_ended(status: int) -> str:
         return f"was ended by signal {-code}"  # a real-time signal has no name
 
 
-def open_descriptors() -> set[int]:
-    """The descriptors that are open in this process."""
-    directory = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
-    # The listing's own descriptor is in the listing, and closed again.
-    return {int(name) for name in os.listdir(directory) if _is_open(int(name))}
-
-
-def open_standard_streams() -> None:
-    """Open descriptors 0, 1 and 2 if they are closed, or a socket or a lock would get their numbers."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
-    if sys.stderr is None:  # opening a log file later replaces the descriptor
-        sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
-
-
 def leave_stdout() -> None:
     """What this process prints goes to stderr from now on."""
     with contextlib.suppress(OSError):  # stderr is closed
-        os.dup2(2, 1)
+        dup2(2, 1)
 
 
 def leave_program(inherited: Collection[int]) -> None:
@@ -275,28 +297,7 @@ def leave_program(inherited: Collection[int]) -> None:
     for descriptor in set(inherited) - {0, 1, 2}:
         with contextlib.suppress(OSError):
             if os.get_inheritable(descriptor):  # nothing is that Python itself has opened since
-                os.close(descriptor)
-
-
-def close_descriptors(keep: Collection[int]) -> None:
-    """Close every descriptor but these."""
-    for descriptor in open_descriptors() - set(keep):
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-
-
-def replace_inherited(keep: Collection[int]) -> None:
-    """Let go of the sockets and pipes that a forked server inherited from its program.
-
-    They would keep the program's ports busy and hide its ends of files. Objects that still know their numbers
-    remain in memory, so the numbers are not freed for others to reuse: they lead to the null device. Files stay.
-    """
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for descriptor in open_descriptors() - set(keep) - {0, 1, 2, null}:
-        mode = os.fstat(descriptor).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode)):
-            os.dup2(null, descriptor, inheritable=False)
-    os.close(null)
+                close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -324,39 +325,16 @@ class Parent:
         return os.getppid() != self.pid
 
 
-def reopen(path: str, user: str = "", group: str = "") -> None:
-    """Let stderr go to the end of this file, which is made if it does not exist.
-
-    Args:
-        user, group: the new owners of the file, so that they can reopen it, too; "" leaves the file as it is.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        if user or group:
-            os.fchown(descriptor, *identity(user, group))
-        os.dup2(descriptor, 2)
-    finally:
-        os.close(descriptor)
-
-
 def resident_memory(pid: int | str = "self") -> int:
     """The resident memory of a process, in bytes; 0 where that is not known."""
     try:
-        with open(f"/proc/{pid}/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        descriptor = open_file(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return int(read(descriptor, 200).split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        finally:
+            close(descriptor)
     except OSError:
         return 0
-
-
-def memory_file(name: str) -> int:
-    """The descriptor of a new file in memory; of a deleted temporary file where the system has none."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create(name)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 def flush() -> None:
@@ -372,11 +350,3 @@ def forget_unwritten() -> None:
         sys.stderr.flush()
     except OSError:
         to_null(2)
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True

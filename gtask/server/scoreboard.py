@@ -6,11 +6,12 @@ for the other. A read may fall between two writes: then it shows a call that has
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from typing import NamedTuple
 
-__all__ = ["CALL", "HOOKS", "IDLE", "METHOD_BYTES", "SETUP", "BoardLine", "View", "label"]
+__all__ = ["CALL", "HOOKS", "IDLE", "METHOD_BYTES", "SETUP", "BoardLine", "Complaints", "View", "label"]
 
 IDLE, SETUP, CALL, HOOKS = range(4)
 """What a worker does: wait for its client, run setup, run a call, run checkout_done or teardown."""
@@ -18,7 +19,7 @@ IDLE, SETUP, CALL, HOOKS = range(4)
 METHOD_BYTES = 42
 """Bytes of a method's name that the line shows."""
 
-SINCE, STATE, CALLS, BUSY, TARGET, EXTENDED, UNTIL, HELD = range(8)
+SINCE, STATE, CALLS, BUSY, TARGET, EXTENDED, UNTIL, HELD, FAILED = range(9)
 """The line's numbers, each of them a float64.
 
 SINCE is when the worker began what it does; less than 0 while it waits for its client, so that one write tells both.
@@ -26,7 +27,7 @@ STATE is the phase of what it does or has done last, and LENT more in a checkout
 
 LENT = 4.0
 IN_CALL = CALL + LENT
-METHOD = slice(64, 64 + METHOD_BYTES)
+METHOD = slice(72, 72 + METHOD_BYTES)
 """The bytes of the method's name, behind the numbers."""
 
 CLIENT_BYTES = 32
@@ -36,6 +37,9 @@ CLIENT = slice(METHOD.stop, METHOD.stop + CLIENT_BYTES)
 
 _TERSE_PLACE = CLIENT.stop
 _REPLIES_PLACE = _TERSE_PLACE + 1
+
+REPEAT = 60.0
+"""Seconds for which a complaint is not logged again."""
 
 MEMORY = 32 * 1024
 HOLDS = MEMORY - _REPLIES_PLACE
@@ -80,6 +84,31 @@ class View(NamedTuple):
     client: str = ""
     client_pid: int = 0
     client_uid: int = -1
+    failed: int = 0
+
+
+class Complaints:
+    """When something was last logged that any worker may log, in memory that a master shares with its workers.
+
+    Two workers that fail in the same moment may both log it.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = memoryview(mmap.mmap(-1, 16)).cast("d")
+        self._numbers[0] = -math.inf
+
+    def add(self, now: float) -> int:
+        """It has happened again.
+
+        Returns:
+            how many times since it was logged, this time included, if it is to be logged now; otherwise 0.
+        """
+        self._numbers[1] += 1
+        if now < self._numbers[0] + REPEAT:
+            return 0
+        count = int(self._numbers[1])
+        self._numbers[0], self._numbers[1] = now, 0
+        return count
 
 
 class BoardLine:
@@ -89,20 +118,24 @@ class BoardLine:
         now: the time, on the monotonic clock, as everywhere here.
         stacks: a descriptor of the file for the stacks; the line closes it.
         peer: the process id and the user of the client, (0, -1) if they are not known.
+        complaints: about setups that raise; by default this worker's alone.
 
     Attributes:
         lent: in the worker, whether it is in a checkout: from its first call on, until the worker resets it. The line
             shows the latter from the next :meth:`begin` or :meth:`end` on.
         call_weight: in the worker, what a call adds to the number of calls: 1, or 0 if its calls are not counted.
         stacks: the descriptor.
+        complaints: as above.
     """
 
     __slots__ = (
         "_busy", "_calls", "_held", "_memory", "_method", "_numbers", "_peer", "_since", "_state", "call_weight",
-        "lent", "stacks",
+        "complaints", "lent", "stacks",
     )  # fmt: skip
 
-    def __init__(self, now: float, stacks: int, peer: tuple[int, int] = (0, -1)) -> None:
+    def __init__(
+        self, now: float, stacks: int, peer: tuple[int, int] = (0, -1), complaints: Complaints | None = None
+    ) -> None:
         self._peer = peer
         self._memory = mmap.mmap(-1, MEMORY)
         self._numbers = memoryview(self._memory)[: METHOD.start].cast("d")
@@ -115,6 +148,7 @@ class BoardLine:
         self.call_weight = 1.0
         self.lent = False
         self.stacks = stacks
+        self.complaints = complaints or Complaints()
         self.end(now)
 
     def begin(self, now: float, phase: int) -> None:
@@ -165,6 +199,10 @@ class BoardLine:
         if not self.lent and self._state >= LENT:
             self._write(IDLE)
 
+    def setup_failed(self) -> None:
+        """In the worker: its setup has raised."""
+        self._numbers[FAILED] += 1
+
     def extend(self, since: float, until: float) -> None:
         """In the worker: the call that began at ``since`` may last until ``until``."""
         self._numbers[UNTIL] = until
@@ -187,7 +225,16 @@ class BoardLine:
         until = numbers[UNTIL] if numbers[EXTENDED] == since else 0.0
         client = self._memory[CLIENT].rstrip(b"\0").decode("utf-8", "replace")
         return View(
-            abs(since), phase, method, state >= LENT, int(numbers[CALLS]), numbers[BUSY], until, client, *self._peer
+            abs(since),
+            phase,
+            method,
+            state >= LENT,
+            int(numbers[CALLS]),
+            numbers[BUSY],
+            until,
+            client,
+            *self._peer,
+            int(numbers[FAILED]),
         )
 
     def name_client(self, name: str) -> None:

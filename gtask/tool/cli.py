@@ -94,7 +94,8 @@ def parser() -> argparse.ArgumentParser:
         help="a completion script for a shell (bash, zsh, fish)",
     )  # fmt: skip
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _command(commands, "ping", _ping, "see whether a server answers, and how fast")
+    ping = _command(commands, "ping", _ping, "see whether a server answers, and how fast")
+    ping.add_argument("--setup", action="store_true", help="have a worker run setup, too, as for a client")
     call = _command(commands, "call", _call, "call a method; arguments and value are JSON")
     call.add_argument("method", metavar="METHOD", help="what to call")
     call.add_argument("args", metavar="ARGUMENT", nargs="*", help="JSON; what is no JSON is taken as a string")
@@ -159,9 +160,14 @@ def _ping(options: argparse.Namespace) -> int:
         connected = monotonic()
         answer = server.call("ping")
         done = monotonic()
+    if options.setup:
+        with Session(options.address, options.timeout):
+            ready = f"; setup has run within {(monotonic() - done) * 1e3:.1f} ms"
+    else:
+        ready = ""
     print(
         f"{answer['name']} at {options.address}: master {answer['master']}; "
-        f"a worker after {(connected - began) * 1e3:.1f} ms, its answer after {(done - connected) * 1e3:.1f} ms"
+        f"a worker after {(connected - began) * 1e3:.1f} ms, its answer after {(done - connected) * 1e3:.1f} ms{ready}"
     )
     return 0
 

@@ -85,6 +85,8 @@ def status(said: dict[str, Any]) -> str:
         f"totals: {totals['calls']} calls, {totals['forked']} workers forked, {totals['ended']} ended, "
         f"{totals['refused']} connections refused",
     ]
+    if totals.get("setup_failures"):  # an older server does not say
+        lines.append(f"{totals['setup_failures']} setups failed; the log has the reason")
     if said["workers"]:
         clients = "  CLIENT" if any("client" in worker for worker in said["workers"]) else ""
         lines += ["", f"{'PID':>8} {'STATE':<12}{'FOR':>8} {'METHOD':<22}{'CALLS':>8}{'MEMORY':>8}{'AGE':>8}{clients}"]

@@ -110,8 +110,8 @@ def test_the_master_is_killed(connect, tmp_path):
 
 
 def test_the_keeper_is_killed(connect, tmp_path):
-    """Row 53: its master drains: what runs may end, and then nothing of it is left."""
-    with daemon(tmp_path, source=WAITING) as server:
+    """Row 53: its master serves on for a while, then drains: what runs may end, and then nothing of it is left."""
+    with daemon(tmp_path, "--orphan-timeout", "1", source=WAITING) as server:
         client, master = connect(server.address), server.master
         os.mkfifo(tmp_path / "gate")
         with client.checkout() as held:
@@ -120,7 +120,7 @@ def test_the_keeper_is_killed(connect, tmp_path):
             with open(tmp_path / "gate", "w") as gate:
                 kill(server.pid)
                 server.process.wait()
-                wait_until(lambda: "has lost its keeper; it drains" in server.log, what="the master's notice")
+                wait_until(lambda: "has lost its keeper; it serves on" in server.log, what="the master's notice")
                 gate.write("finished")
             assert running.get() == "finished"
         client.close()

@@ -85,14 +85,14 @@ def test_no_descriptors(connect, tmp_path):
             pid, master = held.pids()
             with limited(master, resource.RLIMIT_NOFILE, len(descriptors(master))):
                 waiting = [gevent.spawn(others.call, "pids") for _ in range(5)]
-                server.wait_for("oo many open files")
+                server.wait_for("hardly any descriptors are left")
                 check_that_it_rests(master)
                 assert held.pids() == [pid, master]
                 assert not all(one.ready() for one in waiting)
-                assert server.log.count("oo many open files") == 1
+                assert server.log.count("hardly any descriptors are left") == 1
             assert {one.get()[1] for one in waiting} == {master}
             assert held.pids() == [pid, master]
-        assert server.log.count("oo many open files") == 1
+        assert server.log.count("hardly any descriptors are left") == 1
 
 
 def test_no_processes(connect, tmp_path):

@@ -91,6 +91,7 @@ class Socket:
 
     was_replaced = False
     has_more = False
+    can_be_replaced, can_be_claimed = True, False
 
 
 @pytest.fixture
@@ -129,9 +130,9 @@ def orphan(pipe, monkeypatch, caplog):
     os.close(pipe[1])
     record, listener, closed, left = Record("name", 1, [], 0.0), Socket(), Calls(), Calls()
     monkeypatch.setattr(attendants, "monotonic", lambda: 0.0)
-    watch = KeeperWatch(process.Parent(os.getppid(), pipe[0], forked=False), [listener], record, closed, left)
+    watch = KeeperWatch(process.Parent(os.getppid(), pipe[0], forked=False), [listener], record, closed, left, 300.0)
     watch.turn(0.0, [pipe[0]])
-    assert "has lost its keeper; it drains, and leaves its place to a new one" in caplog.text
+    assert "has lost its keeper; it serves on until another one serves, for at most 300 s" in caplog.text
     assert (closed, left) == ([1], [])
     watch.record, watch.listener, watch.left = record, listener, left
     return watch
@@ -147,21 +148,34 @@ def test_an_orphan_serves_until_a_new_daemon_listens(orphan):
     assert orphan.left
 
 
-def test_an_orphan_serves_on_while_connections_come(orphan):
+@pytest.mark.parametrize("can_be_replaced", [True, False])
+def test_an_orphan_serves_on_while_connections_come(orphan, can_be_replaced):
     """However long the new daemon takes to start; but not for ever."""
+    orphan.listener.can_be_replaced = can_be_replaced
     time = 0.0
-    while time + 2.0 < attendants.ORPHAN_LIMIT:
+    while time + 2.0 < 300.0:
         time += 2.0
         orphan.record.forked += 1
         orphan.turn(time, ())
         assert not orphan.left
     orphan.record.forked += 1
-    orphan.turn(attendants.ORPHAN_LIMIT, ())
+    orphan.turn(300.0, ())
     assert orphan.left
 
 
-def test_an_orphan_to_whom_nobody_comes_drains(orphan):
-    """After a while, and not while somebody waits, though at max_workers nobody is accepted."""
+def test_an_orphan_to_whom_nobody_comes_serves_on(orphan):
+    """Its successor may take long to come, and somebody may connect before."""
+    orphan.turn(299.0, ())
+    assert not orphan.left
+    orphan.turn(300.0, ())
+    assert orphan.left
+
+
+def test_an_orphan_that_cannot_be_replaced_drains_when_nobody_comes(orphan):
+    """After a while, and not while somebody waits, though at max_workers nobody is accepted. The service manager has
+    bound the socket."""
+    orphan.listener.can_be_replaced = False
+    orphan.turn(0.0, ())
     orphan.turn(attendants.ORPHAN_QUIET - 0.1, ())
     assert not orphan.left
     orphan.listener.has_more = True
@@ -177,7 +191,7 @@ def test_a_keeper_that_ends_while_the_server_drains(pipe, caplog):
     os.close(pipe[1])
     left = Calls()
     watch = KeeperWatch(
-        process.Parent(os.getppid(), pipe[0], forked=False), [Socket()], Record("name", 1, [], 0.0), left, left
+        process.Parent(os.getppid(), pipe[0], forked=False), [Socket()], Record("name", 1, [], 0.0), left, left, 300.0
     )
     watch.drain(0.0)
     watch.turn(0.0, [pipe[0]])
@@ -210,34 +224,20 @@ class Files:
         return found
 
 
-def test_files_are_looked_at_in_each_turn_and_a_last_time(monkeypatch, caplog):
+def test_files_are_looked_at_in_each_turn_and_a_last_time(caplog):
     """A turn comes every second at the least. After the server has begun to drain nobody looks any more."""
     caplog.set_level("INFO")
     sent, files = [], Files()
-    monkeypatch.setattr(attendants.os, "kill", lambda *signal: sent.append(signal))
-    watch = ReloadWatch(files, 7)
+    watch = ReloadWatch(files, sent.append)
     watch.turn(0.0, ())
     assert (sent, watch.next_due(0.5)) == ([], 0.5 + attendants.RELOAD_LOOK)
     files.files = ["a.py", "b.py"]
     watch.turn(0.6, ())
-    assert sent == [(7, signal.SIGHUP)]
+    assert sent == ["a.py"]
     assert "reload, because of a.py, b.py" in caplog.text
     files.files = ["c.py"]
     watch.drain(0.7)
-    assert sent == [(7, signal.SIGHUP)] * 2
+    assert sent == ["a.py", "c.py"]
     files.files = ["d.py"]
     watch.turn(100.0, ())
     assert (len(sent), watch.next_due(100.0)) == (2, math.inf)
-
-
-def test_a_keeper_of_another_user_is_not_told(monkeypatch, caplog):
-    """The log says so, and the server goes on."""
-
-    def kill(pid, number):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(attendants.os, "kill", kill)
-    files = Files()
-    files.files = ["a.py"]
-    ReloadWatch(files, 7).turn(0.0, ())
-    assert "the keeper cannot be told: Operation not permitted" in caplog.text

@@ -276,17 +276,23 @@ def test_only_public_methods_can_be_called(target, name):
 
 
 def test_the_error_of_a_class_that_cannot_be_made_is_that_of_setup():
-    """Looking at it makes none; setup raises what the class raises."""
+    """Looking at it makes none; setup raises what the class raises. One that wants arguments is refused at once."""
 
     class Needy:
-        def __init__(self, argument):
-            pass
+        def __init__(self, argument=None):
+            raise TypeError("no such argument")
 
         def method(self):
             pass
 
+    class Needier(Needy):
+        def __init__(self, argument):
+            pass
+
+    with pytest.raises(TypeError, match="the constructor of the interface Needier wants arguments"):
+        Interface(Needier)
     interface = Interface(Needy)
-    with pytest.raises(TypeError, match="argument"):
+    with pytest.raises(TypeError, match="no such argument"):
         interface.setup()
 
 

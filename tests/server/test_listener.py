@@ -12,7 +12,7 @@ import stat
 import pytest
 
 from gtask.address import TcpAddress, UnixAddress, parse
-from gtask.server import listener as listeners_module
+from gtask.server import paths
 from gtask.server.config import OpenSocket, ServerConfig
 from gtask.server.listener import AddressUnavailable, Listener
 from gtask.server.listener import listen as listen_at_all
@@ -23,9 +23,9 @@ def listen(tmp_path):
     """``listen(address, **options)`` gives a listener that is closed at the end of the test."""
     listeners = []
 
-    def make(address, **options):
+    def make(address, defer=False, **options):
         address = parse(address)
-        listeners.append(Listener(address, ServerConfig((address,), **options)))
+        listeners.append(Listener(address, ServerConfig((address,), **options), defer=defer))
         return listeners[-1]
 
     yield make
@@ -218,7 +218,7 @@ def test_a_lock_is_waited_for_that_is_held_for_a_moment(listen, tmp_path, monkey
         def poll(self, milliseconds):
             os.close(lock)
 
-    monkeypatch.setattr(listeners_module.select, "poll", Pause)
+    monkeypatch.setattr(paths, "poll", Pause)
     assert greets(listen(f"unix:{tmp_path}/sock"))
 
 
@@ -239,6 +239,7 @@ def test_the_socket_of_an_orphaned_master_is_taken_over(listen, tmp_path):
         second = listen(f"unix:{tmp_path}/sock")
         assert greets(second)
         orphan.accept()[0].close()  # who came early waits at the old one
+        orphan.accept()[0].close()  # the question whether anybody is there
         orphan.setblocking(False)
         with pytest.raises(BlockingIOError):
             orphan.accept()
@@ -291,13 +292,55 @@ def test_half_a_takeover_is_no_obstacle(listen, tmp_path):
 
 
 def test_a_file_under_that_other_name_is_kept(listen, tmp_path):
-    """It is somebody's backup copy, and no socket: refused."""
+    """It is somebody's backup copy, and no socket. Where the name is wanted, for a takeover, that is refused."""
     (tmp_path / "sock~").write_text("precious")
-    with pytest.raises(AddressUnavailable, match="cannot listen at"):
+    with left_behind(listen(f"unix:{tmp_path}/sock")):
+        with pytest.raises(AddressUnavailable, match="cannot listen at"):
+            listen(f"unix:{tmp_path}/sock")
+        assert (tmp_path / "sock~").read_text() == "precious"
+        (tmp_path / "sock~").unlink()
+        assert greets(listen(f"unix:{tmp_path}/sock"))
+
+
+def test_the_kernel_knows_the_path(listen, tmp_path):
+    """Cleaners of temporary directories look it up there. A killed server's socket makes no difference."""
+    for _ in range(2):
         listen(f"unix:{tmp_path}/sock")
-    assert (tmp_path / "sock~").read_text() == "precious"
-    (tmp_path / "sock~").unlink()
-    assert greets(listen(f"unix:{tmp_path}/sock"))
+        with open("/proc/net/unix") as table:
+            assert f" {tmp_path}/sock\n" in table.read()
+        (tmp_path / "sock.lock").unlink()
+        with socket.socket(socket.AF_UNIX) as dead:
+            (tmp_path / "sock").unlink()
+            dead.bind(f"{tmp_path}/sock")
+
+
+def test_a_takeover_may_wait_until_somebody_serves(listen, tmp_path):
+    """Until then the orphan has the path. A server that ends before leaves it there."""
+    with left_behind(listen(f"unix:{tmp_path}/sock")):
+        first = listen(f"unix:{tmp_path}/sock", defer=True)
+        assert sorted(os.listdir(tmp_path)) == ["sock", "sock.lock", "sock~"]
+        first.close()
+        assert sorted(os.listdir(tmp_path)) == ["sock", "sock.lock"]
+        second = listen(f"unix:{tmp_path}/sock", defer=True)
+        second.take_over()
+        assert greets(second)
+        assert sorted(os.listdir(tmp_path)) == ["sock", "sock.lock"]
+
+
+def test_a_socket_that_was_removed_is_made_anew(listen, tmp_path):
+    """Under the same descriptor, so that what polls it need not know. The lock may be gone as well."""
+    listener = listen(f"unix:{tmp_path}/sock")
+    number = listener.fileno()
+    for gone in (["sock"], ["sock", "sock.lock"]):
+        assert not listener.is_lost
+        for name in gone:
+            (tmp_path / name).unlink()
+        assert listener.is_lost
+        listener.bind_again()
+        assert greets(listener)
+        assert listener.fileno() == number
+    listener.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- what is left behind ---------------------------------------------------------------------------------

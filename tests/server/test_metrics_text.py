@@ -41,7 +41,16 @@ def read(text):
 
 def test_numbers():
     """Each is what the snapshot says."""
-    record = {"forked": 9, "ended": 6, "calls": 100, "refused": 2, "max_workers": 5, "reloads": 3, "busy": 0.5}
+    record = {
+        "forked": 9,
+        "ended": 6,
+        "calls": 100,
+        "refused": 2,
+        "max_workers": 5,
+        "reloads": 3,
+        "busy": 0.5,
+        "setup_failures": 4,
+    }
     samples, _ = read(metrics.render(said(VIEWS, causes={"SIGKILL": 2, "exit 7": 1}, **record)))
     states = {key: value for key, value in samples.items() if key[0] == "workers"}
     assert states == {("workers", state): {"call": 2, "idle": 1}.get(state, 0) for state in status.STATES}
@@ -55,6 +64,7 @@ def test_numbers():
         ("deaths_total", "SIGKILL"): 2,
         ("deaths_total", "exit 7"): 1,
         ("refused_connections_total",): 2,
+        ("setup_failures_total",): 4,
         ("calls_total",): 106,
         ("busy_seconds_total",): 0.5 + 5 + 7,
         ("longest_call_seconds",): 7,

@@ -70,6 +70,7 @@ SAID = [
     ("--user nobody", "user", "nobody", "user = 'nobody'"),
     ("--group 100", "group", "100", "group = 100"),
     ("--umask 027", "umask", 0o27, "umask = 0o27"),
+    ("--orphan-timeout 9", "orphan_timeout", 9.0, "orphan_timeout = 9"),
     ("--pid /run/x.pid", "pid", "/run/x.pid", "pid = '/run/x.pid'"),
     ("--daemon", "daemon", True, "daemon = True"),
     ("--log-file /tmp/x.log", "log_file", "/tmp/x.log", "log_file = '/tmp/x.log'"),

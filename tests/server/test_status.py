@@ -37,7 +37,7 @@ def test_an_idle_server():
         "busy": 0.0,
         "states": {},
         "workers": [],
-        "totals": {"forked": 0, "ended": 0, "refused": 0, "calls": 0},
+        "totals": {"forked": 0, "ended": 0, "refused": 0, "calls": 0, "setup_failures": 0},
         "causes": {},
         "deaths": [],
     }
@@ -89,7 +89,7 @@ def test_totals():
     whole = status.snapshot(
         record(forked=9, ended=6, calls=100, refused=2, max_workers=5), living(*workers), lambda pid: 0, NOW
     )
-    assert whole["totals"] == {"forked": 9, "ended": 6, "refused": 2, "calls": 107}
+    assert whole["totals"] == {"forked": 9, "ended": 6, "refused": 2, "calls": 107, "setup_failures": 0}
     assert whole["states"] == {"idle": 2, "call": 1}
     assert whole["max_workers"] == 5
 
@@ -101,7 +101,7 @@ def test_what_the_dead_have_done():
     it.gone(View(NOW - 2, IDLE, "", calls=4, busy=1.0), NOW, "")
     it.gone(View(NOW - 2, CALL, "total", calls=1), NOW, "SIGKILL")
     whole = status.snapshot(it, living(("", View(NOW - 5, CALL, "x", calls=1, busy=3.0))), lambda pid: 0, NOW)
-    assert whole["totals"] == {"forked": 0, "ended": 3, "refused": 0, "calls": 9}
+    assert whole["totals"] == {"forked": 0, "ended": 3, "refused": 0, "calls": 9, "setup_failures": 0}
     assert whole["busy"] == 3.0 + 1.0 + 2.0 + 8.0
     assert whole["causes"] == {"SIGKILL": 2}
 
@@ -150,7 +150,7 @@ def test_line():
     """The log has it all in one line."""
     workers = [("", View(NOW, IDLE, "", calls=3)), ("", View(NOW, CALL, "x", calls=1)), ("", View(NOW, IDLE, ""))]
     assert status.line(record(forked=4, ended=1, calls=10, reloads=2), living(*workers), NOW) == (
-        "reports: up 60 s, 2 reloads; workers: 1 call, 2 idle; 4 forked, 1 ended, 0 refused, 14 calls"
+        "reports: up 60 s, 2 reloads; workers: 1 call, 2 idle; 4 forked, 1 ended, 0 refused, 14 calls, 0 setup failures"
     )
     assert "; workers: none; " in status.line(record(), living(), NOW)
 

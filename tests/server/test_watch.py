@@ -27,9 +27,9 @@ def module(tmp_path, monkeypatch):
 
 
 def change(path):
-    """Write a file; its time differs, however coarse the file system's clock is."""
-    path.write_text("x = 2\n")
+    """Change a file; its time differs, however coarse the file system's clock is."""
     stamp = next(_stamps)
+    path.write_text(f"x = {stamp}\n")
     os.utime(path, (stamp, stamp))
 
 
@@ -76,7 +76,7 @@ def test_modules_without_a_file(module, monkeypatch):
 
 def test_installed_packages_are_not_watched():
     """Python's own modules and those of its packages do not change while one develops; this very file may."""
-    seen = Watch()._seen
+    seen = Watch()._stamps
     assert json.__file__ not in seen
     assert msgpack.__file__ not in seen
     assert __file__ in seen
@@ -86,4 +86,13 @@ def test_what_lies_beside_the_installation_is_watched(module, monkeypatch):
     """A system's Python has the prefix /usr, and an application may well live in /usr/src."""
     monkeypatch.setattr(sys, "prefix", str(module.parent))
     monkeypatch.setattr(sys, "base_prefix", str(module.parent))
-    assert str(module) in Watch()._seen
+    assert str(module) in Watch()._stamps
+
+
+def test_a_file_that_was_only_touched(module):
+    """Its contents are what they were."""
+    watch = Watch()
+    os.utime(module, (5, 5))
+    assert watch.changed() == []
+    change(module)
+    assert watch.changed() == [str(module)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -18,3 +19,14 @@ def fail_or_skip(lacking):
     if os.environ.get(REQUIRED):
         pytest.fail(f"this test needs {lacking}")
     pytest.skip(f"there is no {lacking}")
+
+
+def needs_program(name, package):
+    """Skip this test, or let it fail, if a program is not installed.
+
+    Args:
+        name: of the program.
+        package: what has it.
+    """
+    if shutil.which(name) is None:
+        fail_or_skip(f"{name} (apt-get install {package})")

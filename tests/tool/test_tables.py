@@ -29,7 +29,7 @@ def said(*workers, **others):
         "max_workers": None,
         "states": states,
         "workers": list(workers),
-        "totals": {"forked": 12, "ended": 10, "refused": 1, "calls": 345},
+        "totals": {"forked": 12, "ended": 10, "refused": 1, "calls": 345, "setup_failures": 2},
         "deaths": [],
         **others,
     }
@@ -137,10 +137,11 @@ def test_status():
         "2 workers of at most 9: 1 idle, 1 interrupted",
         "totals: 345 calls, 12 workers forked, 10 ended, 1 connections refused",
     ]
-    assert lines[5].split() == ["PID", "STATE", "FOR", "METHOD", "CALLS", "MEMORY", "AGE"]
-    assert lines[6].split() == ["4194304", "interrupted", "7.5s", "m" * 21, "12345678", "15.0G", "1d1h"]
-    assert lines[7].split() == ["101", "idle", "1.0s", "0", "0M", "10.0s"]
-    assert all(len(line) <= 80 for line in lines[:8])
+    assert lines[4] == "2 setups failed; the log has the reason"
+    assert lines[6].split() == ["PID", "STATE", "FOR", "METHOD", "CALLS", "MEMORY", "AGE"]
+    assert lines[7].split() == ["4194304", "interrupted", "7.5s", "m" * 21, "12345678", "15.0G", "1d1h"]
+    assert lines[8].split() == ["101", "idle", "1.0s", "0", "0M", "10.0s"]
+    assert all(len(line) <= 80 for line in lines[:9])
     assert lines[-2:] == ["recent deaths:", "  1m1s ago: worker 99 was ended by SIGSEGV in hash after 1 s, at File x"]
 
 
@@ -149,6 +150,7 @@ def test_the_status_of_an_idle_server():
     assert tables.status(said()).splitlines()[2:] == [
         "0 workers: none",
         "totals: 345 calls, 12 workers forked, 10 ended, 1 connections refused",
+        "2 setups failed; the log has the reason",
     ]
 
 

@@ -11,9 +11,11 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gtask import loading
 from gtask.client.forks import after_fork
 from gtask.client.loop import thread_ident
 from gtask.client.pool import no_worker
+from gtask.spawn import open_standard_descriptors
 
 if TYPE_CHECKING:
     from gtask.client.loop import Loop
@@ -43,7 +45,12 @@ class Ownership:
 
         Returns:
             the loop of this thread's hub.
+
+        Raises:
+            UsedWhileLoading: this process is a server's master.
         """
+        loading.check("a client was used")
+        open_standard_descriptors()  # before the hub and the connections open theirs
         loop = make_loop()
         self.thread = thread_ident()
         self._pid = os.getpid()

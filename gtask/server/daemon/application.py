@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import importlib
 import json
+import logging
 import os
 import sys
 import traceback
@@ -18,18 +19,25 @@ from collections.abc import Collection
 from typing import Any, NoReturn
 
 from gtask import address as addresses
-from gtask.server import process
-from gtask.server.config import DEFAULTS, OPTIONS, ServerConfig
-from gtask.server.daemon import logs, options
+from gtask import loading
+from gtask.server import descriptors, output, process, remarks, users
+from gtask.server.config import DEFAULTS, OPTIONS, OpenSocket, ServerConfig
+from gtask.server.daemon import logs, options, orphanage
+from gtask.server.daemon.succession import READY, RELOAD
 from gtask.server.daemon.watch import Watch
 from gtask.server.functions import Functions
 from gtask.server.listener import AddressUnavailable, Listener, listen
 from gtask.server.master.attendants import ReloadWatch
 from gtask.server.master.master import Master
+from gtask.server.originals import close, write
+from gtask.server.patches import Patches
 from gtask.server.worker.interface import Interface
+from gtask.spawn import open_standard_descriptors, tidy_up
 from gtask.target import FUNCTIONS
 
 __all__ = ["load", "main"]
+
+log = logging.getLogger("gtask.server")
 
 CANNOT_SERVE = 1
 
@@ -46,11 +54,12 @@ class Orders:
         parent: the starter's process id; None for none.
         pipe: a descriptor that reads the end of the file when the starter ends.
         kept: whether the starter is a keeper.
-        ready: a descriptor to which graceful_timeout and stop_timeout are written when the master is about to accept
-            connections.
+        ready: a descriptor to which the master writes lines: :data:`~gtask.server.daemon.succession.READY` with
+            graceful_timeout and stop_timeout when it is about to accept connections, and RELOAD with the file that has
+            changed when it wants to be replaced.
         reloads: the number of masters before this one.
-        sockets: the descriptors of listening sockets, with their addresses and whether they are for metrics; if there
-            are none, it binds them itself.
+        sockets: the descriptors of listening sockets, with their addresses, whether they are for metrics, and whether
+            the keeper has bound them; if there are none, the master binds them itself.
         private: whether the socket lies in a directory that goes with it.
         log_json: whether the starter writes its log as JSON.
         by_program: whether the server belongs to a program. Environment and file are for an operator's daemons, and the
@@ -62,7 +71,7 @@ class Orders:
     kept: bool = False
     ready: int = -1
     reloads: int = 0
-    sockets: tuple[tuple[int, str, bool], ...] = ()
+    sockets: tuple[tuple[int, str, bool, bool], ...] = ()
     private: bool = False
     log_json: bool = False
     by_program: bool = False
@@ -85,9 +94,12 @@ def main() -> NoReturn:
 
 
 def _main() -> int:
-    inherited = process.open_descriptors()
+    open_standard_descriptors()
+    process.start_afresh()
+    output.guard("stderr")
+    inherited = descriptors.open_descriptors()
     orders = Orders(**json.loads(sys.argv[1]))
-    for descriptor in {orders.pipe, orders.ready, *(number for number, _, _ in orders.sockets)} - {-1}:
+    for descriptor in {orders.pipe, orders.ready, *(number for number, *_ in orders.sockets)} - {-1}:
         os.set_inheritable(descriptor, False)
     if orders.by_program:
         process.leave_program(inherited)
@@ -122,22 +134,28 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
     if config.private:
         logs.leave_to_callers()
     _settle_down(config)
-    target = Functions(chosen.allow) if chosen.target == FUNCTIONS else load(chosen.target)
-    interface = target if isinstance(target, Interface) else Interface(target)
+    if not chosen.check:
+        output.guard("stdout")
+    interface, warnings, not_served = _load(chosen, orders, config)
     if chosen.check:
-        print(_plan(chosen, config, interface))
+        warned = [f"warning: {warning}" for warning in warnings]
+        print("\n".join(filter(None, [_plan(chosen, config, interface), not_served, *warned])))
         return
+    for warning in warnings:
+        log.warning("%s", warning)
+    if not_served:
+        log.info("%s: %s", config.name, not_served)
     for listener in bound:
         listener.configure(config)
     listeners = bound or listen(config)
     parent = None if orders.parent is None else process.Parent(orders.parent, orders.pipe, forked=False)
-    watches = [ReloadWatch(Watch(), orders.parent)] if config.reload and orders.kept and orders.parent else []
+    watches = [ReloadWatch(Watch(), lambda path: _tell(orders, RELOAD, path))] if config.reload and orders.kept else []
 
     Master(
         config,
         interface,
         listeners,
-        process.open_descriptors() - inherited,
+        descriptors.open_descriptors() - inherited,
         parent,
         kept=orders.kept and not orders.by_program,  # no other daemon takes the place of a program's
         reloads=orders.reloads,
@@ -149,11 +167,35 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
 def _report_ready(orders: Orders, config: ServerConfig) -> None:
     """Tell the starter that connections are about to be accepted, and the time-outs of this configuration."""
     if config.daemon and orders.kept and not config.log_file:
-        process.to_null(2)  # or the master would hold the terminal at which the daemon was started
+        descriptors.to_null(2)  # or the master would hold the terminal at which the daemon was started
     if orders.ready >= 0:
-        with contextlib.suppress(BrokenPipeError):  # the keeper is gone: that is noticed elsewhere
-            os.write(orders.ready, b"%r %r\n" % (config.graceful_timeout, config.stop_timeout))
-        os.close(orders.ready)
+        _tell(orders, READY, f"{config.graceful_timeout!r} {config.stop_timeout!r}")
+        if not config.reload:
+            close(orders.ready)
+
+
+def _tell(orders: Orders, word: bytes, rest: str) -> None:
+    """Write a line to the keeper."""
+    with contextlib.suppress(BrokenPipeError):  # the keeper is gone: that is noticed elsewhere
+        write(orders.ready, b"%s %s\n" % (word, os.fsencode(rest)))
+
+
+def _load(chosen: options.Options, orders: Orders, config: ServerConfig) -> tuple[Interface, list[str], str]:
+    """Load the application; gives what it offers, warnings about it, and what it does not offer."""
+    patches = Patches()
+    loading.begin(chosen.target)
+
+    def tidy() -> None:
+        for address in config.addresses:
+            if config.private and not isinstance(address, OpenSocket):
+                tidy_up(address)
+
+    with patches.watched(), orphanage.watched(orders.parent, orders.pipe, orders.kept, tidy):
+        target = Functions(chosen.allow) if chosen.target == FUNCTIONS else load(chosen.target)
+        interface = target if isinstance(target, Interface) else Interface(target)
+    patched = patches.warning()
+    about = [*remarks.about(target, interface), *remarks.threads(interface.name)]
+    return interface, [*([patched] if patched else []), *about], remarks.not_served(target)
 
 
 def load(target: str) -> Any:
@@ -207,7 +249,7 @@ def _settle_down(config: ServerConfig) -> None:
     if config.umask is not None:
         os.umask(config.umask)
     if config.user or config.group:
-        process.become(config.user, config.group)
+        users.become(config.user, config.group)
     if config.chdir:
         try:
             os.chdir(config.chdir)

@@ -8,13 +8,13 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from gtask.server import process
+from gtask.server import descriptors, output, process, users
 from gtask.server.config import SIGNALS, ServerConfig
 from gtask.server.daemon import logs, options, systemd
 from gtask.server.daemon.keeper import Keeper
 from gtask.server.daemon.pidfile import PidFile
 from gtask.server.listener import AddressUnavailable, Listener, listen
-from gtask.spawn import MASTER, command_of
+from gtask.spawn import MASTER, command_of, open_standard_descriptors
 
 __all__ = ["keep", "main"]
 
@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit status: 0 after an orderly stop, 1 if it cannot serve, 2 for wrong arguments.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    process.open_standard_streams()
+    open_standard_descriptors()
+    process.start_afresh()
+    directory = process.follow_links()
     try:
         activated = [Listener.inherited(descriptor) for descriptor in systemd.inherited_sockets()]
         chosen = options.parse(arguments, os.environ, [listener.address for listener in activated])
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # From here on files are to be tidied up: signals wait until the keeper heeds them, and at its end again.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        return _serve(chosen.config, activated, arguments)
+        return _serve(chosen.config, activated, arguments, directory)
     except (AddressUnavailable, ValueError) as error:
         reason = str(error)
     except OSError as error:
@@ -64,26 +66,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return CANNOT_SERVE
 
 
-def _serve(config: ServerConfig, activated: list[Listener], arguments: list[str]) -> int:
+def _serve(config: ServerConfig, activated: list[Listener], arguments: list[str], directory: str) -> int:
     """Open log, pid file and sockets, then keep masters; gives the exit status."""
+    owner = users.identity(config.user, config.group)
     if config.log_file:
         try:
-            process.reopen(config.log_file, config.user, config.group)
+            descriptors.reopen(config.log_file, owner if config.user or config.group else None)
         except OSError as error:
             error.filename = config.log_file
             raise
+    output.guard("stderr")
     logs.setup(config.log_level, config.log_json)
-    owner = process.identity(config.user, config.group)
     pid_file = PidFile(config.pid)
     listeners: list[Listener] = []
     try:
-        listeners = listen(config, activated)
+        listeners = listen(config, activated, defer=True)
         if config.user or config.group:
             for listener in listeners:
                 listener.give_to(*owner)
         ready = process.daemonize(keep_stderr=bool(config.log_file)) if config.daemon else lambda: None
         pid_file.write()
-        return keep(config, listeners, arguments, ready)
+        return keep(config, listeners, arguments, ready, directory=directory)
     finally:  # no file is for a server that does not run
         for listener in listeners:
             listener.close()
@@ -97,6 +100,7 @@ def keep(
     arguments: list[str],
     on_ready: Callable[[], None] = lambda: None,
     parent: process.Parent | None = None,
+    directory: str = "",
 ) -> int:
     """Keep masters until a signal; gives the exit status.
 
@@ -106,6 +110,7 @@ def keep(
         arguments: the command line, which each master reads anew.
         on_ready: called when the first master serves.
         parent: the program that the server belongs to and ends with; None for a daemon.
+        directory: where the masters start; "" for where this process is.
     """
 
     def command(ready_pipe: int, keep_alive: int, reloads: int) -> list[str]:
@@ -122,8 +127,8 @@ def keep(
         }
         return command_of(MASTER, [json.dumps(orders), *arguments])
 
-    return Keeper(config, listeners, command, on_ready, parent).run()
+    return Keeper(config, listeners, command, on_ready, parent, directory).run()
 
 
-def _sockets(listeners: list[Listener]) -> list[tuple[int, str, bool]]:
-    return [(listener.fileno(), str(listener.address), listener.for_metrics) for listener in listeners]
+def _sockets(listeners: list[Listener]) -> list[tuple[int, str, bool, bool]]:
+    return [(one.fileno(), str(one.address), one.for_metrics, one.is_own) for one in listeners]

@@ -10,17 +10,18 @@ import contextlib
 import logging
 import math
 import os
-import select
 import signal
 from collections.abc import Callable
 from time import monotonic
 
 from gtask.errors import reason_of
-from gtask.server import comm, process
+from gtask.server import comm, descriptors, output, process, users
 from gtask.server.config import SIGNALS, ServerConfig
 from gtask.server.daemon import systemd
+from gtask.server.daemon.restless import IN_A_ROW, Restless
 from gtask.server.daemon.succession import (
     DRAINING,
+    READY,
     SERVING,
     STARTING,
     Action,
@@ -31,14 +32,15 @@ from gtask.server.daemon.succession import (
     Start,
     Succession,
 )
-from gtask.server.listener import Listener
+from gtask.server.listener import AddressUnavailable, Listener
+from gtask.server.originals import POLLIN, close, handler_of, poll, read, waitpid
 
 __all__ = ["Keeper"]
 
 log = logging.getLogger("gtask.server.keeper")
 
-PARENT_LOOK = 1.0
-"""Seconds between looks whether the parent is still the same, in case a sibling holds the other end of its pipe."""
+LOOK = 1.0
+"""Seconds between looks: at the sockets, at the parent (a sibling may hold its pipe), and for lost lines to be told."""
 
 
 class Keeper:
@@ -51,6 +53,7 @@ class Keeper:
             its readiness and the pipe that ends with this process, and the number of masters before it.
         on_ready: called when the first master serves.
         parent: the program whose end is the end of this server, too; None for a daemon.
+        directory: where the masters start; "" for where this process is.
     """
 
     def __init__(
@@ -60,16 +63,22 @@ class Keeper:
         command: Callable[[int, int, int], list[str]],
         on_ready: Callable[[], None] = lambda: None,
         parent: process.Parent | None = None,
+        directory: str = "",
     ) -> None:
         self._config = config
         self._listeners = listeners
         self._command = command
         self._on_ready = on_ready
+        self._directory = directory
+        self._place = os.path.realpath(directory)
+        self._restless = Restless()
+        self._had_terminal = process.has_terminal() and not config.daemon
+        self._look_at = monotonic() + LOOK
         self._parent = parent
         self._succession = Succession()
-        self._ready_pipes: dict[int, int] = {}
+        self._pipes: dict[int, int] = {}
         self._with_old_log: set[int] = set()  # masters that started before the log file was opened anew
-        self._poll = select.poll()
+        self._poll = poll()
         self._keep_alive = os.pipe()
         interval = systemd.watchdog_interval()
         self._watchdog = interval / 2 if interval else math.inf
@@ -83,17 +92,15 @@ class Keeper:
         addresses = ", ".join(str(listener.address) for listener in self._listeners)
         process.setproctitle(f"gtask-server: {self._config.name} keeper [{addresses}]")
         comm.show(self._config.name, "k")
-        with process.signals_as_bytes({*SIGNALS, signal.SIGCHLD}) as wakeup:
-            self._poll.register(wakeup, select.POLLIN)
+        with process.signals_as_bytes({*_heeded(), signal.SIGCHLD}) as wakeup:
+            self._poll.register(wakeup, POLLIN)
             if self._parent is not None:
-                self._poll.register(self._parent.pipe, select.POLLIN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+                self._poll.register(self._parent.pipe, POLLIN)
             self._carry_out(self._succession.begin())
             try:
                 while not self._succession.is_over:
                     self._turn(wakeup)
             finally:
-                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # no handler heeds them any more
                 for listener in self._listeners:
                     listener.close()
         if self._succession.failed:
@@ -102,21 +109,20 @@ class Keeper:
         return 0
 
     def _turn(self, wakeup: int) -> None:
-        seconds = min(self._succession.next_due() - monotonic(), self._watchdog)
-        if self._parent is not None:
-            seconds = min(seconds, PARENT_LOOK)
+        seconds = min(min(self._succession.next_due(), self._look_at) - monotonic(), self._watchdog)
         patience = None if seconds == math.inf else max(0.0, math.ceil(seconds * 1000))
         for descriptor, _ in self._poll.poll(patience):
             if descriptor == wakeup:
-                self._heed(set(os.read(wakeup, 4096)))
-            elif descriptor in self._ready_pipes:
-                self._hear_ready(descriptor)
-            else:
+                self._heed(set(read(wakeup, 4096)))
+            elif descriptor in self._pipes:
+                self._hear(descriptor)
+            elif self._parent is not None and not read(self._parent.pipe, 4096):
                 self._end_with_parent()
-        if self._parent is not None and self._parent.is_gone:
-            self._end_with_parent()
+        if monotonic() >= self._look_at:
+            self._look_at = monotonic() + LOOK
+            self._look()
         self._carry_out(self._succession.tick(monotonic()))
-        if self._watchdog < math.inf:
+        if self._watchdog < math.inf and self._succession.reloads >= 0:  # nobody waits for it before READY
             systemd.notify("WATCHDOG=1")
 
     def _heed(self, signals: set[int]) -> None:
@@ -125,7 +131,9 @@ class Keeper:
             self._reap()
         if signal.SIGUSR1 in signals and self._config.log_file:
             try:
-                process.reopen(self._config.log_file, self._config.user, self._config.group)
+                config = self._config
+                owner = users.identity(config.user, config.group) if config.user or config.group else None
+                descriptors.reopen(config.log_file, owner)
             except OSError as error:
                 log.warning("the log file %s cannot be opened anew: %s", self._config.log_file, error.strerror)
             for pid in succession.pids(SERVING, DRAINING):
@@ -134,13 +142,21 @@ class Keeper:
         if signal.SIGUSR2 in signals:
             for pid in succession.pids(SERVING):
                 _send(pid, signal.SIGUSR2)
+        if signal.SIGHUP in signals and self._had_terminal and not process.has_terminal():
+            log.info("the terminal was closed")
+            signals = {*signals, signal.SIGTERM}
         if signals & {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}:
             systemd.notify("STOPPING=1", "STATUS=stopping")
             self._carry_out(succession.stop(now, at_once=bool(signals & {signal.SIGINT, signal.SIGQUIT})))
         elif signal.SIGHUP in signals and not succession.stopping:
-            log.info("%s reloads", self._config.name)
-            systemd.reloading()
-            self._carry_out(succession.reload())
+            self._reload()
+
+    def _reload(self) -> None:
+        place = os.path.realpath(self._directory)
+        log.info("%s reloads%s", self._config.name, f", now in {place}" if place != self._place else "")
+        self._place = place
+        systemd.reloading()
+        self._carry_out(self._succession.reload())
 
     def _end_with_parent(self) -> None:
         """The program that the server belongs to has ended, or has told the server to stop."""
@@ -152,24 +168,71 @@ class Keeper:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
                 return
             self._carry_out(self._succession.exited(pid, process.how_it_ended(status), monotonic()))
 
-    def _hear_ready(self, descriptor: int) -> None:
-        pid = self._ready_pipes.pop(descriptor)
-        self._poll.unregister(descriptor)
-        message = os.read(descriptor, 100)
-        os.close(descriptor)
-        if message:
-            if pid in self._with_old_log:
-                _send(pid, signal.SIGUSR1)
-            graceful_timeout, stop_timeout = map(float, message.split())  # of its configuration, which may be newer
-            self._carry_out(self._succession.ready(pid, monotonic(), graceful_timeout, stop_timeout))
-        self._with_old_log.discard(pid)
+    def _hear(self, descriptor: int) -> None:
+        """A master has said something, or ends."""
+        pid = self._pipes[descriptor]
+        message = read(descriptor, 65536)
+        if not message:
+            del self._pipes[descriptor]
+            self._poll.unregister(descriptor)
+            close(descriptor)
+            self._with_old_log.discard(pid)
+        for line in message.splitlines():
+            word, _, rest = line.partition(b" ")
+            if word == READY:
+                self._hear_ready(pid, *map(float, rest.split()))
+            elif not self._succession.stopping:
+                self._hear_wish(os.fsdecode(rest))
+
+    def _hear_ready(self, pid: int, graceful_timeout: float, stop_timeout: float) -> None:
+        """A master serves. The time-outs are of its configuration, which may be newer."""
+        if pid in self._with_old_log:
+            self._with_old_log.discard(pid)
+            _send(pid, signal.SIGUSR1)
+        self._restless.ready(monotonic())
+        self._carry_out(self._succession.ready(pid, monotonic(), graceful_timeout, stop_timeout))
+
+    def _hear_wish(self, path: str) -> None:
+        """A master has seen this file change, and wants to be replaced."""
+        if self._restless.asked(monotonic(), bool(self._succession.pids(STARTING))):
+            self._reload()
+        elif self._restless.count == IN_A_ROW + 1:
+            log.warning(
+                "no reload because of %s: it has changed at each of the last %d, so the application seems to write it "
+                "when it is loaded. Have it write elsewhere",
+                path,
+                IN_A_ROW,
+            )
+
+    def _look(self) -> None:
+        """Make sockets anew that somebody has removed, and tell what was lost of the log."""
+        if output.are_lost():
+            output.tell_losses()
+        if self._parent is not None and self._parent.is_gone:
+            self._end_with_parent()
+        if self._succession.stopping:
+            return
+        lost = [listener for listener in self._listeners if listener.is_lost]
+        for listener in lost:
+            self._bind_again(listener)
+        if any(not listener.is_lost for listener in lost):
+            self._reload()  # the master that serves has the socket that nobody finds
+
+    def _bind_again(self, listener: Listener) -> None:
+        try:
+            listener.bind_again()
+            if self._config.user or self._config.group:
+                listener.give_to(*users.identity(self._config.user, self._config.group))
+            log.warning("somebody has removed the socket %s: it was made anew", listener.address)
+        except (AddressUnavailable, OSError) as error:
+            log.warning("somebody has removed the socket %s, and it cannot be made anew: %s", listener.address, error)
 
     # --- acting ----------------------------------------------------------------------------------------
 
@@ -188,22 +251,34 @@ class Keeper:
                 _send(action.pid, signal.SIGKILL)
 
     def _start(self) -> None:
-        reading, writing = os.pipe()
-        passed = [writing, self._keep_alive[0], *(listener.fileno() for listener in self._listeners)]
-        command = self._command(writing, self._keep_alive[0], self._succession.reloads + 1)
         try:
-            pid = process.spawn(command, passed)
+            reading, pid = self._spawn()
         except OSError as error:
-            os.close(reading)
-            self._carry_out(self._succession.not_spawned(reason_of(error), monotonic()))
+            why = f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
+            self._carry_out(self._succession.not_spawned(why, monotonic()))
             return
-        finally:
-            os.close(writing)
-        self._ready_pipes[reading] = pid
-        self._poll.register(reading, select.POLLIN)
+        self._pipes[reading] = pid
+        self._poll.register(reading, POLLIN)
         self._carry_out(self._succession.started(pid, monotonic()))
 
+    def _spawn(self) -> tuple[int, int]:
+        """Start a master; gives the pipe from which it is heard, and its process id."""
+        if self._directory:
+            os.chdir(self._directory)
+        reading, writing = os.pipe()
+        passed = [writing, self._keep_alive[0], *(listener.fileno() for listener in self._listeners)]
+        try:
+            command = self._command(writing, self._keep_alive[0], self._succession.reloads + 1)
+            return reading, process.spawn(command, passed)
+        except BaseException:
+            close(reading)
+            raise
+        finally:
+            close(writing)
+
     def _say(self, say: Say) -> None:
+        if say.ready:
+            self._take_over()
         log.log(logging.WARNING if say.warning else logging.INFO, "%s", say.text)
         if say.ready:
             systemd.notify("READY=1", f"STATUS={say.text}")
@@ -211,6 +286,19 @@ class Keeper:
                 self._on_ready()
         elif self._succession.pids(SERVING):
             systemd.notify("READY=1", f"STATUS={say.text}")  # a reload has failed, and is over
+
+    def _take_over(self) -> None:
+        """Take the paths from a master that has lost its keeper, if one serves there."""
+        try:
+            for listener in self._listeners:
+                listener.take_over()
+        except AddressUnavailable as error:
+            log.warning("%s", error)
+
+
+def _heeded() -> set[signal.Signals]:
+    """The signals that the keeper heeds. nohup has SIGHUP ignored."""
+    return {number for number in SIGNALS if number != signal.SIGHUP or handler_of(number) != signal.SIG_IGN}
 
 
 def _send(pid: int, number: int) -> None:

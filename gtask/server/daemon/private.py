@@ -12,17 +12,20 @@ import os
 import signal
 import sys
 
-from gtask.server import process
+from gtask.server import descriptors, output, process
 from gtask.server.config import SIGNALS
 from gtask.server.daemon import cli, logs, options
 from gtask.server.listener import AddressUnavailable, listen
+from gtask.spawn import open_standard_descriptors
 
 __all__ = ["main"]
 
 
 def main() -> int:
     """Keep a master until the program ends; gives the exit status."""
-    inherited = process.open_descriptors()
+    open_standard_descriptors()
+    process.start_afresh()
+    inherited = descriptors.open_descriptors()
     orders, arguments = json.loads(sys.argv[1]), sys.argv[2:]
     os.set_inheritable(orders["pipe"], False)
     process.leave_program(inherited)
@@ -30,6 +33,7 @@ def main() -> int:
     try:
         chosen = options.parse(arguments, {}, default_file="").config
         config = dataclasses.replace(chosen, private=orders["private"])
+        output.guard("stderr")
         logs.setup(config.log_level, config.log_json)
         listeners = listen(config)
     except (AddressUnavailable, options.BadOptions, ValueError) as error:

@@ -12,9 +12,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["Drain", "Kill", "Quit", "Say", "Start", "Succession"]
+__all__ = ["READY", "RELOAD", "Drain", "Kill", "Quit", "Say", "Start", "Succession"]
 
 STARTING, SERVING, DRAINING = "starting", "serving", "draining"
+
+READY, RELOAD = b"ready", b"reload"
+"""The first words of the lines that a master writes to its keeper."""
+
+MOST_DRAINING = 3
+"""Masters that drain at a time. A further reload waits until one of them has ended."""
 
 SHORT_LIFE = 1.0
 """Seconds that a master must have served to be replaced without a pause."""
@@ -92,6 +98,7 @@ class Succession:
     _start_at: float = math.inf
     _starting_now: bool = False  # Start was ordered, and the master has no pid yet
     _short_lives: int = 0
+    _is_put_off: bool = False
 
     def begin(self) -> list[Action]:
         """The daemon begins."""
@@ -139,7 +146,7 @@ class Succession:
         actions.append(Say(text, ready=True))
         if self._again:
             self._again = False
-            actions += self._start()
+            actions += self.reload()
         return actions
 
     def exited(self, pid: int, how: str, now: float) -> list[Action]:
@@ -150,7 +157,7 @@ class Succession:
         if master.state == STARTING:
             return self._not_started(pid, how, now)
         if master.state == DRAINING:
-            return []
+            return self.reload() if self._is_put_off else []
         return self._replace(pid, how, now, now - master.since)
 
     def reload(self) -> list[Action]:
@@ -160,6 +167,10 @@ class Succession:
         if self.pids(STARTING) or self._starting_now:
             self._again = True  # the master that starts may have read files that have changed since
             return []
+        if len(self.pids(DRAINING)) >= MOST_DRAINING:
+            self._is_put_off = True
+            return [Say(f"{MOST_DRAINING} masters drain still: the reload waits until one of them has ended")]
+        self._is_put_off = False
         self._start_at = math.inf
         return self._start()
 

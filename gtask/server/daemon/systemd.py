@@ -7,6 +7,8 @@ import os
 import socket
 from time import monotonic
 
+from gtask.server.originals import new_socket
+
 __all__ = ["inherited_sockets", "notify", "reloading", "watchdog_interval"]
 
 FIRST = 3
@@ -17,7 +19,7 @@ def notify(*lines: str) -> None:
     """Tell systemd, if it listens: ``READY=1``, ``STOPPING=1``, ``STATUS=...``, ``WATCHDOG=1``."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if path:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        with contextlib.suppress(OSError), new_socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.sendto("\n".join(lines).encode(), "\0" + path[1:] if path.startswith("@") else path)
 

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import signal
 import socket
 from collections.abc import Callable, Collection
 from time import monotonic
 
-from gtask.server import comm, process
+from gtask.server import comm, output, process
 from gtask.server.daemon.watch import Watch
+from gtask.server.estate import Estate
 from gtask.server.listener import Listener
 from gtask.server.master.children import Children
 from gtask.server.master.workers import Workers
 from gtask.server.metrics import status
 from gtask.server.metrics.status import Record
+from gtask.server.originals import read
+from gtask.server.paths import AddressUnavailable
 from gtask.server.scoreboard import IDLE
 
-__all__ = ["Attendant", "KeeperWatch", "ParentWatch", "ReloadWatch", "SilentClients", "Title"]
+__all__ = [
+    "Attendant",
+    "KeeperWatch",
+    "Losses",
+    "ParentWatch",
+    "ReloadWatch",
+    "SilentClients",
+    "SocketWatch",
+    "Title",
+]
 
 log = logging.getLogger("gtask.server")
 
@@ -34,10 +44,13 @@ ORPHAN_LOOK = 0.05
 """Seconds between looks, after the keeper's end, whether a new daemon has taken the sockets over."""
 
 ORPHAN_QUIET = 3.0
-"""Seconds without a new connection after which a master whose keeper has died drains, though no daemon has come."""
+"""Seconds without a new connection after which a master whose keeper has died drains, if it cannot know its heir."""
 
-ORPHAN_LIMIT = 300.0
-"""Seconds after which such a master drains, however many connections still come."""
+SOCKET_LOOK = 1.0
+"""Seconds between looks whether somebody has removed the socket of a server that has no keeper."""
+
+LOSSES_LOOK = 1.0
+"""Seconds between attempts to tell how many lines of the output were lost."""
 
 TITLE_EVERY = 1.0
 """Seconds between changes of the process title, at the least."""
@@ -133,15 +146,17 @@ class ParentWatch(Attendant):
         self._parent.watch()
 
     def turn(self, now: float, ready: Collection[int]) -> None:
-        if not self._is_lost and (ready or self._parent.is_gone):
+        has_ended = self._parent.pipe in ready and not read(self._parent.pipe, 4096)
+        if not self._is_lost and (has_ended or self._parent.is_gone):
             self._is_lost = True
             self._lost()
 
 
 class KeeperWatch(ParentWatch):
-    """Notices the end of the keeper. Then the server serves on until a new daemon has taken its sockets over.
+    """Notices the end of the keeper. Then the server serves on until a new daemon serves at its addresses.
 
-    If none comes, the server drains as soon as connections come no more, or when ORPHAN_LIMIT is over.
+    If none comes, the server drains when its time is over. It also does as soon as connections come no more, if it
+    could not know of a new daemon: where the service manager has bound the socket.
 
     Args:
         parent: the keeper.
@@ -149,6 +164,7 @@ class KeeperWatch(ParentWatch):
         record: of the master.
         unlisten: called at the keeper's end; closes the sockets that a new daemon could not bind before.
         leave: called when a new daemon has come, or is not expected any more: has the server drain.
+        timeout: seconds for which a new daemon is expected.
     """
 
     def __init__(
@@ -158,8 +174,10 @@ class KeeperWatch(ParentWatch):
         record: Record,
         unlisten: Callable[[], None],
         leave: Callable[[], None],
+        timeout: float,
     ) -> None:
         super().__init__(parent, self._begin_to_wait)
+        self._timeout = timeout
         self._listeners = listeners
         self._record = record
         self._unlisten = unlisten
@@ -167,34 +185,99 @@ class KeeperWatch(ParentWatch):
         self._is_waiting = self._drains = False
         self._give_up_at = self._quiet_at = math.inf
         self._forked = 0
+        self._estates: list[Estate] = []
+
+    @property
+    def descriptors(self) -> Collection[int]:
+        return {*super().descriptors, *(descriptor for estate in self._estates for descriptor in estate.descriptors)}
 
     def next_due(self, now: float) -> float:
         return now + ORPHAN_LOOK if self._is_waiting else super().next_due(now)
 
     def drain(self, now: float) -> None:
         self._drains, self._is_waiting = True, False
+        self.close()
+
+    def close(self) -> None:
+        for estate in self._estates:
+            estate.close()
+        self._estates = []
 
     def turn(self, now: float, ready: Collection[int]) -> None:
         super().turn(now, ready)
-        if self._is_waiting and (self._has_successor or self._is_idle(now) or now >= self._give_up_at):
+        was_claimed = any(estate.turn(ready) for estate in self._estates)
+        if self._is_waiting and (was_claimed or self._was_replaced or self._is_idle(now) or now >= self._give_up_at):
             self._leave()
 
     def _begin_to_wait(self) -> None:
         if not self._drains:
-            log.warning("%s has lost its keeper; it drains, and leaves its place to a new one", self._record.name)
+            log.warning(
+                "%s has lost its keeper; it serves on until another one serves, for at most %g s (--orphan-timeout)",
+                self._record.name,
+                self._timeout,
+            )
             self._is_waiting = True
-            self._give_up_at = monotonic() + ORPHAN_LIMIT
+            self._give_up_at = monotonic() + self._timeout
             self._unlisten()
+            claimable = [listener for listener in self._listeners if listener.can_be_claimed]
+            self._estates = [Estate(listener.address, listener.fileno()) for listener in claimable]
 
     @property
-    def _has_successor(self) -> bool:
+    def _was_replaced(self) -> bool:
         return any(listener.was_replaced for listener in self._listeners)
 
     def _is_idle(self, now: float) -> bool:
-        """Whether no connection has come for ORPHAN_QUIET seconds, and none waits."""
+        """Whether the place is to be left, because no heir would be known, and nobody has come for ORPHAN_QUIET."""
+        if all(listener.can_be_replaced or listener.can_be_claimed for listener in self._listeners):
+            return False
         if self._quiet_at == math.inf or self._record.forked != self._forked:
             self._quiet_at, self._forked = now + ORPHAN_QUIET, self._record.forked
         return now >= self._quiet_at and not any(listener.has_more for listener in self._listeners)
+
+
+class SocketWatch(Attendant):
+    """Listens anew at a path from which somebody has removed the socket. The keeper does so for its masters.
+
+    Args:
+        listeners: the server's.
+    """
+
+    def __init__(self, listeners: Collection[Listener]) -> None:
+        self._listeners = [listener for listener in listeners if listener.is_watched]
+
+    def next_due(self, now: float) -> float:
+        return now + SOCKET_LOOK if self._listeners else math.inf
+
+    def drain(self, now: float) -> None:
+        self._listeners = []
+
+    def turn(self, now: float, ready: Collection[int]) -> None:
+        for listener in self._listeners:
+            if listener.is_lost:
+                _bind_again(listener)
+
+
+def _bind_again(listener: Listener) -> None:
+    try:
+        listener.bind_again()
+        log.warning("somebody has removed the socket %s: it was made anew", listener.address)
+    except (AddressUnavailable, OSError) as error:
+        log.warning("somebody has removed the socket %s, and it cannot be made anew: %s", listener.address, error)
+
+
+class Losses(Attendant):
+    """Tells how many lines of the output were lost, once there is a reader again."""
+
+    def __init__(self) -> None:
+        self._look_at = 0.0
+
+    def next_due(self, now: float) -> float:
+        return max(now, self._look_at) if output.are_lost() else math.inf
+
+    def turn(self, now: float, ready: Collection[int]) -> None:
+        if now >= self._look_at and output.are_lost():
+            self._look_at = now + LOSSES_LOOK
+            output.tell_losses()
 
 
 class ReloadWatch(Attendant):
@@ -202,12 +285,12 @@ class ReloadWatch(Attendant):
 
     Args:
         watch: knows the files.
-        keeper: the keeper's process id.
+        ask: asks for a reload, because of a file.
     """
 
-    def __init__(self, watch: Watch, keeper: int) -> None:
+    def __init__(self, watch: Watch, ask: Callable[[str], None]) -> None:
         self._watch = watch
-        self._keeper = keeper
+        self._ask = ask
         self._drains = False
 
     def next_due(self, now: float) -> float:
@@ -225,10 +308,7 @@ class ReloadWatch(Attendant):
         changed = self._watch.changed()
         if changed:
             log.info("reload, because of %s", ", ".join(changed))
-            try:
-                os.kill(self._keeper, signal.SIGHUP)
-            except OSError as error:  # the keeper runs as another user
-                log.warning("the keeper cannot be told: %s", error.strerror)
+            self._ask(changed[0])
 
 
 class SilentClients(Attendant):

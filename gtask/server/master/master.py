@@ -11,25 +11,34 @@ import gc
 import logging
 import math
 import os
-import select
 import signal
 import socket
 from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 
+from gtask import loading
 from gtask.errors import reason_of
-from gtask.server import comm, peers, process
+from gtask.server import comm, descriptors, output, patches, peers, process
 from gtask.server.config import ServerConfig
 from gtask.server.listener import Listener
 from gtask.server.master import deaths
-from gtask.server.master.attendants import Attendant, KeeperWatch, ParentWatch, SilentClients, Title
+from gtask.server.master.attendants import (
+    Attendant,
+    KeeperWatch,
+    Losses,
+    ParentWatch,
+    SilentClients,
+    SocketWatch,
+    Title,
+)
 from gtask.server.master.children import Children
 from gtask.server.master.refusals import Refusals
 from gtask.server.master.workers import Handle, Workers
 from gtask.server.metrics import status
 from gtask.server.metrics.scrapes import Scrapes
 from gtask.server.metrics.status import Record
-from gtask.server.scoreboard import BoardLine
+from gtask.server.originals import POLLIN, close, poll, read, wait4
+from gtask.server.scoreboard import BoardLine, Complaints
 from gtask.server.worker import parts
 from gtask.server.worker.interface import Interface
 from gtask.server.worker.serve import serve
@@ -82,13 +91,16 @@ class Master:
         self._listeners = {listener.fileno(): listener for listener in listeners if not listener.for_metrics}
         self._keep = {0, 1, 2, *keep}.difference(*(listener.descriptors for listener in listeners))
         self._on_ready = on_ready
-        self._poll = select.poll()
+        self._poll = poll()
         self._attended: set[int] = set()  # the attendants' descriptors that are in the poll
         self._children = Children(config.hung_worker_timeout, config.stop_timeout)
         self._workers = Workers(self._poll)
         self._accepting = False
         self._resume_at = math.inf
         self._last_logged: dict[str, float] = {}
+        self._complaints = Complaints()
+        self._spare = os.dup(0)  # closed in a worker, which has to open something before it can close the others
+        self._make_stacks, self._lacking = descriptors.stacks_file()
         self._without_worker: socket.socket | None = None  # accepted, but no process could be forked for it yet
         self._stop_at = math.inf
         self._draining = self._stopping = False
@@ -99,8 +111,8 @@ class Master:
         title = Title(self._record, self._children.living)
         silent = SilentClients(self._children, self._workers)
         self._refusals = Refusals(config)
-        watches = self._watches(parent, kept, scrapes)
-        self._attendants = (scrapes, *watches, *attendants, title, silent, self._refusals)
+        more = (*attendants, title, silent, self._refusals, SocketWatch(listeners), Losses())
+        self._attendants = (scrapes, *self._watches(parent, kept, scrapes), *more)
 
     def _watches(self, parent: process.Parent | None, kept: bool, scrapes: Scrapes) -> list[Attendant]:
         if parent is None:
@@ -109,7 +121,8 @@ class Master:
             return [ParentWatch(parent, self._stop)]
         for_clients = list(self._listeners.values())
         # A new keeper could not listen for metrics before this master closes its listener.
-        return [KeeperWatch(parent, for_clients, self._record, scrapes.unlisten, self._leave)]
+        timeout = self._config.orphan_timeout
+        return [KeeperWatch(parent, for_clients, self._record, scrapes.unlisten, self._leave, timeout)]
 
     def run(self) -> None:
         """Serve until a signal stops it, or the parent's death; then wait for the workers.
@@ -122,8 +135,8 @@ class Master:
             gc.collect()
             gc.freeze()  # these objects are never looked at again, so that collecting does not unshare their pages
         with process.signals_as_bytes({*AT_ONCE, DRAIN, REOPEN, REPORT, signal.SIGCHLD}) as wakeup:
-            self._poll.register(wakeup, select.POLLIN)
-            for lacking in process.substitutes():
+            self._poll.register(wakeup, POLLIN)
+            for lacking in filter(None, (*process.substitutes(), self._lacking)):
                 log.info("this system has %s", lacking)
             log.info("%s is listening at %s", self._config.name, ", ".join(self._record.addresses))
             self._accept_again()
@@ -139,6 +152,7 @@ class Master:
                 self._unlisten()
                 for attendant in self._attendants:
                     attendant.close()
+                close(self._spare)
         log.info("%s has stopped", self._config.name)
 
     @property
@@ -153,7 +167,7 @@ class Master:
         for pid in self._workers.hung_up(ready):
             self._workers.send(self._children.hung_up(pid, monotonic()))
         if wakeup in ready:
-            self._heed(set(os.read(wakeup, 4096)))
+            self._heed(set(read(wakeup, 4096)))
         for descriptor in ready:
             if self._accepting and descriptor in self._listeners:  # a pause may have begun just before
                 self._accept(self._listeners[descriptor])
@@ -185,7 +199,7 @@ class Master:
         for descriptor in self._attended - wanted:
             self._poll.unregister(descriptor)
         for descriptor in wanted - self._attended:
-            self._poll.register(descriptor, select.POLLIN)
+            self._poll.register(descriptor, POLLIN)
         self._attended = wanted
 
     def _heed(self, signals: set[int]) -> None:
@@ -197,7 +211,7 @@ class Master:
             self._drain()
         if REOPEN in signals and self._config.log_file:
             try:
-                process.reopen(self._config.log_file)
+                descriptors.reopen(self._config.log_file)
             except OSError as error:
                 log.warning("the log file %s cannot be opened anew: %s", self._config.log_file, error.strerror)
             self._workers.send_each(REOPEN)
@@ -207,6 +221,9 @@ class Master:
     # --- accepting, forking and reaping ----------------------------------------------------------------
 
     def _accept(self, listener: Listener) -> None:
+        if descriptors.few_are_left():
+            self._pause("hardly any descriptors are left (ulimit -n), and more connections wait", PAUSE)
+            return
         try:
             connection = listener.accept()
         except OSError as error:  # no descriptors
@@ -252,13 +269,13 @@ class Master:
         if not self._accepting and self._listeners:
             self._accepting = True
             for descriptor in self._listeners:
-                self._poll.register(descriptor, select.POLLIN)
+                self._poll.register(descriptor, POLLIN)
             if self._without_worker is not None:
                 self._employ(self._without_worker)
 
     def _fork(self, connection: socket.socket) -> None:
         now = monotonic()
-        line = BoardLine(now, process.memory_file("gtask-stacks"), peers.peer_of(connection))
+        line = BoardLine(now, self._make_stacks(), peers.peer_of(connection), self._complaints)
         try:
             pid = process.fork_child(lambda: self._become_worker(connection, line))
         except OSError:
@@ -270,10 +287,15 @@ class Master:
 
     def _become_worker(self, connection: socket.socket, line: BoardLine) -> None:
         os.setpgid(0, 0)
+        close(self._spare)
+        loading.end()
+        output.let_wait()
+        process.be_killed_first()
         if self._config.private:
             process.leave_stdout()  # which is the program's, whatever a call prints
         process.reset_signals(unblock=False)
-        process.close_descriptors(keep={*self._keep, connection.fileno(), line.stacks})
+        descriptors.close_descriptors(keep={*self._keep, connection.fileno(), line.stacks})
+        patches.renew_hub()
         process.setproctitle(f"gtask-server: {self._config.name} worker")
         comm.show(self._config.name, f"w{self._record.forked + 1}")
         if self._config.nice:
@@ -286,7 +308,7 @@ class Master:
         while True:
             deaths.shut_for_the_dead(self._workers)
             try:
-                pid, outcome, usage = os.wait4(-1, os.WNOHANG)
+                pid, outcome, usage = wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from gtask.server import process
 from gtask.server.master.children import Signal
+from gtask.server.originals import POLLRDHUP
 from gtask.server.scoreboard import BoardLine
+
+if TYPE_CHECKING:
+    import select
 
 __all__ = ["Handle", "Workers"]
 
-HANG_UP = getattr(select, "POLLRDHUP", 0)
+HANG_UP = POLLRDHUP
 """The event of a peer that hung up; no event while data flows. POLLHUP comes unasked, and is all there is elsewhere."""
 
 
@@ -91,6 +95,8 @@ class Workers:
         for order in signals:
             if order.aim:
                 self._handles[order.pid].line.aim(order.aim)
+            if order.number == signal.SIGABRT:
+                process.dump_no_core(order.pid)  # it would take long, and is wanted after true crashes only
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if order.group else os.kill)(order.pid, order.number)
 

@@ -15,12 +15,13 @@ from collections.abc import Collection
 from time import monotonic
 
 from gtask.errors import reason_of
-from gtask.server import comm, process
+from gtask.server import comm, descriptors, process
 from gtask.server.listener import Listener
 from gtask.server.master.attendants import Attendant
 from gtask.server.metrics import status
 from gtask.server.metrics import text as metrics
 from gtask.server.metrics.status import Living, Record
+from gtask.server.originals import set_handler, waitpid
 
 __all__ = ["Scrapes"]
 
@@ -97,7 +98,7 @@ class Scrapes(Attendant):
         while self._helpers:
             pid = self._helpers.pop()
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            waitpid(pid, 0)
 
     def _accept(self, listener: Listener, now: float) -> None:
         """A connection waits at this listener: fork a helper for it."""
@@ -132,11 +133,11 @@ class Scrapes(Attendant):
         try:
             process.end_with(parent)
             process.reset_signals(unblock=False)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the signal ends the helper, also in a system call
+            set_handler(signal.SIGINT, signal.SIG_DFL)
+            set_handler(signal.SIGALRM, signal.SIG_DFL)  # the signal ends the helper, also in a system call
             signal.setitimer(signal.ITIMER_REAL, DEADLINE)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            process.close_descriptors(keep={0, 1, 2, connection.fileno()})
+            descriptors.close_descriptors(keep={0, 1, 2, connection.fileno()})
             process.setproctitle(f"gtask-server: {self._record.name} metrics")
             comm.show(self._record.name, "s")
             self._answer(connection)

@@ -44,6 +44,7 @@ class Record:
         calls: the number of calls of the workers that are gone.
         busy: the seconds in which those were busy.
         refused: the number of connections that were not served.
+        setup_failures: the number of setups that have raised in the workers that are gone.
         causes: the number of logged deaths by cause: the name of a signal, ``exit N``, or ``interrupted`` for a call
             that took too long.
         deaths: the last logged deaths, each with its time, and its line with the last line of the stack.
@@ -60,6 +61,7 @@ class Record:
     calls: int = 0
     busy: float = 0.0
     refused: int = 0
+    setup_failures: int = 0
     causes: dict[str, int] = field(default_factory=dict)
     deaths: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=DEATHS))
 
@@ -73,6 +75,7 @@ class Record:
         """
         self.ended += 1
         self.calls += view.calls
+        self.setup_failures += view.failed
         self.busy += _busy(view, now)
         if cause:
             self.causes[cause] = self.causes.get(cause, 0) + 1
@@ -98,7 +101,8 @@ def snapshot(record: Record, living: Living, memory: Callable[[int], int], now: 
         memory: gives the resident memory of a process.
         now: the time.
     """
-    workers = [_worker(*each, memory, now) for each in living()]
+    lines = list(living())
+    workers = [_worker(*each, memory, now) for each in lines]
     states: dict[str, int] = {}
     for worker in workers:
         states[worker["state"]] = states.get(worker["state"], 0) + 1
@@ -118,6 +122,7 @@ def snapshot(record: Record, living: Living, memory: Callable[[int], int], now: 
             "ended": record.ended,
             "refused": record.refused,
             "calls": record.calls + sum(worker["calls"] for worker in workers),
+            "setup_failures": record.setup_failures + sum(view.failed for _, _, _, view in lines),
         },
         "causes": record.causes,
         "deaths": [{"ago": now - at, "line": line} for at, line in record.deaths],
@@ -160,7 +165,7 @@ def line(record: Record, living: Living, now: float) -> str:
     """The status in one line, for the log."""
     whole = snapshot(record, living, lambda pid: 0, now)
     states = ", ".join(f"{count} {state}" for state, count in sorted(whole["states"].items())) or "none"
-    totals = ", ".join(f"{count} {what}" for what, count in whole["totals"].items())
+    totals = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in whole["totals"].items())
     return f"{record.name}: up {now - record.started:.0f} s, {record.reloads} reloads; workers: {states}; {totals}"
 
 

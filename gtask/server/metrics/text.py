@@ -48,6 +48,7 @@ def render(snapshot: Mapping[str, Any]) -> str:
         ("exits_total", "counter", "Workers that have ended, in whichever way.", _one(totals["ended"])),
         ("deaths_total", "counter", "Workers that have died, by cause.", _by("cause", snapshot["causes"])),
         ("refused_connections_total", "counter", "Connections of users who may not.", _one(totals["refused"])),
+        ("setup_failures_total", "counter", "Setups that have raised.", _one(totals["setup_failures"])),
         ("calls_total", "counter", "Calls that workers have begun.", _one(totals["calls"])),
         ("busy_seconds_total", "counter", "Time of all workers in setup, calls and hooks.", _one(snapshot["busy"])),
         ("longest_call_seconds", "gauge", "Of the calls that run, the longest so far.", _one(max(running, default=0))),

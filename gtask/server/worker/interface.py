@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NoReturn
 
+from gtask.server.worker import demands
+
 __all__ = ["Interface"]
 
 Hook = Callable[[], object]
@@ -37,7 +39,7 @@ class Interface:
         name: for messages; by default the target's own.
 
     Raises:
-        TypeError: the target offers nothing, or a part of it cannot be called.
+        TypeError: the target offers nothing, or a part of it cannot be called, or a class or hook wants arguments.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Interface:
         self._methods: dict[str, Callable[..., Any]] = {}
         self._own_hooks: list[str] = []  # those of the instance
         self._resolve(target)
+        demands.check(self.name, self._hooks, self._make, _OfInstance)
 
     def __repr__(self) -> str:
         return f"<Interface {self.name}: {'a callable' if self._function else ', '.join(self.methods)}>"
@@ -180,13 +183,7 @@ class Interface:
             self._methods[name] = function
 
     def _take_class(self, cls: type, get: Callable[[str], Callable[..., Any]]) -> None:
-        for name in dir(cls):
-            # getattr_static, because looking must not run a property.
-            attribute = inspect.getattr_static(cls, name)
-            if name.startswith("_") or not (
-                inspect.isroutine(attribute) or isinstance(attribute, (staticmethod, classmethod))
-            ):
-                continue
+        for name in demands.methods_of(cls):
             if name in HOOKS:
                 self._hooks[name] = self._hooks[name] or get(name)
             else:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from gtask.errors import Interrupted
-from gtask.server import process
+from gtask.server import descriptors
 
 if TYPE_CHECKING:
     from gtask.server.scoreboard import BoardLine
@@ -103,7 +103,7 @@ def reopener(log_file: str) -> Callable[[int, object], None]:
 
     def on_usr1(number: int, frame: object) -> None:
         with contextlib.suppress(OSError):
-            process.reopen(log_file)
+            descriptors.reopen(log_file)
 
     return on_usr1
 

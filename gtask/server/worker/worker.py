@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from gtask.errors import EncodeError, Interrupted, ProtocolError
 from gtask.server import process
 from gtask.server.scoreboard import HOOKS, SETUP
+from gtask.server.worker import setups
 from gtask.server.worker.dialect import recognise
 from gtask.server.worker.interruption import Interruption, without_our_frames
 from gtask.server.worker.methods import Methods
@@ -164,6 +165,7 @@ class Worker:
         try:
             self._run(SETUP, self._interface.setup)
         except BaseException as error:  # whatever it is, the client is told
+            setups.complain(self.board, error)
             return error
         self._is_set_up = True
         return None

@@ -335,10 +335,12 @@ def test_a_stale_socket_is_taken_over(start, connect, directory):
 def test_a_path_that_is_another_servers_by_now_is_kept(start, directory):
     """A server that stops removes only its own socket, not that of one which has taken the path meanwhile."""
     first = start("application", "--listen", "unix:a.sock")
+    first.process.send_signal(signal.SIGSTOP)  # or it would make its socket anew
     (directory / "a.sock").unlink()
     assert "another server" in refused("application", "--listen", "unix:a.sock")
     (directory / "a.sock.lock").unlink()
     start("application", "--listen", "unix:a.sock")
+    first.process.send_signal(signal.SIGCONT)
     assert first.end(signal.SIGTERM) == 0
     assert (directory / "a.sock").exists()
 

@@ -89,7 +89,7 @@ def test_masters_that_cannot_start_any_more(start, connect, tmp_path):
 
 def test_the_master_drains_when_the_keeper_is_killed(start, connect, tmp_path):
     """It says so; a held checkout finishes; then all are gone."""
-    daemon = start()
+    daemon = start("--orphan-timeout", "1")
     with connect(daemon).checkout() as worker:
         pid, master = worker.pid(), daemon.serving
         daemon.process.kill()
@@ -143,8 +143,51 @@ def test_a_new_daemon_takes_over(start, connect, tmp_path):
     assert not list(tmp_path.glob("server.sock*"))
 
 
+@pytest.mark.parametrize("where", ["unix:server.sock", "unix:@{name}", "tcp://127.0.0.1:{port}"])
+def test_an_orphan_serves_until_its_successor_serves(start, connect, tmp_path, where):
+    """However long that takes to come, and then to load the application: who connects meanwhile is served. So it is
+    where a socket has no path: it is handed over."""
+    os.mkfifo(tmp_path / "gate")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = where.format(name=tmp_path, port=free.getsockname()[1])
+    listen = [] if where == "unix:server.sock" else ["--listen", where]
+    address = f"unix:{tmp_path}/server.sock" if where == "unix:server.sock" else where
+    first = start(*listen)
+    orphan = first.serving
+    first.process.kill()
+    first.process.wait()
+    wait_until(lambda: "it serves on until another one serves" in first.log)
+    gevent.sleep(4)  # longer than an orphan waits that has no path
+    write(tmp_path, "open('begun', 'w').close()\nwith open('gate') as gate: gate.read()\n" + APPLICATION, VERSION=2)
+    second = start(*listen, wait=False)
+    wait_until((tmp_path / "begun").exists)
+    assert [connect(address).call("version") for _ in range(3)] == [1, 1, 1]
+    with open(tmp_path / "gate", "w"):
+        pass
+    second.wait_for(" serves")
+    wait_until(lambda: is_gone(orphan), "the end of the old master")
+    assert connect(address).call("version") == 2
+
+
+def test_a_successor_that_cannot_serve_leaves_the_orphan_alone(start, connect, tmp_path):
+    """Its application cannot be loaded: the old master goes on, and the next daemon can take over."""
+    listen = ["--listen", f"unix:@{tmp_path}"]
+    first = start(*listen)
+    orphan = first.serving
+    first.process.kill()
+    first.process.wait()
+    write(tmp_path, "raise ValueError('broken')\n")
+    assert start(*listen, wait=False).wait() == 1
+    assert not is_gone(orphan)
+    write(tmp_path, VERSION=3)
+    third = start(*listen)
+    wait_until(lambda: is_gone(orphan), "the end of the old master")
+    assert [connect(one).call("version") for one in (third, listen[1])] == [3, 3]
+
+
 def test_the_keeper_is_killed_while_its_master_starts(start, connect, tmp_path):
-    """The master finds out when it is ready; a new daemon takes over, and the old master says nothing but that."""
+    """The master is told while it loads, whatever it waits for; a new daemon takes over."""
     os.mkfifo(tmp_path / "gate")
     mark = "open('begun', 'w').close()\nwith open('gate') as gate: gate.read()\n"
     write(tmp_path, mark + APPLICATION)
@@ -155,8 +198,6 @@ def test_the_keeper_is_killed_while_its_master_starts(start, connect, tmp_path):
     first.process.wait()
     write(tmp_path, VERSION=2)
     second = start()
-    with open(tmp_path / "gate", "w"):
-        pass
     wait_until(lambda: is_gone(old), "the end of the old master")
     assert connect(second).call("version") == 2
     assert "Traceback" not in first.log

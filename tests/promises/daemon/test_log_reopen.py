@@ -173,6 +173,6 @@ def test_the_status(start, connect, logs):
         assert written(logs).count("\n") == before + 1
         assert re.search(
             rf" INFO {master(logs)} gtask\.server: night-shift: up \d+ s, 0 reloads; workers: (\d (lent|call)(, )?)+; "
-            r"2 forked, 0 ended, 0 refused, 2 calls\n$",
+            r"2 forked, 0 ended, 0 refused, 2 calls, 0 setup failures\n$",
             written(logs),
         )

@@ -262,7 +262,7 @@ def test_reload_and_status_as_another_user(operator, open_directory, connect, no
     [
         (["--user", "no-such-user"], "gtask-server: user='no-such-user': there is no such user"),
         (["--group", "no-such-group"], "gtask-server: group='no-such-group': there is no such group"),
-        (["--user", "4000000000"], "gtask-server: user='4000000000': there is no such user"),
+        (["--user", "4294967295"], "gtask-server: user='4294967295': there is no such user"),
     ],
 )
 def test_nobody_of_that_name(operator, options, message):

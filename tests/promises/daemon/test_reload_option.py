@@ -170,3 +170,47 @@ def change_it_behind_its_back(serve, connect, tmp_path):
     os.utime(path, (1, 1))
     gevent.sleep(1.2)  # longer than between two looks, if it looked
     assert client.call("value") == 1
+
+
+def test_a_file_that_was_written_but_not_changed(operator, connect, write, look):
+    """Its contents are compared: an editor may save what it has read, and a build may write all anew."""
+    write("app.py", "def value(): return 1\n")
+    server = operator.start("--reload")
+    client = connect(operator.address)
+    write("app.py", "def value(): return 1\n")
+    look()
+    write("other.py", "")
+    assert client.call("value") == 1
+    write("app.py", "def value(): return 2\n")
+    answer(server, client, 2)
+    assert server.log.count("reload, because of") == 1
+    assert server.end() == 0
+
+
+def test_an_application_that_writes_what_is_watched(operator, connect, write):
+    """At each start, and something else each time: that ends after some reloads, with a word that names the file."""
+    write("stamp.py", "value = 0\n")
+    write(
+        "app.py",
+        """
+        import os
+        import stamp
+
+        with open(os.path.join(os.path.dirname(__file__), "stamp.py"), "w") as file:
+            file.write(f"value = {os.getpid()}\\n")
+
+        NUMBER = 1
+
+        def value():
+            return NUMBER
+        """,
+    )
+    server = operator.start("--reload")
+    client = connect(operator.address)
+    assert client.call("value") == 1
+    write("app.py", (operator.directory / "app.py").read_text().replace("NUMBER = 1", "NUMBER = 2"))
+    server.wait_for(f"no reload because of {operator.directory}/stamp.py")
+    serves = server.log.count(" serves")
+    assert serves <= 8
+    answer(server, client, 2)
+    assert server.end() == 0

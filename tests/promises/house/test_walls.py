@@ -27,11 +27,12 @@ ARROWS = {
     "errors": "",
     "function_names": "",
     "gtask": "errors",
+    "loading": "errors",
     "logdefer": "wire.exceptions.failure wire.plain",
     "prometheus": "stats",
     "running_call": "",
     "shells": "",
-    "spawn": "address target",
+    "spawn": "address loading target",
     "stats": "",
     "target": "",
     "tasks": "function_names running_call",
@@ -105,7 +106,7 @@ ARROWS = {
     "client.pool.news": "client.loop",
     "client.pool.no_worker": "client.pool.slots errors wire.exceptions.failure",
     "client.pool.notices": "",
-    "client.pool.ownership": "client.forks client.loop client.pool.no_worker",
+    "client.pool.ownership": "client.forks client.loop client.pool.no_worker loading spawn",
     "client.pool.pool": "aspects.caller client.checkout client.counters client.forks client.lease client.loop "
     "client.outcomes client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.ownership "
     "client.pool.slots client.pool.workers errors",
@@ -120,21 +121,26 @@ ARROWS = {
     "server.comm": "",
     "server.config": "address target wire.messages",
     "server.daemon": "",
-    "server.daemon.application": "address server.config server.daemon.logs server.daemon.options server.daemon.watch "
-    "server.functions server.listener server.master.attendants server.master.master server.process "
-    "server.worker.interface target",
+    "server.daemon.application": "address loading server.config server.daemon.logs server.daemon.options "
+    "server.daemon.orphanage server.daemon.succession server.daemon.watch server.descriptors server.functions "
+    "server.listener server.master.attendants server.master.master server.originals server.output server.patches "
+    "server.process server.remarks server.users server.worker.interface spawn target",
     "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "
-    "server.daemon.pidfile server.daemon.systemd server.listener server.process spawn",
+    "server.daemon.pidfile server.daemon.systemd server.descriptors server.listener server.output server.process "
+    "server.users spawn",
     "server.daemon.completion": "server.daemon.options shells",
-    "server.daemon.keeper": "errors server.comm server.config server.daemon.succession server.daemon.systemd "
-    "server.listener server.process",
+    "server.daemon.keeper": "errors server.comm server.config server.daemon.restless server.daemon.succession "
+    "server.daemon.systemd server.descriptors server.listener server.originals server.output server.process "
+    "server.users",
     "server.daemon.logs": "aspects.logs.capture",
     "server.daemon.options": "address gtask server.config server.daemon.values shells target",
+    "server.daemon.orphanage": "server.originals server.process",
     "server.daemon.pidfile": "errors",
     "server.daemon.private": "server.config server.daemon.cli server.daemon.logs server.daemon.options "
-    "server.listener server.process",
+    "server.descriptors server.listener server.output server.process spawn",
+    "server.daemon.restless": "",
     "server.daemon.succession": "",
-    "server.daemon.systemd": "",
+    "server.daemon.systemd": "server.originals",
     "server.daemon.values": "address server.config",
     "server.daemon.watch": "",
     "server.databases": "",
@@ -145,37 +151,48 @@ ARROWS = {
     "server.databases.drivers.postgresql": "server.databases.drivers.generic wire.dbapi",
     "server.databases.drivers.sqlite": "server.databases.drivers.generic",
     "server.dbapi": "server.databases.database server.databases.drivers server.worker.interface",
-    "server.embed": "address server.config server.daemon.logs server.listener server.master.master server.process "
-    "server.worker.interface spawn",
+    "server.descriptors": "server.originals",
+    "server.embed": "address loading server.config server.daemon.logs server.descriptors server.listener "
+    "server.master.master server.output server.process server.remarks server.worker.interface spawn",
+    "server.estate": "address server.originals",
     "server.functions": "function_names",
-    "server.listener": "address errors server.config server.peers",
+    "server.listener": "address server.config server.estate server.originals server.paths server.peers server.users",
     "server.master": "",
-    "server.master.attendants": "server.comm server.daemon.watch server.listener server.master.children "
-    "server.master.workers server.metrics.status server.process server.scoreboard",
+    "server.master.attendants": "server.comm server.daemon.watch server.estate server.listener server.master.children "
+    "server.master.workers server.metrics.status server.originals server.output server.paths server.process "
+    "server.scoreboard",
     "server.master.children": "server.scoreboard",
     "server.master.deaths": "server.master.children server.master.workers server.metrics.status wire.lastwords "
     "wire.messages",
-    "server.master.master": "errors server.comm server.config server.listener server.master.attendants "
-    "server.master.children server.master.deaths server.master.refusals server.master.workers server.metrics.scrapes "
-    "server.metrics.status server.peers server.process server.scoreboard server.worker.interface server.worker.parts "
-    "server.worker.serve wire.values.arrays",
+    "server.master.master": "errors loading server.comm server.config server.descriptors server.listener "
+    "server.master.attendants server.master.children server.master.deaths server.master.refusals "
+    "server.master.workers server.metrics.scrapes server.metrics.status server.originals server.output server.patches "
+    "server.peers server.process server.scoreboard server.worker.interface server.worker.parts server.worker.serve "
+    "wire.values.arrays",
     "server.master.refusals": "server.config server.master.attendants wire.exceptions.failure wire.frames "
     "wire.json.text wire.messages",
-    "server.master.workers": "server.master.children server.scoreboard",
+    "server.master.workers": "server.master.children server.originals server.process server.scoreboard",
     "server.metrics": "",
-    "server.metrics.scrapes": "errors server.comm server.listener server.master.attendants server.metrics.status "
-    "server.metrics.text server.process",
+    "server.metrics.scrapes": "errors server.comm server.descriptors server.listener server.master.attendants "
+    "server.metrics.status server.metrics.text server.originals server.process",
     "server.metrics.status": "server.master.children server.scoreboard server.worker.interface",
     "server.metrics.text": "gtask server.metrics.status",
-    "server.peers": "address",
-    "server.process": "",
+    "server.originals": "",
+    "server.output": "server.originals",
+    "server.patches": "errors",
+    "server.paths": "address errors server.config server.originals server.peers",
+    "server.peers": "address server.originals",
+    "server.process": "server.descriptors server.originals",
+    "server.remarks": "server.worker.interface",
     "server.scoreboard": "",
+    "server.users": "",
     "server.worker": "",
+    "server.worker.demands": "",
     "server.worker.dialect": "",
     "server.worker.full_names": "function_names",
     "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
-    "server.worker.interface": "",
-    "server.worker.interruption": "errors server.process",
+    "server.worker.interface": "server.worker.demands",
+    "server.worker.interruption": "errors server.descriptors",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
     "server.worker.methods": "server.scoreboard server.worker.misfits server.worker.replies",
     "server.worker.misfits": "server.worker.full_names",
@@ -183,8 +200,10 @@ ARROWS = {
     "aspects.unpickling server.worker.gtask server.worker.json",
     "server.worker.replies": "",
     "server.worker.serve": "errors server.process server.worker.interruption server.worker.worker",
+    "server.worker.setups": "",
     "server.worker.worker": "errors server.process server.scoreboard server.worker.dialect server.worker.interruption "
-    "server.worker.methods server.worker.misfits server.worker.replies wire.exceptions.failure wire.messages",
+    "server.worker.methods server.worker.misfits server.worker.replies server.worker.setups wire.exceptions.failure "
+    "wire.messages",
     #
     "aspects": "",
     "aspects.aspect": "",
@@ -243,9 +262,10 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 RINGS = [
     # What a call is told by, and what is neutral.
-    "errors address stats spawn target shells function_names running_call logdefer gtask wire. client.loop "
+    "errors address stats spawn loading target shells function_names running_call logdefer gtask wire. client.loop "
     "client.forks "
-    "client.counters server.scoreboard server.process server.config",
+    "client.counters server.scoreboard server.process server.config server.users server.originals "
+    "server.descriptors server.worker.demands server.worker.setups",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
     "client.overtime client.stream client.outcomes "
@@ -276,20 +296,21 @@ HOMES = {
     "gevent": "client.calls client.connection client.handshake client.loop client.pool.connector dbapi.shared_clients "
     "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
-    "server.master.master server.master.refusals server.master.workers server.metrics.scrapes server.peers "
-    "server.worker.dialect server.worker.gtask "
-    "server.worker.json server.worker.replies server.worker.serve tool.conversation",
-    "select": "integrations.wsgi server.daemon.keeper server.databases.drivers.generic "
-    "server.databases.drivers.postgresql server.listener server.master.master server.master.workers server.process "
+    "server.master.master server.master.refusals server.master.workers server.metrics.scrapes server.estate "
+    "server.originals server.paths server.peers server.worker.dialect server.worker.gtask server.worker.json "
+    "server.worker.replies server.worker.serve tool.conversation",
+    "select": "integrations.wsgi server.databases.drivers.generic server.databases.drivers.postgresql server.output "
     "tool.conversation tool.top",
-    "fork": "server.embed server.process",
+    "_signal": "server.originals",
+    "posix": "server.embed server.originals spawn",
+    "fork": "server.embed server.originals server.process",
     "subprocess": "",
     "ctypes": "server.process",
-    "threading": "server.embed server.worker.replies",
+    "threading": "server.embed server.remarks server.worker.replies",
     "random": "client.pool.workers",
     "concurrent": "client.many.executor",
-    "importlib": "aspects.tracing dbapi.drivers_known gtask server.daemon.application server.functions tool.cli "
-    "wire.values.arrays",
+    "importlib": "aspects.tracing dbapi.drivers_known gtask server.daemon.application server.functions "
+    "server.originals tool.cli wire.values.arrays",
     "pickle": "wire.values.pickles",
     "runpy": "server.daemon.options",
     "setproctitle": "server.process",
@@ -356,8 +377,10 @@ PURE = {
     "server.master.children": "signal",  # for the numbers
     "server.functions": "",
     "server.worker.interface": "",
+    "server.worker.demands": "",
     "server.metrics.text": "signal",  # children's
     "server.daemon.succession": "",
+    "server.daemon.restless": "",
     "tool.tables": "",
 }
 """What decides and does not act, and can be tested without a socket, a process or a clock."""

@@ -7,6 +7,7 @@ A helper answers, not the master: whoever asks slowly, or only connects, holds n
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -48,7 +49,9 @@ def connected(path, *pieces):
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.settimeout(PATIENCE)
-        sock.connect(str(path))
+        while (error := sock.connect_ex(str(path))) == errno.ECONNREFUSED:  # it is bound, and listens in a moment
+            gevent.sleep(0.001)
+        assert not error, os.strerror(error)
         for piece in pieces:
             sock.sendall(piece)
     except BaseException:

@@ -20,6 +20,8 @@ PROGRAM = """
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 
     import gtask
+    from gtask.server import originals
+    originals.POLLRDHUP = 0
     from gtask.wire import frames as codec, conversation as exchange, lastwords, messages
     from gtask.wire.exceptions import failure, tracebacks
     from gtask.server.daemon import cli
