@@ -36,7 +36,8 @@ CLIENT_BYTES = 32
 CLIENT = slice(METHOD.stop, METHOD.stop + CLIENT_BYTES)
 
 _TERSE_PLACE = CLIENT.stop
-_REPLIES_PLACE = _TERSE_PLACE + 1
+_WANTED_PLACE = _TERSE_PLACE + 1
+_REPLIES_PLACE = _WANTED_PLACE + 1
 
 REPEAT = 60.0
 """Seconds for which a complaint is not logged again."""
@@ -265,6 +266,15 @@ class BoardLine:
         self._numbers[HELD] = 0
         self._held = 0
         return self._memory[_REPLIES_PLACE : _REPLIES_PLACE + held]
+
+    def want_back(self) -> None:
+        """In the master: others wait for a worker, and this one is wanted back."""
+        self._memory[_WANTED_PLACE] = 1
+
+    @property
+    def is_wanted_back(self) -> bool:
+        """In the worker: whether its master has said so."""
+        return bool(self._memory[_WANTED_PLACE])
 
     def want_no_last_words(self) -> None:
         """In the worker: its client would not understand the master's last words."""

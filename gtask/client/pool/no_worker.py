@@ -108,7 +108,8 @@ class NoWorker:
         if ledger.backoff.failures and there < ledger.max_workers:
             return trouble(self.trouble, self.is_unreachable, ledger.failing_since, now)
         busy, settling = ledger.count(BUSY), ledger.count(SETTLING)
-        return crowd(busy, settling, ledger.max_workers, self._connector.attempts, ahead)
+        ungreeted = sum(slot.state == CONNECTING and slot.worker is not None for slot in ledger.slots)
+        return crowd(busy, settling, ledger.max_workers, self._connector.attempts, ahead, ungreeted)
 
 
 def overdue(subject: str, where: str, timeout: float | None, reason: str) -> AcquireTimeout:
@@ -138,14 +139,23 @@ def trouble(reason: str, unreachable: bool, since: float | None, now: float) -> 
     return f"{reason}, for {lasts}" if lasts else reason
 
 
-def crowd(busy: int, settling: int, most: int, starting: int, ahead: int) -> str:
-    """Why all workers are taken."""
+def crowd(busy: int, settling: int, most: int, starting: int, ahead: int, ungreeted: int = 0) -> str:
+    """Why all workers are taken.
+
+    Args:
+        busy, settling, starting: how many workers are in these states, and ``most``, how many there may be.
+        ahead: how many callers stand before this one in line.
+        ungreeted: how many of those that start are connected, and have not greeted.
+    """
     also = [f"{settling} in checkout_done"] if settling else []
     also += [f"{starting} starting"] if starting else []
-    return (
-        f"{busy} of {most} workers busy, {', '.join([*also, f'{ahead} ahead in line'])}; "
-        "raise max_workers or the timeout, or make shorter calls"
-    )
+    advice = "raise max_workers or the timeout, or make shorter calls"
+    if ungreeted:
+        advice = (
+            "connected, but no worker has greeted: the server is full (its --max-workers) while other clients use all "
+            "workers, or setup takes long"
+        )
+    return f"{busy} of {most} workers busy, {', '.join([*also, f'{ahead} ahead in line'])}; {advice}"
 
 
 def full(where: str, limit: int, pressure: Pressure) -> Overloaded:

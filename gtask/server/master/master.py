@@ -32,6 +32,7 @@ from gtask.server.master.attendants import (
     Title,
 )
 from gtask.server.master.children import Children
+from gtask.server.master.crowding import Crowding
 from gtask.server.master.refusals import Refusals
 from gtask.server.master.workers import Handle, Workers
 from gtask.server.metrics import status
@@ -108,10 +109,10 @@ class Master:
         self._record = Record(config.name, os.getpid(), addresses, monotonic(), reloads, config.max_workers)
         for_metrics = [listener for listener in listeners if listener.for_metrics]
         scrapes = Scrapes(for_metrics, self._record, self._children.living)
-        title = Title(self._record, self._children.living)
-        silent = SilentClients(self._children, self._workers)
+        title, silent = Title(self._record, self._children.living), SilentClients(self._children, self._workers)
         self._refusals = Refusals(config)
-        more = (*attendants, title, silent, self._refusals, SocketWatch(listeners), Losses())
+        crowding = Crowding(config.max_workers, self._listeners.values(), self._children, self._workers)
+        more = (*attendants, title, silent, self._refusals, crowding, SocketWatch(listeners), Losses())
         self._attendants = (scrapes, *self._watches(parent, kept, scrapes), *more)
 
     def _watches(self, parent: process.Parent | None, kept: bool, scrapes: Scrapes) -> list[Attendant]:

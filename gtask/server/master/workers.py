@@ -100,6 +100,11 @@ class Workers:
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if order.group else os.kill)(order.pid, order.number)
 
+    def want_back(self, pid: int) -> None:
+        """Ask a worker to be retired, because others wait for one."""
+        self._handles[pid].line.want_back()
+        self.send([Signal(pid, signal.SIGTERM)])
+
     def send_each(self, number: signal.Signals, pids: Iterable[int] | None = None) -> None:
         """Send one signal to these workers; by default to all."""
         self.send([Signal(pid, number) for pid in (self._handles if pids is None else pids)])

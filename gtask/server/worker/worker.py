@@ -374,7 +374,7 @@ class Worker:
 
     def on_term(self, number: int, frame: object) -> None:
         """The handler of SIGTERM: ask to be retired, as soon as no reply is half written."""
-        self._want_to_retire("the server drains")
+        self._want_to_retire("others wait for a worker" if self.board.is_wanted_back else "the server drains")
         if self._waits and self._conversation.state == "idle":
             self._retire()
 

@@ -162,13 +162,15 @@ ARROWS = {
     "server.master.workers server.metrics.status server.originals server.output server.paths server.process "
     "server.scoreboard",
     "server.master.children": "server.scoreboard",
+    "server.master.crowding": "server.listener server.master.attendants server.master.children server.master.workers "
+    "server.scoreboard",
     "server.master.deaths": "server.master.children server.master.workers server.metrics.status wire.lastwords "
     "wire.messages",
     "server.master.master": "errors loading server.comm server.config server.descriptors server.listener "
-    "server.master.attendants server.master.children server.master.deaths server.master.refusals "
-    "server.master.workers server.metrics.scrapes server.metrics.status server.originals server.output server.patches "
-    "server.peers server.process server.scoreboard server.worker.interface server.worker.parts server.worker.serve "
-    "wire.values.arrays",
+    "server.master.attendants server.master.children server.master.crowding server.master.deaths "
+    "server.master.refusals server.master.workers server.metrics.scrapes server.metrics.status server.originals "
+    "server.output server.patches server.peers server.process server.scoreboard server.worker.interface "
+    "server.worker.parts server.worker.serve wire.values.arrays",
     "server.master.refusals": "server.config server.master.attendants wire.exceptions.failure wire.frames "
     "wire.json.text wire.messages",
     "server.master.workers": "server.master.children server.originals server.process server.scoreboard",
