@@ -76,7 +76,7 @@ FAULTY = """
 
     def die_amid_the_reply(value, sent):
         def send(replies, frame):
-            replies._socket.sendall(frame[:sent])
+            replies._send(frame[:sent])
             os.kill(os.getpid(), signal.SIGKILL)
 
         ReplyBuffer.send = send
@@ -84,7 +84,7 @@ FAULTY = """
 
     def die_after_the_reply(value):
         def send(replies, frame):
-            replies._socket.sendall(frame)
+            replies._send(frame)
             os.kill(os.getpid(), signal.SIGKILL)
 
         ReplyBuffer.send = send
