@@ -53,6 +53,7 @@ class Connection:
 
     Attributes:
         pending: the calls that are owed a reply, in order.
+        behind: the calls behind them that the dialect does not allow at once; they have not been sent.
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
         error: why the connection is closed, or None while it is open.
@@ -64,10 +65,10 @@ class Connection:
     """
 
     __slots__ = (
-        "_agreement", "_alarm", "_aspects", "_at_once", "_behind", "_client", "_closed", "_conversation", "_dialect",
+        "_agreement", "_alarm", "_aspects", "_at_once", "_client", "_closed", "_conversation", "_dialect",
         "_done_frame", "_handshake", "_in_hand", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader",
-        "_stream", "_tell_drained", "address", "error", "pending", "pid", "server", "slot", "spare_call", "unpickle",
-        "untouched", "watcher",
+        "_stream", "_tell_drained", "address", "behind", "error", "pending", "pid", "server", "slot", "spare_call",
+        "unpickle", "untouched", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -95,7 +96,7 @@ class Connection:
         self._aspects = aspects
         self._agreement = PLAIN
         self._at_once = dialect.at_once
-        self._behind: deque[Call] = deque()  # calls beyond those that the dialect allows at once
+        self.behind: deque[Call] = deque()
         self._conversation = dialect.make_conversation()
         self._preambles = Preambles(orders, dialect, self._conversation)
         self._reader = dialect.make_reader()
@@ -144,11 +145,11 @@ class Connection:
     @property
     def waiting(self) -> int:
         """How many calls wait for their replies, or to be sent."""
-        return len(self.pending) + len(self._behind)
+        return len(self.pending) + len(self.behind)
 
     def has(self, call: Call) -> bool:
         """Whether the call is one of those."""
-        return call in self.pending or call in self._behind
+        return call in self.pending or call in self.behind
 
     # --- the client speaks -----------------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ class Connection:
         pending = self.pending
         before = len(pending)
         if before >= self._at_once:
-            self._behind.append(call)
+            self.behind.append(call)
             return
         pending.append(call)
         if self._conversation.state != "idle":
@@ -255,7 +256,7 @@ class Connection:
             self._handshake.failed(self.error)
         if self._in_hand is not None:
             self._in_hand.post(self.error)  # an interruption has come just before it was delivered
-        for calls in (self.pending, self._behind):
+        for calls in (self.pending, self.behind):
             while calls:
                 calls[0].post(self.error)
                 calls.popleft()
@@ -283,8 +284,8 @@ class Connection:
             return
         unsent: list[Call] = []
         if self.untouched:
-            unsent = [*self.pending, *self._behind]
-            self.pending, self._behind = deque(), deque()
+            unsent = [*self.pending, *self.behind]
+            self.pending, self.behind = deque(), deque()
         if self.pending and (self._overtime.is_over or (words is not None and words.why)):
             error: Error = self.overdue_error(words=words)
         else:
@@ -338,14 +339,10 @@ class Connection:
 
     def _take_reply(self, reply: Any) -> None:
         """The reply to the first pending call has come: a Value, a Failure or a Skipped."""
-        if type(reply) is Failure and self.pending:
-            if outcomes.is_interrupted(reply):
-                self.hang_up(self.overdue_error(reply))
-                return
-            while self._behind:
-                self._behind[0].post(Skipped())
-                self._behind.popleft()
-        elif type(reply) is Value and reply.used and self.pending:
+        if type(reply) is Failure and self.pending and outcomes.is_interrupted(reply):
+            self.hang_up(self.overdue_error(reply))
+            return
+        if type(reply) is Value and reply.used and self.pending:
             self.pending[0].hear(self._aspects, reply, self.pid)
         self.take_value(None, reply)
 
@@ -362,23 +359,37 @@ class Connection:
         pending.popleft()
         if pending:
             self._overtime.watch(pending[0], monotonic())
-        elif self._behind:
+        elif self.behind and type(reply) is not Failure:
             self._send_next()
+        behind = len(self.behind)
         if reply is None:
             call.take(value)
         else:
             call.deliver(reply)
         self._in_hand = None
-        if self._tell_drained and not self.pending and self.error is None:
+        if behind and type(reply) is Failure:
+            self._drop(behind)
+        if self._tell_drained and not self.pending and not self.behind and self.error is None:
             self._tell_drained = False
             self._owner.drained(self)
 
+    def _drop(self, count: int) -> None:
+        """A call has raised: this number of calls behind it do not run."""
+        while count and self.error is None:
+            count -= 1
+            self._in_hand = call = self.behind[0]
+            self.behind.popleft()
+            call.deliver(Skipped())
+            self._in_hand = None
+        self._send_next()
+
     def _send_next(self) -> None:
-        """Send the first of the calls that the dialect did not allow at once."""
-        call = self._behind[0]
-        self.send(call)
-        if self._behind and self._behind[0] is call:
-            self._behind.popleft()  # unless the sending has shown that the worker is dead
+        """Send the first of the calls that the dialect did not allow at once, if nothing is under way."""
+        if self.behind and not self.pending and self.error is None:
+            call = self.behind[0]
+            self.send(call)
+            if self.behind and self.behind[0] is call:
+                self.behind.popleft()  # unless the sending has shown that the worker is dead
 
     def _take_greeting(self, greeting: Greeting) -> None:
         if self._handshake is not None:

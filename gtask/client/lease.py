@@ -182,7 +182,7 @@ class Lease:
             if connection is None:
                 if not self._queue:
                     lender.leave(self)
-            elif connection.pending:
+            elif connection.pending or connection.behind:
                 connection.tell_when_drained()
             else:
                 self.connection = None
@@ -218,7 +218,7 @@ class Lease:
             if self.connection is not None and self._queue and self._queue[0] is call:
                 self._queue.popleft()  # unless the sending has shown that the worker is dead
         if self.released and self.connection is not None:
-            if not connection.pending:  # all were refused
+            if not connection.waiting:  # all were refused
                 self.connection = None
                 return False
             connection.tell_when_drained()
@@ -234,7 +234,7 @@ class Lease:
 
     def holds(self, connection: Connection) -> bool:
         """Whether it really has this worker, and is not half way through some change."""
-        over = self.released and not connection.pending
+        over = self.released and not connection.waiting
         ended = self.error is not None and not isinstance(self.error, Overloaded)
         return self.connection is connection and not self._queue and not over and not ended
 

@@ -50,7 +50,8 @@ class Dying:
     def __init__(self, at, end):
         self.sent, self.at, self.end = [], at, end
 
-    pending = 1
+    pending = waiting = 1
+    behind = ()
 
     def prepare(self, call):
         return ""
