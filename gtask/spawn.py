@@ -227,9 +227,10 @@ def open_standard_descriptors() -> None:
 
     Otherwise a socket or a pipe would get such a number, and what somebody prints would go there.
     """
-    while (descriptor := open_file(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    close(descriptor)
+    with contextlib.suppress(OSError):  # at the limit of descriptors, where these are open
+        while (descriptor := open_file(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(descriptor, True)
+        close(descriptor)
 
 
 def private_address() -> addresses.UnixAddress:

@@ -61,13 +61,14 @@ class Connection:
         slot: the pool's.
         watcher: the stream's, which is active while the connection is read.
         unpickle: what loads a part of an exception; None without consent.
+        tell_drained: whether the owner is to hear ``drained`` once the last reply that is owed has come.
         spare_call: a call that has ended, to be used again: a new one would take longer.
     """
 
     __slots__ = (
         "_agreement", "_alarm", "_aspects", "_at_once", "_client", "_closed", "_conversation", "_dialect",
         "_done_frame", "_handshake", "_in_hand", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader",
-        "_stream", "_tell_drained", "address", "behind", "error", "pending", "pid", "server", "slot", "spare_call",
+        "_stream", "address", "behind", "error", "pending", "pid", "server", "slot", "spare_call", "tell_drained",
         "unpickle", "untouched", "watcher",
     )  # fmt: skip
 
@@ -102,7 +103,7 @@ class Connection:
         self._reader = dialect.make_reader()
         self._done_frame = dialect.encode(Done())
         self._in_hand: Call | None = None
-        self._owes_done = self._tell_drained = self._closed = False
+        self._owes_done = self.tell_drained = self._closed = False
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
         self._stream = Stream(sock, loop, self._reader, self)
@@ -146,10 +147,6 @@ class Connection:
     def waiting(self) -> int:
         """How many calls wait for their replies, or to be sent."""
         return len(self.pending) + len(self.behind)
-
-    def has(self, call: Call) -> bool:
-        """Whether the call is one of those."""
-        return call in self.pending or call in self.behind
 
     # --- the client speaks -----------------------------------------------------------------------------
 
@@ -218,7 +215,7 @@ class Connection:
         """Tell the worker that the checkout is over; gives whether the worker may be lent again at once. If not, the
         owner hears ``settled`` when checkout_done has run."""
         conversation = self._conversation
-        self._tell_drained = False  # it was released a second time meanwhile
+        self.tell_drained = False  # it was released a second time meanwhile
         if not conversation.settles and conversation.state == "idle":
             self._owes_done = True  # rides with the next request
             return True
@@ -231,10 +228,6 @@ class Connection:
         if self._owes_done:
             self._owes_done = False
             self._write(self._done_frame)
-
-    def tell_when_drained(self) -> None:
-        """Call the owner's ``drained`` once the last reply that is owed has come."""
-        self._tell_drained = True
 
     def lend(self) -> None:
         """It is lent from now on: until something is sent, its loss does no harm."""
@@ -369,8 +362,8 @@ class Connection:
         self._in_hand = None
         if behind and type(reply) is Failure:
             self._drop(behind)
-        if self._tell_drained and not self.pending and not self.behind and self.error is None:
-            self._tell_drained = False
+        if self.tell_drained and not self.pending and not self.behind and self.error is None:
+            self.tell_drained = False
             self._owner.drained(self)
 
     def _drop(self, count: int) -> None:

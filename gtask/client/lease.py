@@ -183,7 +183,7 @@ class Lease:
                 if not self._queue:
                     lender.leave(self)
             elif connection.pending or connection.behind:
-                connection.tell_when_drained()
+                connection.tell_drained = True
             else:
                 self.connection = None
                 lender.take_back(connection, self._has_raised)
@@ -221,7 +221,7 @@ class Lease:
             if not connection.waiting:  # all were refused
                 self.connection = None
                 return False
-            connection.tell_when_drained()
+            connection.tell_drained = True
         return True
 
     def stand_again(self, unsent: list[Call]) -> None:
@@ -381,7 +381,9 @@ class Lease:
             elif self.released and self.connection is None:
                 self.lender.leave(self)
         connection = self.connection
-        if connection is not None and (connection.has(call) or not connection.is_sound):
+        if connection is not None and (
+            call in connection.pending or call in connection.behind or not connection.is_sound
+        ):
             self.fail(Cancelled(f"{call.method} was interrupted in its caller by {type(interruption).__name__}"))
         self.lender.interrupted()
 

@@ -98,7 +98,7 @@ class Succession:
     _start_at: float = math.inf
     _starting_now: bool = False  # Start was ordered, and the master has no pid yet
     _short_lives: int = 0
-    _is_put_off: bool = False
+    is_put_off: bool = False
 
     def begin(self) -> list[Action]:
         """The daemon begins."""
@@ -157,7 +157,7 @@ class Succession:
         if master.state == STARTING:
             return self._not_started(pid, how, now)
         if master.state == DRAINING:
-            return self.reload() if self._is_put_off else []
+            return self.reload() if self.is_put_off else []
         return self._replace(pid, how, now, now - master.since)
 
     def reload(self) -> list[Action]:
@@ -168,9 +168,9 @@ class Succession:
             self._again = True  # the master that starts may have read files that have changed since
             return []
         if len(self.pids(DRAINING)) >= MOST_DRAINING:
-            self._is_put_off = True
+            self.is_put_off = True
             return [Say(f"{MOST_DRAINING} masters drain still: the reload waits until one of them has ended")]
-        self._is_put_off = False
+        self.is_put_off = False
         self._start_at = math.inf
         return self._start()
 

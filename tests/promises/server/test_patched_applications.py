@@ -51,7 +51,6 @@ PATCHES = {
     "gevent, with children": "import gevent.monkey; gevent.monkey.patch_all(); import subprocess; "
     "subprocess.run(['true'])",
     "grequests": "import grequests",
-    "eventlet": "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch()",
     "by hand": "import os, signal; os.fork = None; signal.signal = lambda *_: None",
 }
 
