@@ -190,7 +190,7 @@ def open_directory():
 
 
 def as_another_user(path):
-    """What a process of another user gets at a unix socket: a greeting, the end, or an error."""
+    """What a process of another user gets at a unix socket: a worker's greeting, a refusal or the end, or an error."""
 
     def connect():
         with socket.socket(socket.AF_UNIX) as sock:
@@ -198,7 +198,8 @@ def as_another_user(path):
             try:
                 sock.connect(path)
                 sock.sendall(Encoder().encode(Greeting()))
-                return SERVED if sock.recv(1) else CLOSED
+                answer = sock.recv(4096)
+                return SERVED if answer and b"PermissionError" not in answer else CLOSED
             except ConnectionError:
                 return CLOSED
             except OSError as error:

@@ -24,7 +24,7 @@ RING_1 = {
 }
 """Folder to files: what a call is."""
 
-CODE_OF_RING_1 = 2_500
+CODE_OF_RING_1 = 2_510
 """Lines, without docstrings, comments and blank ones."""
 
 LONGEST_FILE, LONGEST_FUNCTION = 400, 40

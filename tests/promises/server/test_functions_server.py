@@ -12,6 +12,7 @@ import pytest
 
 import gtask
 from tests.support.program import run_program
+from tests.support.waiting import wait_until
 
 TARGET = "gtask.server.functions"
 

@@ -302,6 +302,8 @@ def test_a_lost_keeper(start, path):
     server.process.wait()
 
     def is_given_up():
+        if not path.exists():
+            return True
         with contextlib.suppress(ConnectionRefusedError):
             connected(path).close()
             return False
