@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import fields
 from functools import partial
 from types import EllipsisType, ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gtask import address as addresses
 from gtask.aspects import context as context_aspect
@@ -220,7 +220,7 @@ class Client:
         if timeout is ...:
             return self._pool.checkout(self._config.timeout, self, log)
         check_timeout(timeout)
-        return self._pool.checkout(cast("float | None", timeout), self, log)
+        return self._pool.checkout(timeout, self, log)
 
     def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Check out a worker, call it once, and release it; see :meth:`Checkout.call`."""
