@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gtask.errors import Interrupted
 from gtask.server import descriptors
+from gtask.server.originals import handler_of, set_handler
 
 if TYPE_CHECKING:
     from gtask.server.scoreboard import BoardLine
@@ -87,12 +88,12 @@ def handle(handlers: Handlers) -> None:
         handlers: a handler for each signal's number.
     """
     for number, handler in handlers.items():
-        signal.signal(number, handler)
+        set_handler(number, handler)
 
     def forget() -> None:
         for number, handler in handlers.items():
-            if signal.getsignal(number) == handler:  # not if the application has its own
-                signal.signal(number, signal.SIG_DFL)
+            if handler_of(number) == handler:  # not if the application has its own
+                set_handler(number, signal.SIG_DFL)
 
     os.register_at_fork(after_in_child=forget)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -194,7 +194,7 @@ ARROWS = {
     "server.worker.full_names": "function_names",
     "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
     "server.worker.interface": "server.worker.demands",
-    "server.worker.interruption": "errors server.descriptors",
+    "server.worker.interruption": "errors server.descriptors server.originals",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
     "server.worker.methods": "server.scoreboard server.worker.misfits server.worker.replies",
     "server.worker.misfits": "server.worker.full_names",
