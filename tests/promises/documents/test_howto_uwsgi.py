@@ -69,7 +69,7 @@ def start(tmp_path, nothing_is_left_behind):
         for web in running:
             web.process.send_signal(signal.SIGTERM)
             try:
-                assert web.wait() == 0
+                assert web.wait() in (0, 22)  # 22: ended while a worker still loaded its application
                 assert "Traceback" not in web.log
             finally:
                 web.process.kill()
