@@ -188,8 +188,8 @@ def spawn_server(
             :class:`gtask.Client`. Default False.
         insecure: whether it may listen on TCP where other machines can connect, and ``pickle`` over TCP; default False.
         reload: whether it loads new code when a file of the application changes, for development; default False.
-        log_level: of its own log, which goes to this process's stderr: ``debug``, ``info``, ``warning`` or ``error``;
-            default ``warning``.
+        log_level: of the server's log, which goes to this process's stderr: ``debug``, ``info``, ``warning`` or
+            ``error``; default ``warning``.
 
     Raises:
         ValueError: the target or the address is none, or these options do not allow it.

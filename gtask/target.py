@@ -44,7 +44,7 @@ def check_target(target: str) -> None:
 
 
 def check_allow(target: str, allow: tuple[str, ...]) -> None:
-    """Refuse allowed modules for another target than :data:`FUNCTIONS`, and that one without.
+    """Refuse allowed modules for any target but :data:`FUNCTIONS`, and :data:`FUNCTIONS` without allowed modules.
 
     Raises:
         ValueError: the message begins with the option.

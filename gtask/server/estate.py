@@ -1,7 +1,7 @@
 """Sockets without a path, from a master that has lost its keeper to the daemon that comes next.
 
 Nobody can listen at a TCP port, or at an abstract name, at which another still listens. So the master hands its socket
-over, to a daemon of the same user that asks for it at an abstract name of its own, and goes on accepting until that
+over, to a daemon of the same user that asks for it at a separate abstract name. The master goes on accepting until the
 daemon serves. Both have the same socket meanwhile, so no connection is refused or lost.
 """
 

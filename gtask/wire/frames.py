@@ -249,7 +249,7 @@ class Encoder:
     def _other_body(self, plain: list[Any], error: Exception) -> bytes:
         """That of a copy in which everything can travel; or the error that says what cannot, and why."""
         self._used.clear()
-        # With a packing of its own: a copy may run code of the application, which may have another message written by
+        # With a separate packing: a copy may run code of the application, which may have another message written by
         # this encoder.
         packing = Packing(self._packing.agreement, self._limit)
         body = body_of_copy(plain, error, packing)

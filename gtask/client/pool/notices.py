@@ -28,7 +28,7 @@ _IN_VAIN = (
 _AGAIN = "%s: workers can be had again, after %.3g s"
 _ASYNCIO = (
     "%s is used in a thread in which an event loop of asyncio runs: each call stops that loop until its value is "
-    "there. Give gtask a thread and a client of its own; docs/howto/asyncio.rst shows it"
+    "there. Give gtask a separate thread with a client; docs/howto/asyncio.rst shows it"
 )
 
 

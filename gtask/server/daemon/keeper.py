@@ -270,7 +270,7 @@ class Keeper:
         try:
             command = self._command(writing, self._keep_alive[0], self._succession.reloads + 1)
             return reading, process.spawn(command, passed)
-        except BaseException:
+        except BaseException:  # whatever it was, there is no master to hear
             close(reading)
             raise
         finally:

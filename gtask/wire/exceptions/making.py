@@ -140,7 +140,7 @@ class _Builder:
         members = (self.nested(member, depth) for member in group[:EXCEPTIONS])
         return [member for member in members if member is not None]
 
-    # --- what it is made of -----------------------------------------------------------------------------
+    # --- the parts of an exception ----------------------------------------------------------------------
 
     def told(self, told: dict[Any, Any], message: str, depth: int) -> Told:
         """What was told of the exception itself."""

@@ -1,4 +1,4 @@
-"""Tells any exception as plain data of a bounded size: what it is by itself, its chains, and what stays here."""
+"""Tells any exception as plain data of a bounded size: itself, its chains, and the parts that stay here."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _METHOD = "argument 0"
 
 
 def remedy(value: Any, place: str) -> str:
-    """What to do about a value, by its class; "" if there is nothing of its own to be said.
+    """What to do about a value, by its class; "" if its class has no remedy.
 
     Args:
         value: the one that cannot travel.
