@@ -120,6 +120,7 @@ class Lease:
             raise
         if value is not call and call.companions is None:
             if connection is not None:
+                call.frame = b""  # or the arguments would stay as long as the worker
                 connection.spare_call = call
             return value
         return self._conclude_and_replay(call, call.outcome if value is call else Value(value))
