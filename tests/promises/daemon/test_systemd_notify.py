@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 
 from tests.support.daemon import SOURCE, daemon
-from tests.support.waiting import SOON, wait_until
+from tests.support.waiting import wait_until
 
 
 class Manager:
