@@ -11,8 +11,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent.event import AsyncResult
 
+from gtask.client.elsewhere import SharedResult
 from gtask.client.outcomes import copy_to_raise
 from gtask.errors import Error
 from gtask.wire.messages import RequestMeta
@@ -23,15 +23,11 @@ if TYPE_CHECKING:
     from gtask.wire.messages import Message
     from gtask.wire.values.agreement import ConditionalFrame
 
-    _AsyncResult = AsyncResult[Any]
-else:
-    _AsyncResult = AsyncResult  # generic for type checkers only
-
 __all__ = ["BlockingCall", "Call", "Result"]
 
 
-class Result(_AsyncResult):
-    """What ``submit`` returns: gevent's AsyncResult (``get``, ``ready``, ``rawlink``, ``gevent.wait``).
+class Result(SharedResult):
+    """What ``submit`` returns: gevent's AsyncResult (``get``, ``ready``, ``rawlink``, ``gevent.wait``), for any thread.
 
     Its ``get`` keeps the worker's frames, where AsyncResult raises without a traceback.
     """

@@ -53,6 +53,7 @@ class Connection:
 
     Attributes:
         pending: the calls that are owed a reply, in order.
+        alarm: for the deadline of the first of them; it holds the loop while it is set.
         behind: the calls behind them that the dialect does not allow at once; they have not been sent.
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
@@ -66,9 +67,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_agreement", "_alarm", "_aspects", "_at_once", "_client", "_closed", "_conversation", "_dialect",
-        "_done_frame", "_handshake", "_in_hand", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader",
-        "_stream", "address", "behind", "error", "pending", "pid", "server", "slot", "spare_call", "tell_drained",
+        "_agreement", "_aspects", "_at_once", "_client", "_closed", "_conversation", "_dialect", "_done_frame",
+        "_handshake", "_in_hand", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader", "_stream",
+        "address", "alarm", "behind", "error", "pending", "pid", "server", "slot", "spare_call", "tell_drained",
         "unpickle", "untouched", "watcher",
     )  # fmt: skip
 
@@ -109,7 +110,7 @@ class Connection:
         self._stream = Stream(sock, loop, self._reader, self)
         self.watcher = self._stream.watcher
         self._overtime = Overtime(self, loop, self._stream, dialect.has_last_words)
-        self._alarm = self._overtime.alarm
+        self.alarm = self._overtime.alarm
 
     def __repr__(self) -> str:
         state = self.state if self.error is None else f"closed: {self.error}"
@@ -200,8 +201,8 @@ class Connection:
         if not before:
             timeout = call.timeout
             call.deadline = deadline = call.deadline or (math.inf if timeout is None else now + timeout)
-            if deadline < self._alarm.at:
-                self._alarm.set(deadline, now)
+            if deadline <= self.alarm.at:  # infinite, both of them, for the first call without a time-out
+                self._overtime.watch(call, now)
         try:
             if before < BUSY_WITH:
                 self._stream.write(frame)
@@ -224,7 +225,7 @@ class Connection:
         return False
 
     def tell_done(self) -> None:
-        """Nobody has wanted the worker for a while: tell it now that its checkout is over, unless it knows."""
+        """Tell the worker now that its checkout is over, unless it knows."""
         if self._owes_done:
             self._owes_done = False
             self._write(self._done_frame)

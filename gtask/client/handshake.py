@@ -39,7 +39,7 @@ class Handshake:
         self._timeout = timeout
         self._deadline = (now := monotonic()) + timeout
         self._waiter: Waiter[Greeting | Error] = Waiter()
-        self._alarm = Alarm(loop, self._look)
+        self._alarm = Alarm(loop, self._look, holds=True)
         self._alarm.set(now + min(timeout, LOOK), now)
 
     def wait(self) -> Greeting:

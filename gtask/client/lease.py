@@ -7,9 +7,8 @@ refers: dropping the Checkout releases the lease.
 from __future__ import annotations
 
 import itertools
-import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -247,12 +246,13 @@ class Lease:
         """The greenlets that wait for its worker."""
         return [call.waiting for call in self._queue if call.waiting is not None]
 
-    def abandon(self, error: Error) -> None:
-        """In a forked child: the lease is the parent's. Nobody is woken, for its greenlets are the parent's, too."""
+    def abandon(self, error: Error) -> Iterable[Call]:
+        """In a forked child, or when its thread has ended: no greenlet is woken. Gives the calls that were not sent."""
         self.error = error
         self._thread = 0
         self.connection = None
         self.lender.stop_clock(self)
+        return self._queue
 
     @property
     def is_over(self) -> bool:
@@ -366,9 +366,7 @@ class Lease:
 
     def _start_clock(self) -> None:
         """The first call of the queue waits for a worker, and its time runs."""
-        deadline = self._queue[0].reach_head(monotonic())
-        if deadline < math.inf:
-            self.lender.start_clock(self, deadline)
+        self.lender.start_clock(self, self._queue[0].reach_head(monotonic()))
 
     def _interrupted(self, call: Call, interruption: BaseException) -> None:
         # What was not yet sent never will be; what was, or may have been, has made the connection dirty.

@@ -19,7 +19,7 @@ from gevent import getcurrent
 
 from gtask.client.forks import look
 
-__all__ = ["SHORTEST", "Alarm", "Event", "Loop", "getcurrent", "thread_ident"]
+__all__ = ["SHORTEST", "Alarm", "Event", "Loop", "getcurrent", "socket_watcher", "thread_ident"]
 
 SHORTEST = 0.001
 """Seconds of the shortest timer that all of gevent's loops have: libuv would warn of others."""
@@ -60,15 +60,19 @@ class Alarm:
     Args:
         loop: gevent's event loop, in which the function is called.
         function: takes no argument.
+        holds: whether a greenlet may wait for the alarm, so that it holds the loop while it is set: ``gevent.wait()``
+            and ``hub.join()`` wait for it, and a main greenlet that is blocked gets no LoopExit. By default the alarm
+            is for housekeeping, for which nobody waits.
 
     Attributes:
         at: the deadline on the monotonic clock; infinite while none is set, and minus infinity after :meth:`close`.
     """
 
-    __slots__ = ("_function", "_loop", "_timer", "at")
+    __slots__ = ("_function", "_holds", "_loop", "_timer", "at")
 
-    def __init__(self, loop: Any, function: Callable[[], object]) -> None:
+    def __init__(self, loop: Any, function: Callable[[], object], holds: bool = False) -> None:
         self._loop = loop
+        self._holds = holds
         self._function = function
         self._timer: Any = None
         self.at = math.inf
@@ -83,7 +87,7 @@ class Alarm:
         if deadline >= self.at:
             return
         before = self._timer
-        self._timer = timer = self._loop.timer(max(SHORTEST, deadline - now), AGAIN)
+        self._timer = timer = self._loop.timer(max(SHORTEST, deadline - now), AGAIN, self._holds)
         timer.start(self._fire, update=True)
         self.at = deadline  # behind the start: a kill between the two leaves a call too many, and not one too few
         _end_timer(before)
@@ -120,6 +124,21 @@ def _end_timer(timer: Any) -> None:
             timer.close()
 
 
+def socket_watcher(loop: Any, descriptor: int, events: int) -> Any:
+    """A watcher of a socket that does not hold the loop, which so may end while it is active.
+
+    Args:
+        loop: gevent's event loop.
+        descriptor: of the socket.
+        events: 1 to read, 2 to write.
+    """
+    watcher = loop.io(descriptor, events, False)
+    shared = getattr(watcher, "_watcher_ref", None)  # under libuv, which does not heed the argument
+    if shared is not None:
+        shared.ref = False
+    return watcher
+
+
 class Loop:
     """The hub of this thread."""
 
@@ -129,9 +148,9 @@ class Loop:
 
     clock = staticmethod(monotonic)
 
-    def alarm(self, function: Callable[[], object]) -> Alarm:
-        """An alarm that calls this function; it is not set yet."""
-        return Alarm(self.hub.loop, function)
+    def alarm(self, function: Callable[[], object], holds: bool = False) -> Alarm:
+        """An alarm that calls this function, and that may hold the loop; it is not set yet."""
+        return Alarm(self.hub.loop, function, holds)
 
     def soon(self, function: Callable[[], object]) -> None:
         """Call a function in the hub's next turn."""

@@ -1,8 +1,11 @@
-"""The deadline of the call at the head of a connection, and its last moments when that is over."""
+"""The deadline of the call at the head of a connection, and its last moments when that is over.
+
+While a call is under way the alarm is set, also if the call has no time-out, for it is what holds the loop: sockets do
+not. So it is set for :data:`LOOK` at the most, and stays no longer than that when the last call has ended.
+"""
 
 from __future__ import annotations
 
-import math
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from gtask.client.stream import Stream
 
 __all__ = ["Overtime"]
+
+LOOK = 1.0
+"""Seconds between looks whether a call is still under way."""
 
 LAST_WORDS = 0.25
 """Seconds that a call waits past its deadline to hear where its worker hung."""
@@ -29,7 +35,7 @@ class Overtime:
         has_last_words: whether something may be heard of a worker after a half-close.
 
     Attributes:
-        alarm: set for the earliest deadline that is known.
+        alarm: set while a call is under way, for its deadline at the latest.
         is_over: whether the deadline of the call at the head has passed.
     """
 
@@ -40,13 +46,11 @@ class Overtime:
         self._connection = connection
         self._stream = stream
         self._has_last_words = has_last_words
-        self.alarm = Alarm(loop, self._on_alarm)
+        self.alarm = Alarm(loop, self._on_alarm, holds=True)
 
     def watch(self, call: Call, now: float) -> None:
         """The call is at the head from now on."""
-        deadline = call.reach_head(now)
-        if deadline < self.alarm.at:
-            self.alarm.set(deadline, now)
+        self.alarm.set(min(call.reach_head(now), now + LOOK), now)
 
     def close(self) -> None:
         """Watch no more, and let go of the connection."""
@@ -69,8 +73,7 @@ class Overtime:
                 return
         deadline = connection.pending[0].reach_head(now)
         if deadline > now:
-            if deadline < math.inf:
-                self.alarm.set(deadline, now)
+            self.alarm.set(min(deadline, now + LOOK), now)
         elif self.is_over or not self._has_last_words:
             self.is_over = True
             connection.hang_up(connection.overdue_error())

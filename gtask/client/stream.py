@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gtask.client.forks import HERE, look
-from gtask.client.loop import Alarm
+from gtask.client.loop import Alarm, socket_watcher
 from gtask.errors import ProtocolError, reason_of
 from gtask.wire.messages import NOT_PLAIN
 
@@ -63,8 +63,8 @@ class Stream:
         self._burst: list[bytes] = []
         self._unsent: deque[memoryview] = deque()
         self._settling = Alarm(loop, self._on_settling)
-        self._writer: Any = loop.io(sock.fileno(), WRITE)
-        self.watcher: Any = loop.io(sock.fileno(), READ)
+        self._writer: Any = socket_watcher(loop, sock.fileno(), WRITE)
+        self.watcher: Any = socket_watcher(loop, sock.fileno(), READ)
         self.watcher.start(self.read)
 
     # --- reading ---------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class SubmittedCall(Call):
         self._lease = lease
         self._context = copy_context()
         self._is_delivered = False
-        self.result = Result()
+        self.result = Result(lease.lender.thread)
 
     def take(self, value: Any) -> None:
         if self.companions is None and self._lease.replays is None and not self._is_delivered:

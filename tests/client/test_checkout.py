@@ -1,5 +1,6 @@
 """The lease: what it does when its worker turns out to be dead while it hands over its queue."""
 
+import math
 import types
 
 from gtask.client.counters import Counters
@@ -32,7 +33,7 @@ class Pool:
         raise AssertionError("nobody blocks")
 
     def start_clock(self, lease, deadline):
-        raise AssertionError("there is no time-out")
+        assert deadline == math.inf, "there is no time-out"
 
     def stop_clock(self, lease):
         pass

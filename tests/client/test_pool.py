@@ -64,8 +64,8 @@ RARE = ("pop_stats", "open", *OFTENER, *OFTENER, "stop_server", "close", "fork")
 class Timer:
     """As the hub's, but it fires when the world says so."""
 
-    def __init__(self, world, after, repeat=0.0):
-        self.world, self.after, self.repeat = world, after, repeat
+    def __init__(self, world, after, repeat, ref):
+        self.world, self.after, self.repeat, self.holds = world, after, repeat, ref
         self.at, self.number, self.call = 0.0, 0, None
 
     def start(self, function, *args, update=True):
@@ -223,7 +223,7 @@ class World:
 
     # for connections: the loop of gevent's hub
 
-    def io(self, number, events):
+    def io(self, number, events, ref):
         watcher = Watcher()
         if events == READ:
             self.workers[-1].reader = watcher
@@ -238,8 +238,8 @@ class World:
     def clock(self):
         return self.now
 
-    def alarm(self, function):
-        return Alarm(Hub(self).loop, function)
+    def alarm(self, function, holds=False):
+        return Alarm(Hub(self).loop, function, holds)
 
     def soon(self, function):
         self.hub.loop.run_callback(function)
@@ -317,7 +317,9 @@ class Hub:
 
     def __init__(self, world):
         self.loop = types.SimpleNamespace(
-            io=world.io, run_callback=world.run_callback, timer=lambda after, repeat=0.0: Timer(world, after, repeat)
+            io=world.io,
+            run_callback=world.run_callback,
+            timer=lambda after, repeat, ref: Timer(world, after, repeat, ref),
         )
 
 

@@ -13,6 +13,7 @@ from time import monotonic
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
+from gtask.client import elsewhere
 from gtask.client.calls import Result
 from gtask.client.checkout import lease_of
 from gtask.client.lease import Lease
@@ -110,7 +111,7 @@ class Future(concurrent.futures.Future[Any]):
             if thread_ident() == self._thread:
                 self._over.wait(timeout)
             else:
-                concurrent.futures.wait([self], timeout)  # which blocks that thread
+                elsewhere.wait(self, timeout, exception=False)
         return self.done()
 
     def ready(self) -> bool:
@@ -118,7 +119,10 @@ class Future(concurrent.futures.Future[Any]):
         return self.done()
 
     def rawlink(self, callback: Callable[[Future], object]) -> None:
-        """Have a callback called with this future, in the hub, when it is done; soon if it is."""
+        """Have a callback called with this future when it is done, soon if it is: in the hub of this thread; where
+        there is none, in that of the client."""
+        if thread_ident() != self._thread and elsewhere.link(self, callback, self._over.rawlink):
+            return
 
         def link(_: object) -> None:
             callback(self)
@@ -128,6 +132,10 @@ class Future(concurrent.futures.Future[Any]):
 
     def unlink(self, callback: Callable[[Future], object]) -> None:
         """Do not call it any more."""
+        made_elsewhere = elsewhere.unlink(self, callback)
+        if made_elsewhere is not None:
+            self._over.unlink(made_elsewhere)
+            return
         found = next((pair for pair in self._links if pair[0] == callback), None)
         if found is not None:
             self._links.remove(found)
@@ -137,15 +145,20 @@ class Future(concurrent.futures.Future[Any]):
         """From now on it waits for this."""
         self._client, self._lease = client, lease
         result.rawlink(self._settle)
+        result.heir = self._orphaned
 
     def _settle(self, result: Result) -> None:
-        if self.cancelled():
+        if self.done():
             return
         if result.exception is None:
             self.set_result(result.value)
         else:
             self._frames = result.exception.__traceback__
             self.set_exception(result.exception)
+
+    def _orphaned(self, result: Result) -> None:
+        self._settle(result)
+        elsewhere.wake(self)
 
     def cancel_later(self) -> None:
         """The same as :meth:`cancel` from a finaliser, which may run anywhere."""

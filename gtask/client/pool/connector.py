@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from gtask.spawn import SpawnedServer
 from gtask.wire.messages import Greeting
 
 if TYPE_CHECKING:
+    from gtask.client.calls import Call
     from gtask.client.pool.workers import Workers
 
 __all__ = ["Connector"]
@@ -109,6 +110,12 @@ class Connector:
     def attempts(self) -> int:
         """How many are under way."""
         return len(self._attempts)
+
+    @property
+    def under_way(self) -> Iterator[Call]:
+        """The calls that wait for replies, or to be sent on their connections."""
+        for connection in self.connections:
+            yield from (*connection.pending, *connection.behind)
 
     def is_trying(self, slot: PoolSlot) -> bool:
         """Whether an attempt for this slot is under way."""
@@ -241,7 +248,7 @@ class Connector:
                 deadline = math.inf
             alarm.set(now + SERVER_LOOK, now)
 
-        alarm = Alarm(gevent.get_hub().loop, look)
+        alarm = Alarm(gevent.get_hub().loop, look, holds=True)
         alarm.set(started + SERVER_LOOK, started)
 
 

@@ -1,6 +1,7 @@
 """The time-outs of all leases that wait in line, with one timer for all of them.
 
-To wait costs the same, however many wait, and most waits end long before their time-out.
+To wait costs the same, however many wait, and most waits end long before their time-out. While somebody waits the
+timer is set, also if nobody has a time-out, for it is what holds the loop.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ __all__ = ["Deadlines", "LineClock"]
 
 T = TypeVar("T", bound=Hashable)
 
+LOOK = 0.1
+"""Seconds between looks whether somebody still waits."""
+
 SLACK = 64
 """Empty entries that a heap may have before it is made anew."""
 
@@ -34,14 +38,13 @@ class LineClock:
         self._loop = loop
         self._interrupted = interrupted
         self._deadlines: Deadlines[Lease] = Deadlines()
-        self._alarm = loop.alarm(self._ring)
+        self._alarm = loop.alarm(self._ring, holds=True)
 
     def start(self, lease: Lease, deadline: float) -> None:
-        """The lease waits, until this time of the monotonic clock."""
+        """The lease waits, until this time of the monotonic clock; infinite for no limit."""
         self._deadlines.set(lease, deadline)
-        first = self._deadlines.first  # an earlier one than this lease's, if an interruption has struck the alarm
-        if first < self._alarm.at:
-            self._alarm.set(first, self._loop.clock())
+        if self._deadlines.first <= self._alarm.at:  # infinite, both of them, for the first without a time-out
+            self._set_alarm()
 
     def stop(self, lease: Lease) -> None:
         """The lease waits no longer."""
@@ -50,7 +53,7 @@ class LineClock:
     def repair(self) -> None:
         """After an interruption: no lease that waits is forgotten."""
         self._deadlines.rebuild()
-        self._alarm.set(self._deadlines.first, self._loop.clock())
+        self._set_alarm()
 
     def close(self) -> None:
         """Nobody waits any more."""
@@ -65,7 +68,12 @@ class LineClock:
         except BaseException:  # a Ctrl-C strikes in the hub, too
             self._interrupted()
             raise
-        self._alarm.set(self._deadlines.first, now)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        if self._deadlines:
+            now = self._loop.clock()
+            self._alarm.set(min(self._deadlines.first, now + LOOK), now)
 
 
 class Deadlines(Generic[T]):

@@ -10,6 +10,10 @@ from gtask.client.loop import Event, Loop
 __all__ = ["News"]
 
 
+LOOK = 60.0
+"""Seconds between looks at a condition of which there is no news. The alarm for it holds the loop."""
+
+
 class News:
     """Wakes those that wait for a condition, whenever something has changed."""
 
@@ -45,8 +49,8 @@ class News:
             self._event = self._event or Event()
             self._event.clear()
             # Not the event's own time-out, which would wake this greenlet in a forked child, too.
-            alarm = self._loop.alarm(self.tell)
-            alarm.set(deadline, now)
+            alarm = self._loop.alarm(self.tell, holds=True)
+            alarm.set(min(deadline, now + LOOK), now)
             try:
                 self._event.wait()
             finally:

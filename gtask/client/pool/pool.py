@@ -27,6 +27,7 @@ from gtask.client.pool.no_worker import NoWorker
 from gtask.client.pool.ownership import Ownership
 from gtask.client.pool.slots import BUSY, CONNECTING, IDLE, SETTLING, PoolSlot
 from gtask.client.pool.workers import SWEEP, Workers
+from gtask.client.submitted import SubmittedCall
 from gtask.errors import ClientClosed, Error
 
 if TYPE_CHECKING:
@@ -236,8 +237,12 @@ class Pool:
     def close_without_hub(self, error: ClientClosed) -> None:
         """The thread has ended: close everything that is open, for nobody waits any more and no callback runs."""
         self._ledger.closed = True
+        under_way = [*self._connector.under_way]
         if self._workers is not None:
-            self._workers.abandon(error)
+            under_way += self._workers.abandon(error)
+        for call in under_way:
+            if isinstance(call, SubmittedCall):
+                call.result.orphan(error)
         self._connector.thread_ended(error)
         self._workers = None
 

@@ -141,13 +141,16 @@ class Workers:
         self._end_server()
         self.news.tell()
 
-    def abandon(self, error: ClientClosed) -> None:
-        """In a forked child, or when the thread has ended: forget the leases, and do nothing any more."""
+    def abandon(self, error: ClientClosed) -> list[Call]:
+        """In a forked child, or when the thread has ended: forget the leases, and do nothing any more.
+
+        Returns:
+            the calls that have not been sent.
+        """
         self._is_abandoned = True
         self._close_alarms()
         self.news.abandon()
-        for lease in self._ledger.leases():
-            lease.abandon(error)
+        return [call for lease in self._ledger.leases() for call in lease.abandon(error)]
 
     def _close_alarms(self) -> None:
         self._notices.close()
@@ -202,11 +205,12 @@ class Workers:
         self.carry_out(self._ledger.tick(self.loop.clock()))
 
     def _sweep(self) -> None:
-        """Let the workers that nobody has wanted for a moment know that their checkout is over."""
+        """Let the workers that nobody has wanted for a moment know that their checkout is over, and the loop end."""
         self._notices.look()
         for slot in list(self._ledger.slots):
             if slot.state == IDLE:
                 slot.worker.tell_done()
+                slot.worker.alarm.stop()
 
     # --- interruptions ---------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ ARROWS = {
     "wire.values.remedies": "",
     #
     "client": "",
-    "client.calls": "client.outcomes errors wire.messages",
+    "client.calls": "client.elsewhere client.outcomes errors wire.messages",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target wire.messages",
@@ -86,12 +86,13 @@ ARROWS = {
     "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers "
     "wire.values.pickles",
     "client.dialects.json": "client.dialects.dialect errors wire.json.conversation wire.json.text",
+    "client.elsewhere": "client.loop errors",
     "client.forks": "",
     "client.handshake": "client.loop errors",
     "client.lease": "client.calls client.forks client.loop client.outcomes client.submitted errors wire.messages",
     "client.loop": "client.forks",
     "client.many": "",
-    "client.many.executor": "client.calls client.checkout client.lease client.loop function_names",
+    "client.many.executor": "client.calls client.checkout client.elsewhere client.lease client.loop function_names",
     "client.many.unordered": "client.calls client.checkout client.lease client.loop",
     "client.outcomes": "errors wire.exceptions.failure wire.messages",
     "client.overtime": "client.loop",
@@ -109,7 +110,7 @@ ARROWS = {
     "client.pool.ownership": "client.forks client.loop client.pool.no_worker loading spawn",
     "client.pool.pool": "aspects.caller client.checkout client.counters client.forks client.lease client.loop "
     "client.outcomes client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.ownership "
-    "client.pool.slots client.pool.workers errors",
+    "client.pool.slots client.pool.workers client.submitted errors",
     "client.pool.slots": "",
     "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
     "client.pool.news client.pool.notices client.pool.slots errors",
@@ -265,7 +266,7 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 RINGS = [
     # What a call is told by, and what is neutral.
     "errors address stats spawn loading target shells function_names running_call logdefer gtask wire. client.loop "
-    "client.forks "
+    "client.elsewhere client.forks "
     "client.counters server.scoreboard server.process server.config server.users server.originals "
     "server.descriptors server.worker.demands server.worker.setups",
     # The call.
@@ -295,8 +296,8 @@ PROTOCOLS = {"aspects.aspect", "client.dialects.dialect"}
 
 HOMES = {
     "msgpack": "wire.bodies wire.frames wire.values.kinds",
-    "gevent": "client.calls client.connection client.handshake client.loop client.pool.connector dbapi.shared_clients "
-    "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
+    "gevent": "client.calls client.connection client.elsewhere client.handshake client.loop client.pool.connector "
+    "dbapi.shared_clients integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
     "server.master.master server.master.refusals server.master.workers server.metrics.scrapes server.estate "
     "server.originals server.paths server.peers server.worker.dialect server.worker.gtask server.worker.json "
