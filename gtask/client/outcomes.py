@@ -126,7 +126,9 @@ def died(connection: Connection, how: str, words: LastWords | None, now: float, 
     if words is not None:
         text += f"; it had used {words.maxrss / 1024:.0f} MiB of memory at the most"
     if method is not None:
-        text += "; whether the call was executed is not known"
+        text += (
+            "; the call was not executed" if connection.none_begun else "; whether the call was executed is not known"
+        )
     error = WorkerDied(
         text,
         pid=connection.pid or None,
@@ -136,6 +138,7 @@ def died(connection: Connection, how: str, words: LastWords | None, now: float, 
         elapsed=elapsed,
         maxrss=words.maxrss if words else None,
         stacks=words.stacks if words else "",
+        executed=False if connection.none_begun else None,
     )
     if words is not None and words.stacks:
         error.add_note(f"Where the worker was:\n{words.stacks}")
@@ -155,7 +158,7 @@ def overdue(
         words: or what its master said.
     """
     call = connection.pending[0]
-    label, pid, method, elapsed = connection.label, connection.pid, call.method, now - call.sent_at
+    name, pid, method, elapsed = connection.label, connection.pid, call.method, now - call.sent_at
     timeout = call.timeout if is_over else None
     if timeout is not None:
         limit = f"took longer than {timeout:g} s"
@@ -169,7 +172,7 @@ def overdue(
         limit = f"was ended by the server after {elapsed:.3g} s{why}"
         advice = "if it may take so long, raise the server's hung_worker_timeout"
     error = CallTimeout(
-        f"{method} {limit} in {label}; the worker is given up; {advice}",
+        f"{method} {limit} in {name}; the worker is given up; {advice}",
         pid=pid or None,
         method=method,
         elapsed=elapsed,

@@ -210,7 +210,6 @@ class Workers:
         for slot in list(self._ledger.slots):
             if slot.state == IDLE:
                 slot.worker.tell_done()
-                slot.worker.alarm.stop()
 
     # --- interruptions ---------------------------------------------------------------------------------
 

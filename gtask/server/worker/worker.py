@@ -226,8 +226,8 @@ class Worker:
             if not count:
                 break
             messages = decoder.received(count)
-        if self._retire_reason:  # its master has let nothing more come
-            self._retire()
+        if self.board.is_shut:
+            self.dialect.end(self, self._retire_reason)
 
     def _refuse(self, message: Message) -> NoReturn:
         """A client never says this to a worker that serves."""

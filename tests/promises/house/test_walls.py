@@ -78,8 +78,8 @@ ARROWS = {
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target wire.messages",
     "client.config": "aspects.context wire.messages",
-    "client.connection": "address client.handshake client.outcomes client.overtime client.preamble client.stream "
-    "errors wire.messages wire.values.agreement",
+    "client.connection": "client.handshake client.labels client.outcomes client.overtime client.preamble "
+    "client.stream errors wire.messages wire.values.agreement",
     "client.counters": "stats",
     "client.dialects": "client.dialects.gtask client.dialects.json",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
@@ -89,6 +89,7 @@ ARROWS = {
     "client.elsewhere": "client.loop errors",
     "client.forks": "",
     "client.handshake": "client.loop errors",
+    "client.labels": "address",
     "client.lease": "client.calls client.forks client.loop client.outcomes client.submitted errors wire.messages",
     "client.loop": "client.forks",
     "client.many": "",
@@ -271,7 +272,7 @@ RINGS = [
     "server.descriptors server.worker.demands server.worker.setups",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
-    "client.overtime client.stream client.outcomes "
+    "client.overtime client.stream client.outcomes client.labels "
     "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies "
     "server.worker.dialect server.worker.methods server.worker.full_names server.worker.misfits",
     # Pools and masters, and who makes and serves them.

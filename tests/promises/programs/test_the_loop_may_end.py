@@ -38,7 +38,7 @@ LONGER = 1.5
 
 @pytest.fixture(params=LOOPS)
 def run(request, serve, tmp_path):
-    """``run(source, *arguments)`` runs a program under each of gevent's loops; by default it gets a server's address."""
+    """``run(source, *arguments)`` runs a program under each of gevent's loops; its argument is usually an address."""
     if request.param != LOOPS[0]:
         pytest.importorskip("cffi")
 
