@@ -275,8 +275,11 @@ class Pool:
             return
         if why or not ledger.take_back_idle(slot, now):
             workers.carry_out(ledger.returned(slot, now, why))
-        elif ledger.wake_at < workers.wake.at:
-            workers.wake.set(ledger.wake_at, now)
+        else:
+            if ledger.wake_at < workers.wake.at:
+                workers.wake.set(ledger.wake_at, now)
+            if workers.tell_from <= now:
+                workers.tell(connection, now)
         if workers.sweeper.at == math.inf:
             workers.sweeper.set(now + SWEEP, now)
 

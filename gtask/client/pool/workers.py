@@ -7,6 +7,7 @@ once, in whatever greenlet the news came.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import traceback
 from collections.abc import Callable
@@ -47,6 +48,10 @@ __all__ = ["Workers"]
 
 log = logging.getLogger("gtask.client")
 
+TELLS = 100
+"""Releases in a second that are told to the worker at once: perhaps the hub never turns again, as in a plain script that
+goes on to something else. Others ride along with the next request, which comes soon where there are so many."""
+
 SWEEP = 0.1
 """Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""
 
@@ -67,6 +72,7 @@ class Workers:
     Attributes:
         loop: as given.
         wake: the alarm for the ledger's next decision.
+        tell_from: the time from which on a release is told at once again.
         sweeper: the alarm for telling idle workers that their checkout is over.
         line_clock: the time-outs of those who wait.
         news: wakes those that wait for a change.
@@ -85,6 +91,7 @@ class Workers:
         on_reconnect_failed: Callable[[], object],
     ) -> None:
         self.setup_error: Error | None = None
+        self.tell_from = -math.inf
         self._blocks = blocks
         self.news = News(loop)
         self.line_clock = LineClock(loop, self.interrupted)
@@ -198,6 +205,11 @@ class Workers:
         text = "a checkout of %r%s was held for %.3g s (leak_after); end it, or use it in a with block. Made at:\n%s"
         # In a greenlet of its own: logging may block, and this is the hub.
         self.loop.spawn(log.warning, text, slot.worker, self._no_worker.where, self._config.leak_after, stack)
+
+    def tell(self, connection: Connection, now: float) -> None:
+        """Let an idle worker know at once that its checkout is over."""
+        self.tell_from = max(self.tell_from, now - 1) + 1 / TELLS
+        connection.tell_done()
 
     # --- alarms ----------------------------------------------------------------------------------------
 

@@ -340,9 +340,11 @@ class SilentClients(Attendant):
             handle = self._workers[pid]
             if is_lent or handle.line.view().phase != IDLE:
                 continue
-            # On a unix socket nothing can be sent after this, so no request is lost. The client finds out when it
-            # sends, and takes another worker. If there is something to read a checkout begins.
-            if handle.connection.family == socket.AF_UNIX and _is_silent(handle.connection):
+            # On a unix socket nothing can be sent after this, so that no request is lost. On TCP the worker says that
+            # it has not begun what comes nevertheless, if the client knows a word for that. Either way the client takes
+            # another worker. If there is something to read a checkout begins.
+            is_safe = handle.connection.family == socket.AF_UNIX or handle.line.wants_last_words
+            if is_safe and _is_silent(handle.connection):
                 self._workers.ignore(pid)
                 handle.shut_reading()
 

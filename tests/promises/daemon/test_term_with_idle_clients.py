@@ -1,0 +1,239 @@
+"""The point of this test is to ensure that SIGTERM ends a server at once while its clients are idle, whatever they do.
+
+A client whose hub does not turn hears nothing of the server's end. So each release is told in time, and a client that
+says nothing is hung up on. Only a checkout that is held has its graceful time.
+"""
+
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+
+import pytest
+
+from tests.support.daemon import APPLICATION
+from tests.support.daemon import daemon as running_daemon
+from tests.support.process import Background, environment
+from tests.support.waiting import SOON, wait_until
+
+GRACE = 4 * SOON
+"""Seconds that a server waits for checkouts that are held."""
+
+BEGINNING = """
+import sys, threading, time
+import gevent, gtask
+
+def stand_still():
+    "Nothing turns this thread's hub any more."
+    print("ready", flush=True)
+    {still}
+
+def compute():
+    while True:
+        sum(range(100_000))
+
+client = gtask.Client(sys.argv[1], min_workers=1, max_workers=4, timeout=60)
+"""
+
+
+def frame(body):
+    """As a client of any language writes a message."""
+    return struct.pack(">I", len(body)) + body
+
+
+USES = {
+    "checkout": """
+with client.checkout() as worker:
+    worker.pid()
+stand_still()
+""",
+    "many calls": """
+for _ in range(20):
+    client.call("pid")
+assert client.remote.pid()
+stand_still()
+""",
+    "several workers": """
+workers = [client.checkout() for _ in range(3)]
+assert len({worker.pid() for worker in workers}) == 3
+del workers
+stand_still()
+""",
+    "submitted": """
+with client.checkout() as worker:
+    result = worker.pid.submit()
+assert result.get()
+stand_still()
+""",
+    "executor": """
+assert client.executor().submit("app:pid").result()
+stand_still()
+""",
+    "task": """
+@gtask.task(client)
+def pid():
+    return 0
+pid.__module__ = "app"
+assert pid()
+stand_still()
+""",
+    "a failed call": """
+try:
+    client.call("pid", 1, 2, 3)
+except TypeError:
+    stand_still()
+""",
+    "a greenlet": """
+def use():
+    for _ in range(3):
+        with client.checkout() as worker:
+            worker.pid()
+    stand_still()
+gevent.spawn(use).join()
+""",
+    "a thread": """
+def use():
+    client = gtask.Client(sys.argv[1])
+    with client.checkout() as worker:
+        worker.pid()
+    stand_still()
+threading.Thread(target=use).start()
+""",
+    "only open": """
+client.open(wait=True)
+stand_still()
+""",
+    "json": """
+client = gtask.Client(sys.argv[1], codec="json")
+assert client.call("pid")
+stand_still()
+""",
+    "a hub that turns": """
+assert client.call("pid")
+print("ready", flush=True)
+gevent.sleep(3600)
+""",
+}
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def daemon(request, tmp_path, unmeasured, nothing_is_left_behind):
+    """A daemon at either kind of socket, which has a long time for checkouts that are held."""
+    address = f"unix:{tmp_path}/sock"
+    if request.param == "tcp":
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            address = f"tcp://127.0.0.1:{sock.getsockname()[1]}"
+    options = ("--listen", address, "--graceful-timeout", str(GRACE))
+    with running_daemon(tmp_path, *options, source=APPLICATION) as daemon:
+        daemon.address = address
+        yield daemon
+
+
+@pytest.fixture
+def run(tmp_path):
+    """``run(source, daemon)`` starts a program, and gives it when it has said that it is ready."""
+    running = []
+
+    def start(source, daemon):
+        program = tmp_path / f"program{len(running)}.py"
+        program.write_text(source)
+        command, log = [sys.executable, program.name, daemon.address], program.with_suffix(".log")
+        running.append(Background(command, log, ("stdout", "stderr"), cwd=tmp_path, env=environment()))
+        running[-1].wait_for("ready")
+        return running[-1]
+
+    yield start
+    for program in running:
+        program.kill()
+
+
+def ends_soon(daemon):
+    """SIGTERM ends the daemon, without waiting for anybody."""
+    begun = time.monotonic()
+    daemon.send(signal.SIGTERM)
+    assert daemon.wait() == 0
+    assert time.monotonic() - begun < SOON
+    assert "stops the checkouts" not in daemon.log
+
+
+@pytest.mark.parametrize("use", USES)
+def test_whatever_the_client_has_done(daemon, run, use):
+    """It has used the server in some way, and then its hub does not turn any more."""
+    run(BEGINNING.format(still="time.sleep(3600)") + USES[use], daemon)
+    ends_soon(daemon)
+
+
+@pytest.mark.parametrize("use", ["checkout", "a greenlet"])
+def test_it_computes(daemon, run, use):
+    """The hub does not turn, for the program is busy."""
+    run(BEGINNING.format(still="compute()") + USES[use], daemon)
+    ends_soon(daemon)
+
+
+def test_it_was_stopped(daemon, run):
+    """Ctrl-Z: nothing in the client runs any more."""
+    program = run(BEGINNING.format(still="gevent.sleep(3600)") + USES["many calls"], daemon)
+    os.kill(program.pid, signal.SIGSTOP)
+    ends_soon(daemon)
+
+
+@pytest.mark.parametrize("says", [b"", frame(b"\x92\xa2hi\x80")], ids=["nothing", "a greeting"])
+def test_clients_in_other_languages(daemon, says):
+    """They have connected, or greeted, and have never called; they know no word for the end."""
+    kind, _, where = daemon.address.partition(":")
+    is_unix = kind == "unix"
+    with socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET) as sock:
+        sock.connect(where if is_unix else ("127.0.0.1", int(where.rpartition(":")[2])))
+        sock.sendall(says)
+        if says:
+            assert sock.recv(1000)
+        wait_until(lambda: daemon.workers, "a worker")
+        ends_soon(daemon)
+
+
+def test_a_checkout_that_is_held_is_waited_for(daemon, run, tmp_path):
+    """Also if the hub does not turn meanwhile; its next call comes through, and then the server ends."""
+    program = run(
+        BEGINNING.format(still="while not os.path.exists('go'): time.sleep(0.01)")
+        + """
+import os
+with client.checkout() as worker:
+    pid = worker.pid()
+    stand_still()
+    assert worker.pid() == pid
+print("went through", flush=True)
+time.sleep(3600)
+""",
+        daemon,
+    )
+    daemon.send(signal.SIGTERM)
+    time.sleep(1.5)  # longer than a client may be silent
+    assert daemon.process.poll() is None
+    (tmp_path / "go").touch()
+    program.wait_for("went through")
+    assert daemon.wait() == 0
+
+
+def test_the_client_goes_on_with_the_next_server(daemon, run, tmp_path):
+    """What it sends to a worker that has ended meanwhile is executed by another one, once."""
+    program = run(
+        BEGINNING.format(still="while not os.path.exists('go'): time.sleep(0.01)")
+        + """
+import os
+before = [worker.pid() for worker in [client.checkout() for _ in range(3)]]
+stand_still()
+after = [worker.pid() for worker in [client.checkout() for _ in range(3)]]
+assert not set(before) & set(after)
+print("went on", flush=True)
+time.sleep(3600)
+""",
+        daemon,
+    )
+    ends_soon(daemon)
+    with running_daemon(tmp_path, "--listen", daemon.address, source=APPLICATION) as following:
+        (tmp_path / "go").touch()
+        program.wait_for("went on")
+        ends_soon(following)
