@@ -185,27 +185,34 @@ ARROWS = {
     "server.paths": "address errors server.config server.originals server.peers",
     "server.peers": "address server.originals",
     "server.process": "server.descriptors server.originals",
-    "server.remarks": "server.worker.interface",
+    "server.remarks": "server.worker.discovery server.worker.interface",
     "server.scoreboard": "",
     "server.users": "",
     "server.worker": "",
     "server.worker.demands": "",
     "server.worker.dialect": "",
+    "server.worker.discovery": "server.worker.demands",
+    "server.worker.failures": "errors server.worker.interruption wire.exceptions.failure wire.messages",
     "server.worker.full_names": "function_names",
+    "server.worker.greeting": "errors server.worker.dialect server.worker.failures wire.exceptions.failure "
+    "wire.messages",
     "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
-    "server.worker.interface": "server.worker.demands",
-    "server.worker.interruption": "errors server.descriptors server.originals",
+    "server.worker.hooks": "server.scoreboard",
+    "server.worker.interface": "server.worker.discovery",
+    "server.worker.interruption": "errors",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
     "server.worker.methods": "server.scoreboard server.worker.misfits server.worker.replies",
     "server.worker.misfits": "server.worker.full_names",
     "server.worker.parts": "aspects.context_worker aspects.current_call aspects.logs.reporter aspects.tracing "
     "aspects.unpickling server.worker.gtask server.worker.json",
     "server.worker.replies": "",
-    "server.worker.serve": "errors server.process server.worker.interruption server.worker.worker",
-    "server.worker.setups": "",
-    "server.worker.worker": "errors server.process server.scoreboard server.worker.dialect server.worker.interruption "
-    "server.worker.methods server.worker.misfits server.worker.replies server.worker.setups wire.exceptions.failure "
-    "wire.messages",
+    "server.worker.retirement": "server.process",
+    "server.worker.serve": "errors server.descriptors server.originals server.process server.worker.greeting "
+    "server.worker.worker",
+    "server.worker.teller": "",
+    "server.worker.worker": "errors server.worker.failures server.worker.hooks server.worker.interruption "
+    "server.worker.methods server.worker.misfits server.worker.replies server.worker.retirement "
+    "server.worker.teller wire.messages",
     #
     "aspects": "",
     "aspects.aspect": "",
@@ -267,12 +274,13 @@ RINGS = [
     "errors address stats spawn loading target shells function_names running_call logdefer gtask wire. client.loop "
     "client.forks "
     "client.counters server.scoreboard server.process server.config server.users server.originals "
-    "server.descriptors server.worker.demands server.worker.setups",
+    "server.descriptors server.worker.demands server.worker.discovery",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
     "client.overtime client.stream client.outcomes "
     "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies "
-    "server.worker.dialect server.worker.methods server.worker.full_names server.worker.misfits",
+    "server.worker.dialect server.worker.methods server.worker.full_names server.worker.misfits "
+    "server.worker.greeting server.worker.hooks server.worker.retirement server.worker.failures server.worker.teller",
     # Pools and masters, and who makes and serves them.
     "client. server.",
     # What a call may have beside its value.
@@ -308,7 +316,7 @@ HOMES = {
     "fork": "server.embed server.originals server.process",
     "subprocess": "",
     "ctypes": "server.process",
-    "threading": "server.embed server.remarks server.worker.replies",
+    "threading": "server.embed server.remarks server.worker.replies server.worker.teller",
     "random": "client.pool.workers",
     "concurrent": "client.many.executor",
     "importlib": "aspects.tracing dbapi.drivers_known gtask server.daemon.application server.functions "
@@ -380,6 +388,7 @@ PURE = {
     "server.functions": "",
     "server.worker.interface": "",
     "server.worker.demands": "",
+    "server.worker.discovery": "",
     "server.metrics.text": "signal",  # children's
     "server.daemon.succession": "",
     "server.daemon.restless": "",
