@@ -73,14 +73,16 @@ ARROWS = {
     "wire.values.remedies": "",
     #
     "client": "",
-    "client.calls": "client.outcomes errors wire.messages",
+    "client.calls": "client.companions client.outcomes errors",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target wire.messages",
+    "client.companions": "wire.messages",
     "client.config": "aspects.context wire.messages",
     "client.connection": "address client.handshake client.outcomes client.overtime client.preamble client.stream "
     "errors wire.messages wire.values.agreement",
     "client.counters": "stats",
+    "client.deaths": "errors wire.exceptions.failure",
     "client.dialects": "client.dialects.gtask client.dialects.json",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
     "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers "
@@ -93,7 +95,7 @@ ARROWS = {
     "client.many": "",
     "client.many.executor": "client.calls client.checkout client.lease client.loop function_names",
     "client.many.unordered": "client.calls client.checkout client.lease client.loop",
-    "client.outcomes": "errors wire.exceptions.failure wire.messages",
+    "client.outcomes": "client.deaths errors wire.exceptions.failure wire.messages",
     "client.overtime": "client.loop",
     "client.pool": "",
     "client.pool.audit": "client.pool.slots",
@@ -277,7 +279,7 @@ RINGS = [
     "server.descriptors server.worker.demands server.worker.discovery",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
-    "client.overtime client.stream client.outcomes "
+    "client.overtime client.stream client.outcomes client.deaths client.companions "
     "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies "
     "server.worker.dialect server.worker.methods server.worker.full_names server.worker.misfits "
     "server.worker.greeting server.worker.hooks server.worker.retirement server.worker.failures server.worker.teller",
@@ -382,6 +384,8 @@ PURE = {
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
     "client.pool.no_worker": "",
+    "client.companions": "",
+    "client.deaths": "",
     "client.outcomes": "",
     "client.config": "",
     "server.master.children": "signal",  # for the numbers
