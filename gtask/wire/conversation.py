@@ -20,21 +20,14 @@ epoch is never skipped.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gtask.errors import ProtocolError
-from gtask.wire.messages import (
-    WORDS,
-    Done,
-    Extend,
-    Failure,
-    Greeting,
-    LogRecords,
-    Message,
-    Preamble,
-    Request,
-    Retire,
-    Skipped,
-    Value,
-)
+from gtask.wire.forms import WORDS
+from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Preamble, Request, Retire, Skipped, Value
+
+if TYPE_CHECKING:
+    from gtask.wire.messages import Message
 
 __all__ = ["TABLE", "Conversation"]
 

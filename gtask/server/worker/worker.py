@@ -19,7 +19,8 @@ from gtask.server.worker.misfits import explain
 from gtask.server.worker.replies import QUICK, ReplyBuffer
 from gtask.server.worker.retirement import Retirement
 from gtask.server.worker.teller import Teller
-from gtask.wire.messages import WORDS, Done, Message, Preamble, Request, Skipped
+from gtask.wire.forms import WORDS
+from gtask.wire.messages import Done, Message, Preamble, Request, Skipped
 
 if TYPE_CHECKING:
     import socket

@@ -40,7 +40,7 @@ ARROWS = {
     #
     "wire": "",
     "wire.bodies": "errors wire.forms wire.messages wire.values.kinds",
-    "wire.conversation": "errors wire.messages",
+    "wire.conversation": "errors wire.forms wire.messages",
     "wire.dbapi": "",
     "wire.exceptions": "",
     "wire.exceptions.anatomy": "errors",
@@ -52,14 +52,17 @@ ARROWS = {
     "wire.exceptions.telling": "wire.exceptions.anatomy wire.exceptions.stayed wire.exceptions.tracebacks wire.plain",
     "wire.exceptions.tracebacks": "",
     "wire.forms": "errors wire.messages",
-    "wire.frames": "errors wire.bodies wire.forms wire.messages wire.values.agreement wire.values.copies "
-    "wire.values.culprit wire.values.kinds",
+    "wire.frames": "wire.bodies wire.forms wire.messages wire.named wire.reading wire.values.agreement "
+    "wire.values.culprit wire.values.kinds wire.writing",
     "wire.json": "",
     "wire.json.conversation": "wire.conversation wire.messages",
     "wire.json.text": "errors wire.forms wire.json.conversation wire.messages wire.values.bases",
-    "wire.lastwords": "errors wire.bodies wire.frames wire.messages wire.values.agreement wire.values.kinds",
+    "wire.lastwords": "errors wire.bodies wire.frames wire.messages wire.reading wire.values.agreement "
+    "wire.values.kinds",
     "wire.messages": "",
+    "wire.named": "wire.bodies wire.forms wire.messages wire.values.culprit wire.values.kinds",
     "wire.plain": "wire.values.bases",
+    "wire.reading": "errors wire.bodies wire.messages wire.named wire.values.agreement wire.values.kinds",
     "wire.values": "",
     "wire.values.agreement": "wire.values.kinds",
     "wire.values.arrays": "wire.values.kinds",
@@ -71,6 +74,8 @@ ARROWS = {
     "wire.values.pickles",
     "wire.values.pickles": "errors wire.values.kinds",
     "wire.values.remedies": "",
+    "wire.writing": "errors wire.bodies wire.forms wire.messages wire.values.agreement wire.values.copies "
+    "wire.values.culprit wire.values.kinds",
     #
     "client": "",
     "client.calls": "client.companions client.outcomes errors",
@@ -214,7 +219,7 @@ ARROWS = {
     "server.worker.teller": "",
     "server.worker.worker": "errors server.worker.failures server.worker.hooks server.worker.interruption "
     "server.worker.methods server.worker.misfits server.worker.replies server.worker.retirement "
-    "server.worker.teller wire.messages",
+    "server.worker.teller wire.forms wire.messages",
     #
     "aspects": "",
     "aspects.aspect": "",
@@ -304,7 +309,7 @@ PROTOCOLS = {"aspects.aspect", "client.dialects.dialect"}
 """By which it has what it does not know: for its types only."""
 
 HOMES = {
-    "msgpack": "wire.bodies wire.frames wire.values.kinds",
+    "msgpack": "wire.bodies wire.frames wire.values.kinds wire.writing",
     "gevent": "client.calls client.connection client.handshake client.loop client.pool.connector dbapi.shared_clients "
     "integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
@@ -363,6 +368,9 @@ PURE = {
     "wire.values.remedies": "",
     "wire.bodies": "msgpack",
     "wire.frames": "msgpack",
+    "wire.named": "msgpack",
+    "wire.reading": "msgpack",
+    "wire.writing": "msgpack",
     "wire.values.kinds": "msgpack",
     "wire.conversation": "",
     "wire.plain": "",
