@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gtask.aspects.aspect import WorkerAspectFactory, WorkerCompanion
     from gtask.server.config import ServerConfig
     from gtask.server.scoreboard import BoardLine
-    from gtask.server.worker.dialect import Conversation, Dialect
+    from gtask.server.worker.dialect import Dialect
     from gtask.server.worker.interface import Interface
 
 __all__ = ["Worker"]
@@ -57,10 +57,6 @@ class Worker:
         hearers: what hears a message of the client and gives when it was done, by the message's class.
         is_waiting: whether it waits for the client's next message.
     """
-
-    dialect: Dialect
-    _conversation: Conversation
-    _encode_value: Callable[[Any], bytes]
 
     def __init__(
         self,
