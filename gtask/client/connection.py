@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from gtask.client import labels, outcomes
+from gtask.client import deaths, labels, outcomes
 from gtask.client.handshake import Handshake
 from gtask.client.overtime import Overtime
 from gtask.client.preamble import NO_ORDERS, Preambles
@@ -279,13 +279,13 @@ class Connection:
         if self.pending and (self._overtime.is_over or (words is not None and words.why)):
             error: Error = self.overdue_error(words=words)
         else:
-            error = outcomes.died(self, how, words, monotonic(), self._reader.midway)
+            error = deaths.died(self, how, words, monotonic(), self._reader.midway)
         self.close(error)
         self._owner.lost(self, error, unsent)
 
     def overdue_error(self, reply: Failure | None = None, words: LastWords | None = None) -> Error:
         """The error for the first pending call, whose time is over."""
-        return outcomes.overdue(self, self._overtime.is_over, monotonic(), reply, words)
+        return deaths.overdue(self, self._overtime.is_over, monotonic(), reply, words)
 
     # --- the hub calls ---------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ MAX_WORKERS = 2
 SETTING = contextvars.ContextVar("SETTING", default="")
 STRIKES = [gevent.Timeout, gevent.GreenletExit, KeyboardInterrupt]
 OF_THE_QUEUE = tuple(
-    f"gtask.client.{name}" for name in ("connection", "stream", "overtime", "preamble", "calls", "lease")
+    f"gtask.client.{name}" for name in ("connection", "stream", "overtime", "preamble", "calls", "companions", "lease")
 )
 tokens = itertools.count(1)
 
