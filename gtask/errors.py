@@ -131,7 +131,7 @@ class WorkerDied(FatalError, ConnectionError):
         elapsed: seconds from the call to its worker's death, or None.
         maxrss: the most memory that it used, in KiB, or None.
         stacks: where its threads were, if faulthandler could write it down, or "".
-        executed: False if the request provably never left, None if it may have been executed.
+        executed: False if the request provably never left or was not begun, None if it may have been executed.
     """
 
     def __init__(

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from gtask.address import is_private, place
-from gtask.client import outcomes
+from gtask.client import deaths, labels, outcomes
 from gtask.client.handshake import Handshake
 from gtask.client.overtime import Overtime
 from gtask.client.preamble import NO_ORDERS, Preambles
 from gtask.client.stream import Stream
-from gtask.errors import Cancelled, Error, reason_of
+from gtask.errors import Cancelled, Error, ProtocolError, reason_of
 from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Retire, Skipped, Value
 from gtask.wire.values.agreement import PLAIN, ConditionalFrame, PreparedFrame
 
@@ -47,7 +46,7 @@ class Connection:
         address: of the server.
         owner: the pool; it hears what befalls the connection.
         dialect: the language.
-        client: the client's name, for messages.
+        client: the client's name, for messages; "" for none.
         aspects: those of the client's calls.
         orders: the standing orders for the client's workers.
 
@@ -57,19 +56,20 @@ class Connection:
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
         error: why the connection is closed, or None while it is open.
-        untouched: whether nothing has been sent since it was lent.
+        untouched: whether the worker is known to have begun nothing since it was lent.
         slot: the pool's.
         watcher: the stream's, which is active while the connection is read.
         unpickle: what loads a part of an exception; None without consent.
         tell_drained: whether the owner is to hear ``drained`` once the last reply that is owed has come.
+        none_begun: whether the worker is known to have begun none of the pending calls.
         spare_call: a call that has ended, to be used again: a new one would take longer.
     """
 
     __slots__ = (
-        "_agreement", "_alarm", "_aspects", "_at_once", "_client", "_closed", "_conversation", "_dialect",
-        "_done_frame", "_handshake", "_in_hand", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader",
-        "_stream", "address", "behind", "error", "pending", "pid", "server", "slot", "spare_call", "tell_drained",
-        "unpickle", "untouched", "watcher",
+        "_agreement", "_alarm", "_aspects", "_at_once", "_closed", "_conversation", "_done_frame", "_handshake",
+        "_has_answered", "_in_hand", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader",
+        "_stream", "address", "behind", "client", "dialect", "error", "none_begun", "pending", "pid", "server",
+        "slot", "spare_call", "tell_drained", "unpickle", "untouched", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -91,8 +91,8 @@ class Connection:
         self.untouched = True
         self.spare_call: BlockingCall | None = None
         self._owner = owner
-        self._dialect = dialect
-        self._client = f", for client {client!r}" if client else ""
+        self.dialect = dialect
+        self.client = client
         self.unpickle = dialect.unpickle
         self._aspects = aspects
         self._agreement = PLAIN
@@ -103,7 +103,7 @@ class Connection:
         self._reader = dialect.make_reader()
         self._done_frame = dialect.encode(Done())
         self._in_hand: Call | None = None
-        self._owes_done = self.tell_drained = self._closed = False
+        self._owes_done = self._has_answered = self.none_begun = self.tell_drained = self._closed = False
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
         self._stream = Stream(sock, loop, self._reader, self)
@@ -112,26 +112,17 @@ class Connection:
         self._alarm = self._overtime.alarm
 
     def __repr__(self) -> str:
-        state = self.state if self.error is None else f"closed: {self.error}"
-        if self.error is None and self.pending:
-            call = self.pending[0]
-            state = f"in {call.method} for {monotonic() - call.sent_at:.3g} s, {self.waiting - 1} calls behind it"
-        return f"<worker {self.pid or '?'} of {self.server or 'the server'} at {self.address}, {state}>"
+        return labels.description(self)
 
     @property
     def label(self) -> str:
         """Which worker this is, for messages."""
-        if self._dialect.greeting is None:
-            return f"the worker at {self.address}{self._client}"
-        server = self.server or "the server"
-        return f"worker {self.pid or '(not yet greeted)'} of {server} at {self.address}{self._client}"
+        return labels.label(self)
 
     @property
     def place(self) -> str:
         """Where its worker is, for a text that is the same for all of them."""
-        if self._dialect.greeting is None and not is_private(self.address):
-            return self.label
-        return f"worker code of {place(self.server, self.address)}{self._client}"
+        return labels.place(self)
 
     @property
     def state(self) -> str:
@@ -159,13 +150,13 @@ class Connection:
         Raises:
             Error: the worker did not greet.
         """
-        greeting = self._dialect.greeting
+        greeting = self.dialect.greeting
         if greeting is None:
             return Greeting()
         self._conversation.client_says(greeting)
         self._handshake = handshake = Handshake(self, self._stream, self._loop, timeout)
         try:
-            self._write(self._dialect.encode(greeting))
+            self._write(self.dialect.encode(greeting))
             answer = handshake.wait()
         finally:
             self._handshake = None
@@ -209,7 +200,10 @@ class Connection:
                 self._stream.collect(frame)
             self.untouched = False
         except OSError as error:
-            self.die(f"broke the connection ({reason_of(error)})")
+            self.none_begun = not before
+            if self.untouched:
+                self.die(f"broke the connection ({reason_of(error)})")
+            # Else replies may still be read, and then the end.
 
     def end_checkout(self) -> bool:
         """Tell the worker that the checkout is over; gives whether the worker may be lent again at once. If not, the
@@ -230,21 +224,26 @@ class Connection:
             self._write(self._done_frame)
 
     def lend(self) -> None:
-        """It is lent from now on: until something is sent, its loss does no harm."""
+        """It is lent from now on: until a call may have begun, its loss does no harm."""
         self.untouched = True
+        self._has_answered = False
+
+    def violated(self, how: ProtocolError) -> None:
+        """What has come is no message, or not one of this moment."""
+        self.hang_up(ProtocolError(f"{self.label}: {how}"))
 
     # --- the end ---------------------------------------------------------------------------------------
 
     def close(self, error: Error) -> None:
         """Hang up. Calls that are still owed a reply end with ``error``.
 
-        Closing again does nothing, or ends what an interruption has left half done.
-        """
+        Closing again ends what an interruption has left half done."""
         if self._closed:
             return
         if self.error is None:
             self.error = error
-        self._let_go()
+        self._overtime.close()
+        self._stream.close()
         if self._handshake is not None:
             self._handshake.failed(self.error)
         if self._in_hand is not None:
@@ -265,9 +264,6 @@ class Connection:
         """In a forked child, or when its thread has ended: close this process's socket. Nobody is told."""
         self._closed = True
         self.error = error
-        self._let_go()
-
-    def _let_go(self) -> None:
         self._overtime.close()
         self._stream.close()
 
@@ -276,19 +272,20 @@ class Connection:
         if self.error is not None:
             return
         unsent: list[Call] = []
+        self.untouched = self.untouched or (self.none_begun and not self._has_answered)
         if self.untouched:
             unsent = [*self.pending, *self.behind]
             self.pending, self.behind = deque(), deque()
         if self.pending and (self._overtime.is_over or (words is not None and words.why)):
             error: Error = self.overdue_error(words=words)
         else:
-            error = outcomes.died(self, how, words, monotonic(), self._reader.midway)
+            error = deaths.died(self, how, words, monotonic(), self._reader.midway)
         self.close(error)
         self._owner.lost(self, error, unsent)
 
     def overdue_error(self, reply: Failure | None = None, words: LastWords | None = None) -> Error:
         """The error for the first pending call, whose time is over."""
-        return outcomes.overdue(self, self._overtime.is_over, monotonic(), reply, words)
+        return deaths.overdue(self, self._overtime.is_over, monotonic(), reply, words)
 
     # --- the hub calls ---------------------------------------------------------------------------------
 
@@ -314,6 +311,9 @@ class Connection:
             call.deadline = max(call.deadline, monotonic() + message.seconds)  # the alarm looks again when it is due
         elif kind is Done:
             self._owner.settled(self)
+        elif isinstance(message, Retire) and message.end:
+            self.none_begun = True
+            self.die("ended" + (f", because {message.why}" if message.why else ""))
         elif isinstance(message, Retire):
             self._owner.asked(self, message.why or "asked to be retired")
         elif isinstance(message, Greeting):
@@ -350,6 +350,7 @@ class Connection:
             return
         self._in_hand = call = pending[0]
         pending.popleft()
+        self._has_answered = True
         if pending:
             self._overtime.watch(pending[0], monotonic())
         elif self.behind and type(reply) is not Failure:
@@ -386,7 +387,7 @@ class Connection:
 
     def _take_greeting(self, greeting: Greeting) -> None:
         if self._handshake is not None:
-            self._agreement = self._dialect.agree(self._reader, greeting)
+            self._agreement = self.dialect.agree(self._reader, greeting)
             self._handshake.heard(greeting)
         else:  # of a dialect without greetings: the setup before the first call has raised
             self.hang_up(outcomes.setup_raised(greeting, self.place))

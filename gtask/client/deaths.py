@@ -34,7 +34,10 @@ def died(connection: Connection, how: str, words: LastWords | None, now: float, 
     if words is not None:
         text += f"; it had used {words.maxrss / 1024:.0f} MiB of memory at the most"
     if method is not None:
-        text += "; whether the call was executed is not known"
+        executed = (
+            "the call was not executed" if connection.none_begun else "whether the call was executed is not known"
+        )
+        text += f"; {executed}"
     error = WorkerDied(
         text,
         pid=connection.pid or None,
@@ -44,6 +47,7 @@ def died(connection: Connection, how: str, words: LastWords | None, now: float, 
         elapsed=elapsed,
         maxrss=words.maxrss if words else None,
         stacks=words.stacks if words else "",
+        executed=False if connection.none_begun else None,
     )
     if words is not None and words.stacks:
         error.add_note(f"Where the worker was:\n{words.stacks}")

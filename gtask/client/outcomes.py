@@ -7,7 +7,6 @@ from copy import copy as copy_of
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
-from gtask.client.deaths import died, overdue
 from gtask.errors import CallDropped, EncodeError, Error, Overloaded, RemoteError, SetupError
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import Failure, Greeting, Skipped, Value
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from gtask.client.connection import Connection
 
 __all__ = [
-    "Outcome", "copy_to_raise", "died", "dropped", "is_interrupted", "never_began", "not_sent", "overdue", "overloaded",
-    "raised", "setup_raised",
+    "Outcome", "copy_to_raise", "dropped", "is_interrupted", "never_began", "not_sent", "overloaded", "raised",
+    "setup_raised",
 ]  # fmt: skip
 
 Outcome = Value | Failure | Skipped | Error

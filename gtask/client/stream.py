@@ -96,7 +96,7 @@ class Stream:
         except BlockingIOError:
             return
         except ProtocolError as error:
-            connection.hang_up(ProtocolError(f"{connection.label}: {error}"))
+            connection.violated(error)
         except OSError as error:
             self._end(f"broke the connection ({reason_of(error)})")
         except BaseException:  # a Ctrl-C strikes in the hub, too
@@ -110,7 +110,7 @@ class Stream:
             messages, words = self._reader.ended()
             self._take_all(messages)
         except ProtocolError as error:
-            connection.hang_up(ProtocolError(f"{connection.label}: {error}"))
+            connection.violated(error)
         else:
             connection.die(how, words)
 
@@ -132,7 +132,7 @@ class Stream:
         try:
             function()
         except ProtocolError as error:
-            connection.hang_up(ProtocolError(f"{connection.label}: {error}"))
+            connection.violated(error)
         except OSError as error:
             connection.die(f"broke the connection ({reason_of(error)})")
         except BaseException:  # a Ctrl-C strikes in the hub, too
@@ -177,7 +177,8 @@ class Stream:
         if self._burst:
             data = b"".join(self._burst)
             self._burst.clear()
-            self.write(data)
+            with suppress(OSError):  # what the peer has sent is still to be read, and then the end
+                self.write(data)
 
     def end_writing(self) -> None:
         """Half-close: the peer reads the end of the stream behind what was sent.
@@ -209,6 +210,8 @@ class Stream:
                 sent = self._send(data)
             except BlockingIOError:
                 return
+            except OSError:
+                sent = len(data)  # what the peer has sent is still to be read, and then the end
             if sent < len(data):
                 self._unsent[0] = data[sent:]
                 return

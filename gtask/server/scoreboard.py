@@ -37,7 +37,8 @@ CLIENT = slice(METHOD.stop, METHOD.stop + CLIENT_BYTES)
 
 _TERSE_PLACE = CLIENT.stop
 _WANTED_PLACE = _TERSE_PLACE + 1
-_REPLIES_PLACE = _WANTED_PLACE + 1
+_SHUT_PLACE = _WANTED_PLACE + 1
+_REPLIES_PLACE = _SHUT_PLACE + 1
 
 REPEAT = 60.0
 """Seconds for which a complaint is not logged again."""
@@ -275,6 +276,15 @@ class BoardLine:
     def is_wanted_back(self) -> bool:
         """In the worker: whether its master has said so."""
         return bool(self._memory[_WANTED_PLACE])
+
+    def shut(self) -> None:
+        """In the master: the worker reads the end of its stream next, and it is not its client that has hung up."""
+        self._memory[_SHUT_PLACE] = 1
+
+    @property
+    def is_shut(self) -> bool:
+        """In the worker: whether its master has said so."""
+        return bool(self._memory[_SHUT_PLACE])
 
     def want_no_last_words(self) -> None:
         """In the worker: its client would not understand the master's last words."""

@@ -305,7 +305,7 @@ _WRITERS: dict[type, Callable[[Any], Plain]] = {
     LogRecords: _write_log,
     Extend: lambda extend: ["ex", {"t": extend.seconds}],
     Done: lambda done: ["dn", None],
-    Retire: lambda bye: ["by", {"why": bye.why}],
+    Retire: lambda bye: ["by", {"why": bye.why, "end": True} if bye.end else {"why": bye.why}],
     LastWords: _write_rip,
 }
 
@@ -321,6 +321,6 @@ _READERS: dict[str, Callable[[Plain, Fields], Message]] = {
     "lg": _read_log,
     "ex": _read_extend,
     "dn": lambda plain, fields: Done(),
-    "by": lambda plain, fields: Retire(_typed(fields, "why", str, "")),
+    "by": lambda plain, fields: Retire(_typed(fields, "why", str, ""), _typed(fields, "end", bool, False)),
     "rip": _read_rip,
 }

@@ -169,9 +169,14 @@ class Done:
 
 @dataclass(slots=True)
 class Retire:
-    """From the worker: retire me, for this reason."""
+    """From the worker: retire me, for this reason.
+
+    Attributes:
+        end: whether this is its last message: what the client has sent since the last reply was not begun.
+    """
 
     why: str
+    end: bool = False
 
 
 @dataclass(slots=True)

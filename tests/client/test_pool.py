@@ -189,6 +189,10 @@ class Worker:
             self.out += last_words(LastWords(self.number, signal="SIGKILL"))
         elif how == "half a reply" and self.todo:
             self.out += self.encoder.encode(Value(self.todo[0].args[1]))[:-1]
+        elif how == "in order" and self.exchange.state in ("idle", "busy", "settling"):
+            for do in self.todo:
+                self.world.executed[do.args[1]] -= 1
+            self.say(Retire("the server drains", end=True))
         self.dead = True
 
 
@@ -731,7 +735,7 @@ class Histories(RuleBasedStateMachine):
     @rule(
         number=st.integers(0, 11),
         state=st.sampled_from(["greeting", "idle", "busy", "settling"]),
-        how=st.sampled_from(["eof", "last words", "half a reply"]),
+        how=st.sampled_from(["eof", "last words", "half a reply", "in order"]),
         at_once=st.booleans(),
     )
     def die(self, number, state, how, at_once):

@@ -31,6 +31,7 @@ class Handle(NamedTuple):
 
     def shut_reading(self) -> None:
         """Let the worker read the end of its stream. On a unix socket its client cannot send any more, either."""
+        self.line.shut()
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RD)
 

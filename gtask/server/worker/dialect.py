@@ -89,6 +89,13 @@ class Dialect(Protocol):
     def retire(self, worker: Worker, reason: str) -> None:
         """Have the client let go of the worker. Called after each call and checkout, as long as there is a reason."""
 
+    def end(self, worker: Worker, reason: str) -> None:
+        """The worker ends, for its master has let nothing more come; the client has not hung up.
+
+        Args:
+            reason: why, in words; or "".
+        """
+
 
 class DialectFactory(Protocol):
     """A class of dialects."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -61,3 +62,8 @@ class GtaskDialect:
         if not self._has_asked:
             self._has_asked = True
             worker.say(Retire(reason[:SHORT]))
+
+    def end(self, worker: Worker, reason: str) -> None:
+        """Let the client know that nothing was begun of what it may have sent since."""
+        with contextlib.suppress(OSError):  # the client is gone
+            worker.say(Retire(reason[:SHORT], end=True))

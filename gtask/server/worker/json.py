@@ -71,6 +71,9 @@ class JsonDialect:
         if not worker.board.lent and not worker.replies.more_follow:
             self.hang_up()
 
+    def end(self, worker: Worker, reason: str) -> None:
+        """There is no word for it."""
+
     def hang_up(self) -> None:
         """Let nothing more come, unless something has come already, with which the next checkout begins.
 

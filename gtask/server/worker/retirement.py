@@ -48,6 +48,11 @@ class Retirement:
             self.want(f"more than {limit // (1 << 20)} MiB of memory")
         self.ask()
 
+    def end(self) -> None:
+        """The worker has read the end of its stream. If that came from its master it tells its client, as the last."""
+        if self._worker.board.is_shut:
+            self._worker.dialect.end(self._worker, self.reason)
+
     def on_term(self, number: int, frame: object) -> None:
         """The handler of SIGTERM: ask as soon as no reply is half written."""
         worker = self._worker

@@ -137,7 +137,7 @@ class Worker:
             if not count:
                 break
             messages = decoder.received(count)
-        retirement.ask()  # if it has a reason, its master has let nothing more come
+        retirement.end()
 
     def _refuse(self, message: Message) -> NoReturn:
         """A client never says this to a worker that serves."""

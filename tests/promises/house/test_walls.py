@@ -84,8 +84,8 @@ ARROWS = {
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target wire.messages",
     "client.companions": "wire.messages",
     "client.config": "aspects.context wire.messages",
-    "client.connection": "address client.handshake client.outcomes client.overtime client.preamble client.stream "
-    "errors wire.messages wire.values.agreement",
+    "client.connection": "client.deaths client.handshake client.labels client.outcomes client.overtime "
+    "client.preamble client.stream errors wire.messages wire.values.agreement",
     "client.counters": "stats",
     "client.deaths": "errors wire.exceptions.failure",
     "client.dialects": "client.dialects.gtask client.dialects.json",
@@ -95,12 +95,13 @@ ARROWS = {
     "client.dialects.json": "client.dialects.dialect errors wire.json.conversation wire.json.text",
     "client.forks": "",
     "client.handshake": "client.loop errors",
+    "client.labels": "address",
     "client.lease": "client.calls client.forks client.loop client.outcomes client.submitted errors wire.messages",
     "client.loop": "client.forks",
     "client.many": "",
     "client.many.executor": "client.calls client.checkout client.lease client.loop function_names",
     "client.many.unordered": "client.calls client.checkout client.lease client.loop",
-    "client.outcomes": "client.deaths errors wire.exceptions.failure wire.messages",
+    "client.outcomes": "errors wire.exceptions.failure wire.messages",
     "client.overtime": "client.loop",
     "client.pool": "",
     "client.pool.audit": "client.pool.slots",
@@ -218,8 +219,8 @@ ARROWS = {
     "server.worker.worker",
     "server.worker.teller": "",
     "server.worker.worker": "errors server.worker.failures server.worker.hooks server.worker.interruption "
-    "server.worker.methods server.worker.misfits server.worker.replies server.worker.retirement "
-    "server.worker.teller wire.forms wire.messages",
+    "server.worker.methods server.worker.misfits server.worker.replies server.worker.retirement server.worker.teller "
+    "wire.forms wire.messages",
     #
     "aspects": "",
     "aspects.aspect": "",
@@ -284,7 +285,7 @@ RINGS = [
     "server.descriptors server.worker.demands server.worker.discovery",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
-    "client.overtime client.stream client.outcomes client.deaths client.companions "
+    "client.overtime client.stream client.outcomes client.deaths client.companions client.labels "
     "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies "
     "server.worker.dialect server.worker.methods server.worker.full_names server.worker.misfits "
     "server.worker.greeting server.worker.hooks server.worker.retirement server.worker.failures server.worker.teller",
