@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
+from gtask.client import companions
 from gtask.client.elsewhere import SharedResult
 from gtask.client.outcomes import copy_to_raise
 from gtask.errors import Error
-from gtask.wire.messages import RequestMeta
 
 if TYPE_CHECKING:
     from gtask.aspects.aspect import CallerAspect, Companion
     from gtask.client.outcomes import Outcome
-    from gtask.wire.messages import Message
     from gtask.wire.values.agreement import ConditionalFrame
 
 __all__ = ["BlockingCall", "Call", "Result"]
@@ -106,74 +105,13 @@ class Call:
             self.deadline = math.inf if self.timeout is None else now + self.timeout
         return self.deadline
 
-    # --- companions ------------------------------------------------------------------------------------
-
-    def begin(self, aspects: tuple[CallerAspect, ...], meta: RequestMeta | None) -> RequestMeta | None:
-        """Begin the aspects of the call.
-
-        Args:
-            aspects: those of its checkout.
-            meta: what the request carries beside; it is not changed.
-
-        Returns:
-            what the request carries together with what the aspects give it.
-        """
-        own = None if meta is None else RequestMeta(meta.timeout, meta.has_timeout)
-        for aspect in aspects:
-            begun = aspect.begin(self)
-            if begun is not None:
-                value, companion = begun
-                if value is not None:
-                    own = own or RequestMeta()
-                    own.put(aspect.key, value)
-                if companion is not None:
-                    self.companions = self.companions or {}
-                    self.companions[aspect] = companion
-        return own
-
-    def hear(self, aspects: tuple[CallerAspect, ...], message: Message, pid: int) -> None:
-        """Something has come that is not simply the outcome: for the companions, or for one that there is from now on.
-
-        Args:
-            aspects: the client's.
-            message: what has come.
-            pid: the worker's process id.
-        """
-        companions = self.companions = self.companions or {}
-        for aspect in aspects:
-            if aspect not in companions:
-                companion = aspect.hear(self, message)
-                if companion is not None:
-                    companions[aspect] = companion
-        for companion in companions.values():
-            companion.heard(message, pid)
-
-    def end(self, outcome: Outcome | None, error: BaseException | None) -> None:
-        """Let the companions know that the call has ended. Never blocks."""
-        for companion in (self.companions or {}).values():
-            companion.ended(self, outcome, error)
-
-    @property
-    def needs_replay(self) -> bool:
-        """Whether a companion has something to do that needs a greenlet."""
-        return self.companions is not None and any(one.needs_replay for one in self.companions.values())
-
-    @property
-    def withholds_value(self) -> bool:
-        """Whether the value cannot be handed over, because its replay has not run to its end."""
-        return self.companions is not None and any(one.withholds_value for one in self.companions.values())
-
-    def replay(self) -> Error | None:
-        """Have the companions do what needs a greenlet.
-
-        Returns:
-            the error that takes the place of the value, if there is one.
-        """
-        found: Error | None = None
-        for companion in (self.companions or {}).values():
-            if companion.needs_replay:
-                found = companion.replay(self) or found
-        return found
+    # These stand in companions.py, for a plain call has no companions.
+    begin = companions.begin
+    hear = companions.hear
+    end = companions.end
+    replay = companions.replay
+    needs_replay = property(companions.needs_replay)
+    withholds_value = property(companions.withholds_value)
 
 
 class BlockingCall(Call):

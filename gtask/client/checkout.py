@@ -132,7 +132,7 @@ class Checkout:
 
     def __del__(self) -> None:
         if getattr(self, "_client", None) is not None:  # or its making was interrupted
-            self._lender.drop_later(self._lease)
+            self._lender.drop(self._lease)
 
 
 def lease_of(checkout: Checkout) -> Lease:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from gtask.server.worker.interface import HOOKS, Interface
+from gtask.server.worker.discovery import HOOKS
+from gtask.server.worker.interface import Interface
 
 __all__ = ["about", "not_served", "threads"]
 

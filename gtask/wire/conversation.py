@@ -20,28 +20,22 @@ epoch is never skipped.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar
+
 from gtask.errors import ProtocolError
-from gtask.wire.messages import (
-    WORDS,
-    Done,
-    Extend,
-    Failure,
-    Greeting,
-    LogRecords,
-    Message,
-    Preamble,
-    Request,
-    Retire,
-    Skipped,
-    Value,
-)
+from gtask.wire.forms import WORDS
+from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Preamble, Request, Retire, Skipped, Value
+
+if TYPE_CHECKING:
+    from gtask.wire.messages import Message
 
 __all__ = ["TABLE", "Conversation"]
 
 CLIENT, WORKER = "client", "worker"
-STATES = ("new", "greeting", "idle", "busy", "settling", "failed")
 
-TABLE: dict[tuple[str, str, type], str] = {
+Table = dict[tuple[str, str, type], str]
+
+TABLE: Table = {
     ("new", CLIENT, Greeting): "greeting",
     ("greeting", WORKER, Greeting): "idle",
     ("idle", CLIENT, Preamble): "idle",
@@ -64,18 +58,8 @@ other is owed, and where the worker has no checkout_done hook the end of a check
 an exception leads to ``failed``, which nothing leaves. What is not in the table is a ProtocolError."""
 
 
-def _may(speaker: str) -> dict[str, dict[type, str]]:
-    """The part of the table that is one speaker's, made so that a look at it costs least."""
-    return {
-        state: {kind: following for (at, by, kind), following in TABLE.items() if (at, by) == (state, speaker)}
-        for state in STATES
-    }
-
-
 _REPLIES = frozenset({Value, Failure, Skipped})
-_CLIENT_MAY, _WORKER_MAY = _may(CLIENT), _may(WORKER)
 _A_DONE = Done()
-_MAY_REQUEST = frozenset({state for state in STATES if Request in _CLIENT_MAY[state]})
 
 
 class Conversation:
@@ -88,6 +72,8 @@ class Conversation:
     """
 
     __slots__ = ("_failed_epoch", "owed", "settles", "state")
+
+    table: ClassVar[Table] = TABLE
 
     def __init__(self) -> None:
         self.state = "new"
@@ -108,9 +94,7 @@ class Conversation:
         if kind is Request:
             self.request()
             return
-        state = _CLIENT_MAY[self.state].get(kind)
-        if state is None:
-            raise self._out_of_turn(CLIENT, kind)
+        state = self._following(CLIENT, kind)
         if kind is not Done or self.settles:
             self.state = state
 
@@ -121,12 +105,10 @@ class Conversation:
             ProtocolError: it is not the worker's turn to say that.
         """
         kind = type(message)
+        state = self._following(WORKER, kind)
         if kind in _REPLIES:
             self.reply(kind)
             return
-        state = _WORKER_MAY[self.state].get(kind)
-        if state is None:
-            raise self._out_of_turn(WORKER, kind)
         if isinstance(message, Greeting):
             self.settles = message.done
             if message.exc is not None or message.text:
@@ -135,29 +117,20 @@ class Conversation:
 
     def request(self) -> None:
         """Note a request: as :meth:`client_says`, for what is said most often."""
-        if self.state not in _MAY_REQUEST:
-            raise self._out_of_turn(CLIENT, Request)
+        self.state = self._following(CLIENT, Request)
         self.owed += 1
-        self.state = "busy"
 
-    def done(self) -> bool:
-        """Note the end of a checkout: as :meth:`client_says`.
-
-        Returns:
-            whether nobody answers it, so that the worker is idle at once.
-        """
+    def done(self) -> None:
+        """Note the end of a checkout: as :meth:`client_says`. Where nobody answers it, the worker is idle at once."""
         if self.settles or self.state != "idle":
             self.client_says(_A_DONE)
-            return False
-        return True
 
     def reply(self, kind: type) -> None:
         """Note a reply of this kind: as :meth:`worker_says`."""
-        if self.state != "busy":
-            raise self._out_of_turn(WORKER, kind)
+        state = self._following(WORKER, kind)
         self.owed -= 1
         if not self.owed:
-            self.state = "idle"
+            self.state = state
 
     def must_skip(self, do: Request) -> bool:
         """At the worker: whether an earlier call of this call's epoch failed."""
@@ -168,5 +141,8 @@ class Conversation:
         if do.epoch:
             self._failed_epoch = do.epoch
 
-    def _out_of_turn(self, speaker: str, kind: type) -> ProtocolError:
-        return ProtocolError(f"the {speaker} said {WORDS[kind]!r} in the state {self.state!r}")
+    def _following(self, speaker: str, kind: type) -> str:
+        state = self.table.get((self.state, speaker, kind))
+        if state is None:
+            raise ProtocolError(f"the {speaker} said {WORDS[kind]!r} in the state {self.state!r}")
+        return state

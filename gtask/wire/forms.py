@@ -30,9 +30,24 @@ from gtask.wire.messages import (
     Value,
 )
 
-__all__ = ["are_names", "from_plain", "plain_request", "seconds", "to_plain"]
+__all__ = ["WORDS", "are_names", "from_plain", "plain_request", "seconds", "to_plain"]
 
 Plain = list[Any]
+
+WORDS: dict[type, str] = {
+    Greeting: "hi",
+    Preamble: "be",
+    Request: "do",
+    Value: "ok",
+    Failure: "er",
+    Skipped: "sk",
+    LogRecords: "lg",
+    Extend: "ex",
+    Done: "dn",
+    Retire: "by",
+    LastWords: "rip",
+}
+"""The word on the wire for each message."""
 
 
 def to_plain(message: Message) -> Plain:

@@ -11,6 +11,7 @@ from typing import Any
 
 from gtask.errors import ProtocolError
 from gtask.wire.bodies import (
+    LENGTH,
     SHORT,
     VALUE,
     VALUE_HEAD,
@@ -20,8 +21,9 @@ from gtask.wire.bodies import (
     unpack_again,
     unpackb,
 )
-from gtask.wire.frames import LENGTH, Decoder, Encoder
+from gtask.wire.frames import Encoder
 from gtask.wire.messages import DEFAULT_LIMIT, NOT_PLAIN, LastWords, Message
+from gtask.wire.reading import FrameReader
 from gtask.wire.values.agreement import PLAIN
 from gtask.wire.values.kinds import Unpacking
 
@@ -42,7 +44,7 @@ def last_words(rip: LastWords) -> bytes:
     return frame + LENGTH.pack(len(frame)) + MAGIC
 
 
-class ReplyDecoder(Decoder):
+class ReplyDecoder(FrameReader):
     """Reads what a worker sends, and at the end what its master says for it.
 
     Args:
@@ -78,7 +80,7 @@ class ReplyDecoder(Decoder):
         return value
 
     def received(self, count: int) -> list[Message]:
-        """As :meth:`Decoder.received`; some messages may come with the next bytes, or from :meth:`settle`."""
+        """As :meth:`FrameReader.received`; some messages may come with the next bytes, or from :meth:`settle`."""
         self._partial += self.space[:count]
         return self._take(settled=False)
 

@@ -7,29 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
-    "DEFAULT_LIMIT",
-    "NOTHING",
-    "NOTHING_USED",
-    "NOT_PLAIN",
-    "OFFERS",
-    "OF_ASPECTS",
-    "VERSION",
-    "WORDS",
-    "Done",
-    "Extend",
-    "Failure",
-    "Fields",
-    "Greeting",
-    "LastWords",
-    "LogRecords",
-    "Message",
-    "Preamble",
-    "Request",
-    "RequestMeta",
-    "Retire",
-    "Skipped",
-    "Value",
-]
+    "DEFAULT_LIMIT", "NOTHING", "NOTHING_USED", "NOT_PLAIN", "OFFERS", "OF_ASPECTS", "VERSION", "Done", "Extend",
+    "Failure", "Fields", "Greeting", "LastWords", "LogRecords", "Message", "Preamble", "Request", "RequestMeta",
+    "Retire", "Skipped", "Value",
+]  # fmt: skip
 
 DEFAULT_LIMIT = 64 * 1024 * 1024
 """Bytes that a frame may have, its length prefix not counted."""
@@ -89,37 +70,25 @@ NOT_PLAIN: Any = type("NotPlain", (), {"__slots__": ()})()
 """Stands for a value where no plain one has come."""
 
 
-@dataclass(slots=True, init=False)
+def _nothing() -> dict[str, Any]:
+    return NOTHING
+
+
+@dataclass(slots=True)
 class RequestMeta:
     """What few calls have."""
 
-    timeout: float | None
+    timeout: float | None = None
     """Seconds that it may take, if ``has_timeout``; None for no limit."""
-    has_timeout: bool
-    ld: bool
+    has_timeout: bool = False
+    ld: bool = False
     """Whether what the worker writes into its deferred log is wanted."""
-    headers: dict[str, str]
+    headers: dict[str, str] = field(default_factory=_nothing)
     """Of the request to which the call belongs, such as ``traceparent``."""
-    context: dict[str, Any]
+    context: dict[str, Any] = field(default_factory=_nothing)
     """The values of context variables, by ``module:name``."""
-    others: dict[str, Any]
+    others: dict[str, Any] = field(default_factory=_nothing)
     """The values of further aspects, by their keys."""
-
-    def __init__(
-        self,
-        timeout: float | None = None,
-        has_timeout: bool = False,
-        ld: bool = False,
-        headers: dict[str, str] = NOTHING,
-        context: dict[str, Any] = NOTHING,
-        others: dict[str, Any] = NOTHING,
-    ) -> None:
-        self.timeout = timeout
-        self.has_timeout = has_timeout
-        self.ld = ld
-        self.headers = headers
-        self.context = context
-        self.others = others
 
     @property
     def concerns_aspects(self) -> bool:
@@ -228,18 +197,3 @@ class LastWords:
 
 
 Message = Greeting | Preamble | Request | Value | Failure | Skipped | LogRecords | Extend | Done | Retire | LastWords
-
-WORDS: dict[type, str] = {
-    Greeting: "hi",
-    Preamble: "be",
-    Request: "do",
-    Value: "ok",
-    Failure: "er",
-    Skipped: "sk",
-    LogRecords: "lg",
-    Extend: "ex",
-    Done: "dn",
-    Retire: "by",
-    LastWords: "rip",
-}
-"""The word on the wire for each message."""

@@ -13,7 +13,7 @@ from gtask.aspects.logs import reporter
 from gtask.aspects.logs.reporter import Reporter
 from gtask.errors import Interrupted
 from gtask.server.worker.interruption import Interruption
-from gtask.server.worker.replies import Teller
+from gtask.server.worker.teller import Teller
 from gtask.wire.messages import LogRecords, Request
 
 

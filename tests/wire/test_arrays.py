@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire import frames as codec
 from gtask.wire.frames import Decoder, Encoder
-from gtask.wire.messages import Failure, Request, Value
+from gtask.wire.messages import DEFAULT_LIMIT, Failure, Request, Value
+from gtask.wire.reading import CHUNK
 from gtask.wire.values import arrays
 from gtask.wire.values import kinds as extensions
 from gtask.wire.values.agreement import ConditionalFrame
@@ -38,7 +38,7 @@ def needs_numpy():
 BOTH = agree({"numpy"})
 
 
-def frame_of(value, limit=codec.DEFAULT_LIMIT):
+def frame_of(value, limit=DEFAULT_LIMIT):
     return Encoder(limit, BOTH).encode(Value(value))
 
 
@@ -46,8 +46,8 @@ def read(frame, agreement=BOTH):
     decoder = Decoder()
     decoder.agree(agreement)
     messages = []
-    for start in range(0, len(frame), codec.CHUNK):
-        piece = frame[start : start + codec.CHUNK]
+    for start in range(0, len(frame), CHUNK):
+        piece = frame[start : start + CHUNK]
         decoder.space[: len(piece)] = piece
         messages += decoder.received(len(piece))
     (message,) = messages

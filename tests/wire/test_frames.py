@@ -18,9 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire import frames as codec
-from gtask.wire.frames import CHUNK, Decoder, Encoder
+from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import (
+    DEFAULT_LIMIT,
     Done,
     Extend,
     Failure,
@@ -34,6 +34,7 @@ from gtask.wire.messages import (
     Skipped,
     Value,
 )
+from gtask.wire.reading import CHUNK
 from gtask.wire.values import kinds as extensions
 from gtask.wire.values.kinds import NESTED_EXT
 
@@ -291,7 +292,7 @@ VALUES = st.recursive(LEAVES, containers, max_leaves=12)
 
 # --- and some that cannot --------------------------------------------------------------------------------
 
-RUBBISH = st.sampled_from([object(), len, int, ..., range(3), iter(()), (1).__add__, codec, NotImplemented])
+RUBBISH = st.sampled_from([object(), len, int, ..., range(3), iter(()), (1).__add__, msgpack, NotImplemented])
 BAD_KEYS = st.one_of(
     st.none(), st.floats(), st.tuples(INTS, INTS), st.frozensets(INTS, max_size=2), st.just(len), st.uuids()
 )
@@ -744,7 +745,7 @@ def test_an_interruption_passes_through_the_encoder():
 # --- hostile peers ---------------------------------------------------------------------------------------
 
 
-def memory_of(data, limit=codec.DEFAULT_LIMIT):
+def memory_of(data, limit=DEFAULT_LIMIT):
     """How much memory a decoder takes at most for ``data``, which is refused or incomplete."""
     decoder = Decoder(limit)
     tracemalloc.start()
@@ -845,7 +846,7 @@ def test_bad_text_in_nested_sets_is_decoded_a_bounded_number_of_times(monkeypatc
             raise GeneratorExit  # which the decoder does not catch: it would go on for minutes
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(codec.msgpack, "unpackb", counting)
+    monkeypatch.setattr(msgpack, "unpackb", counting)
     body = b"\x91\xa1\xff"
     for _ in range(NESTED_EXT):
         body = b"\x91" + msgpack.packb(msgpack.ExtType(extensions.SET, body))

@@ -14,13 +14,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire.bodies import NAMED_HEADS, REQUEST_HEADS, TIMED_HEADS, TIMEOUT_KEY, VALUE_HEAD, decode_body
+from gtask.wire.bodies import REQUEST_HEADS, VALUE_HEAD, decode_body
 from gtask.wire.forms import plain_request
-from gtask.wire.frames import CHUNK, KEEP, Decoder, Encoder
+from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.lastwords import ReplyDecoder
 from gtask.wire.messages import Request, RequestMeta, Value
+from gtask.wire.named import NAMED_HEADS, TIMED_HEADS, TIMEOUT_KEY
+from gtask.wire.reading import CHUNK
 from gtask.wire.values.agreement import PLAIN
 from gtask.wire.values.kinds import Unpacking
+from gtask.wire.writing import KEEP
 
 EPOCHS = st.sampled_from([0, 1, 127, 128, 65535, 65536, 2**32 - 1, 2**32]) | st.integers(0, 2**33)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()

@@ -26,11 +26,13 @@ from gtask.client.pool.nesting import Blocks
 from gtask.client.pool.no_worker import NoWorker
 from gtask.client.pool.ownership import Ownership
 from gtask.client.pool.slots import BUSY, CONNECTING, IDLE, SETTLING, PoolSlot
-from gtask.client.pool.workers import SWEEP, Workers
+from gtask.client.pool.workers import LONG, SWEEP, Workers
 from gtask.client.submitted import SubmittedCall
 from gtask.errors import ClientClosed, Error
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from gtask.client.calls import Call
     from gtask.client.config import ClientConfig
     from gtask.client.connection import Connection
@@ -237,10 +239,10 @@ class Pool:
     def close_without_hub(self, error: ClientClosed) -> None:
         """The thread has ended: close everything that is open, for nobody waits any more and no callback runs."""
         self._ledger.closed = True
-        under_way = [*self._connector.under_way]
+        queued = [call for lease in self._ledger.leases() for call in lease.queue]
         if self._workers is not None:
-            under_way += self._workers.abandon(error)
-        for call in under_way:
+            self._workers.abandon(error)
+        for call in [*self._connector.under_way, *queued]:
             if isinstance(call, SubmittedCall):
                 call.result.orphan(error)
         self._connector.thread_ended(error)
@@ -278,8 +280,9 @@ class Pool:
         else:
             if ledger.wake_at < workers.wake.at:
                 workers.wake.set(ledger.wake_at, now)
-            if workers.tell_from <= now:
-                workers.tell(connection, now)
+            if workers.tell_from <= now or now - slot.since > LONG:
+                workers.told(now)
+                connection.tell_done()
         if workers.sweeper.at == math.inf:
             workers.sweeper.set(now + SWEEP, now)
 
@@ -303,8 +306,27 @@ class Pool:
         assert self._workers is not None
         self._workers.loop.spawn(function).rawlink(lambda _: then())
 
+    def ends_soon(self, connection: Connection) -> None:
+        """The lease of this connection is over as soon as its calls are."""
+        workers = self._workers
+        assert workers is not None
+        now = self._clock()
+        if workers.tell_from <= now:
+            workers.told(now)
+            connection.tell_done_behind()
+
+    def drop(self, lease: Lease) -> None:
+        """The last reference to the lease's checkout has gone; called by a finaliser, which may run anywhere.
+
+        So the lease is released from the hub if this is another thread, or amid the client's own work.
+        """
+        if thread_ident() == self.thread and not sys.is_finalizing() and not _is_at_work(sys._getframe(2)):
+            lease.release()
+        else:
+            self.drop_later(lease)
+
     def drop_later(self, lease: Lease) -> None:
-        """Release the lease from the hub: a finaliser may run anywhere, also amid the pool's own work."""
+        """Release the lease from the hub."""
         self.later(lease.release)
 
     def later(self, function: Callable[[], object]) -> None:
@@ -364,6 +386,15 @@ class Pool:
 
     def _closed(self) -> Error:
         return no_worker.orphaned(self.thread) if self._ownership.is_orphaned else no_worker.closed()
+
+
+def _is_at_work(frame: FrameType | None) -> bool:
+    """Whether the client's own code is on the stack, so that something may be half done."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("gtask.client."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _callers_stack() -> traceback.StackSummary:

@@ -48,9 +48,13 @@ __all__ = ["Workers"]
 
 log = logging.getLogger("gtask.client")
 
-TELLS = 100
-"""Releases in a second that are told to the worker at once: perhaps the hub never turns again, as in a plain script that
-goes on to something else. Others ride along with the next request, which comes soon where there are so many."""
+LONG = 0.005
+"""Seconds of a checkout whose end is told to the worker at once: perhaps the hub never turns again, as in a plain
+script that goes on to something else. It costs a write, which does not count then."""
+
+TELLS, TELL_EVERY = 100, 0.1
+"""The number of shorter checkouts whose end is told at once, and the seconds until it is one more. The end of others
+rides along with the next request, for that comes soon where there are so many."""
 
 SWEEP = 0.1
 """Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""
@@ -148,16 +152,13 @@ class Workers:
         self._end_server()
         self.news.tell()
 
-    def abandon(self, error: ClientClosed) -> list[Call]:
-        """In a forked child, or when the thread has ended: forget the leases, and do nothing any more.
-
-        Returns:
-            the calls that have not been sent.
-        """
+    def abandon(self, error: ClientClosed) -> None:
+        """In a forked child, or when the thread has ended: forget the leases, and do nothing any more."""
         self._is_abandoned = True
         self._close_alarms()
         self.news.abandon()
-        return [call for lease in self._ledger.leases() for call in lease.abandon(error)]
+        for lease in self._ledger.leases():
+            lease.abandon(error)
 
     def _close_alarms(self) -> None:
         self._notices.close()
@@ -175,8 +176,8 @@ class Workers:
             actions += self._ledger.refused(slot, self.loop.clock())
         elif lease.entered_by is not None and not worker.pending:
             # A greenlet got a worker before it called it: perhaps it waits in an inner checkout, now in vain.
-            waiter = nesting.waiter_of(self._ledger, lease.entrant)
-            deadlock = self.deadlock_of(lease.entrant) if waiter is not None else None
+            waiter = nesting.waiter_of(self._ledger, nesting.entrant(lease))
+            deadlock = self.deadlock_of(nesting.entrant(lease)) if waiter is not None else None
             if waiter is not None and deadlock is not None:
                 waiter.fail(deadlock)
 
@@ -206,10 +207,9 @@ class Workers:
         # In a greenlet of its own: logging may block, and this is the hub.
         self.loop.spawn(log.warning, text, slot.worker, self._no_worker.where, self._config.leak_after, stack)
 
-    def tell(self, connection: Connection, now: float) -> None:
-        """Let an idle worker know at once that its checkout is over."""
-        self.tell_from = max(self.tell_from, now - 1) + 1 / TELLS
-        connection.tell_done()
+    def told(self, now: float) -> None:
+        """The end of a checkout is told at once."""
+        self.tell_from = max(self.tell_from, now - TELLS * TELL_EVERY) + TELL_EVERY
 
     # --- alarms ----------------------------------------------------------------------------------------
 

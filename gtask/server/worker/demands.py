@@ -1,17 +1,16 @@
-"""What is found when an interface is loaded: methods, and those who want arguments that no worker has. Pure."""
+"""Hooks, and classes, that want arguments: each worker would call them in vain, so they are refused. Pure."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["check", "methods_of"]
+__all__ = ["check"]
 
 
 def check(name: str, hooks: Mapping[str, Any], make: Callable[[], Any] | None, is_of_instance: type) -> None:
-    """Refuse hooks, and a class, that want arguments: each worker would call them in vain.
+    """Refuse hooks, and a class, that want arguments.
 
     Args:
         name: of the interface.
@@ -46,14 +45,3 @@ def _check_arguments(name: str, what: str, function: Any) -> None:
             raise TypeError(
                 f"{what} of the interface {name} wants arguments, and workers call it without: {error}"
             ) from None
-
-
-def methods_of(cls: type) -> list[str]:
-    """The names of the public methods of a class. Looking runs no property."""
-    return [name for name in dir(cls) if not name.startswith("_") and _is_method(inspect.getattr_static(cls, name))]
-
-
-def _is_method(attribute: Any) -> bool:
-    if isinstance(attribute, functools.cached_property):
-        return False
-    return inspect.isroutine(attribute) or isinstance(attribute, (staticmethod, classmethod))

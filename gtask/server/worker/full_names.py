@@ -9,14 +9,14 @@ import difflib
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from gtask.function_names import EACH, call_each
 
 if TYPE_CHECKING:
     from gtask.server.worker.interface import Interface
 
-__all__ = ["find", "refuse"]
+__all__ = ["find", "unknown"]
 
 
 def find(interface: Interface, name: Any) -> Callable[..., Any] | None:
@@ -29,12 +29,8 @@ def find(interface: Interface, name: Any) -> Callable[..., Any] | None:
     return function if function is None or full is name else partial(call_each, function)
 
 
-def refuse(interface: Interface, name: str, /, *args: Any, **kwargs: Any) -> NoReturn:
-    """What a call by a full name runs that leads nowhere.
-
-    Raises:
-        AttributeError: always; the message says what there is, and which server has other functions.
-    """
+def unknown(interface: Interface, name: str) -> str:
+    """What is said of a full name that leads nowhere: what there is, and which server has other functions."""
     full, known = name.removeprefix(EACH), sorted(_short_names(interface))
     close = difflib.get_close_matches(full, known, 1, cutoff=0.8)
     if close:
@@ -46,7 +42,7 @@ def refuse(interface: Interface, name: str, /, *args: Any, **kwargs: Any) -> NoR
             f"gtask-server gtask.server.functions --allow {module}, or "
             f'gtask.Client("spawn:gtask.server.functions?allow={module}")'
         )
-    raise AttributeError(f"the server of {interface.name} has no function {full:.200}: {hint}")
+    return f"the server of {interface.name} has no function {full:.200}: {hint}"
 
 
 def _short_names(interface: Interface) -> dict[str, str]:

@@ -5,6 +5,7 @@ The error says so by the attribute ``executed``, which travels as any plain attr
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -31,22 +32,23 @@ def function_of(interface: Interface, name: Any) -> Callable[..., Any]:
 
 
 def _refuse(interface: Interface, name: Any, /, *args: Any, **kwargs: Any) -> NoReturn:
-    try:
-        if type(name) is str and ":" in name:
-            full_names.refuse(interface, name)
-        elif type(name) is str or name is None:
-            interface.refuse(name)
-        else:
-            _refuse_nameless(interface, name)
-    except AttributeError as error:
-        _mark(error)
-        raise
+    is_full = type(name) is str and ":" in name
+    raise _marked(AttributeError(full_names.unknown(interface, name) if is_full else _unknown(interface, name)))
 
 
-def _refuse_nameless(interface: Interface, given: Any) -> NoReturn:
-    raise AttributeError(
-        f"the interface {interface.name} has no method {given!r:.80}: a method is called by its name, a str"
-    )
+def _unknown(interface: Interface, name: Any) -> str:
+    """What is said of a method that the interface does not have."""
+    if name is None:
+        return f"the interface {interface.name} is called by method: checkout.name(...); it has {_all(interface)}"
+    if type(name) is not str:
+        return f"the interface {interface.name} has no method {name!r:.80}: a method is called by its name, a str"
+    close = difflib.get_close_matches(name, interface.methods, 1)
+    hint = f"did you mean {close[0]}?" if close else f"it has {_all(interface)}"
+    return f"the interface {interface.name} has no method {name!r:.80}: {hint}"
+
+
+def _all(interface: Interface) -> str:
+    return ", ".join(interface.methods)
 
 
 def explain(error: BaseException, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -65,7 +67,7 @@ def explain(error: BaseException, function: Callable[..., Any], args: Sequence[A
     try:
         signature.bind(*args, **kwargs)
     except TypeError:
-        _mark(error)
+        _marked(error)
         named = {parameter.name for parameter in signature.parameters.values()}
         for name, advice in _OF_A_CALL.items():
             if name in kwargs and name not in named:
@@ -74,5 +76,6 @@ def explain(error: BaseException, function: Callable[..., Any], args: Sequence[A
                 )
 
 
-def _mark(error: BaseException) -> None:
+def _marked(error: BaseException) -> BaseException:
     error.__dict__["executed"] = False
+    return error

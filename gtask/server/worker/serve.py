@@ -8,12 +8,13 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from gtask.errors import Interrupted, ProtocolError
-from gtask.server import process
-from gtask.server.worker.interruption import handle, reopener
+from gtask.server import descriptors, process
+from gtask.server.originals import handler_of, set_handler
+from gtask.server.worker.greeting import greet
 from gtask.server.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from gtask.server.worker.interface import Interface
 
 __all__ = ["serve"]
+
+Handler = Callable[[int, object], None]
 
 log = logging.getLogger("gtask.server")
 
@@ -52,15 +55,16 @@ def serve(
     try:
         faulthandler.enable(board.stacks)
         worker = Worker(sock, interface, config, board, aspects)
-        handlers: dict[int, Callable[[int, object], None]] = {
+        handlers: dict[int, Handler] = {
             signal.SIGALRM: worker.interruption.on_alarm,
-            signal.SIGTERM: worker.on_term,
+            signal.SIGTERM: worker.retirement.on_term,
         }
         if config.log_file:
-            handlers[signal.SIGUSR1] = reopener(config.log_file)
-        handle(handlers)
-        if worker.greet(dialects, status_interface):
-            worker.run()
+            handlers[signal.SIGUSR1] = _reopener(config.log_file)
+        _handle(handlers)
+        messages = greet(worker, sock, dialects, status_interface)
+        if messages is not None:
+            worker.run(messages)
     except BaseException as error:  # whatever the hooks raise: the log has it, and the process ends
         status = 1
         status = _status(error)
@@ -68,6 +72,36 @@ def serve(
         with contextlib.suppress(BaseException):
             process.flush()
         os._exit(status)
+
+
+def _handle(handlers: Mapping[int, Handler]) -> None:
+    """Have this process handle signals, and let come those that its master has sent meanwhile.
+
+    In processes that the application forks, these signals mean what they mean anywhere.
+
+    Args:
+        handlers: a handler for each signal's number.
+    """
+    for number, handler in handlers.items():
+        set_handler(number, handler)
+
+    def forget() -> None:
+        for number, handler in handlers.items():
+            if handler_of(number) == handler:  # not if the application has its own
+                set_handler(number, signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=forget)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _reopener(log_file: str) -> Handler:
+    """A handler that opens the log file anew. If that fails nothing happens here: the master says so."""
+
+    def on_usr1(number: int, frame: object) -> None:
+        with contextlib.suppress(OSError):
+            descriptors.reopen(log_file)
+
+    return on_usr1
 
 
 def _status(error: BaseException) -> int:

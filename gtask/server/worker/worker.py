@@ -1,4 +1,4 @@
-"""A worker: greets, runs setup, then reads a call, runs it and replies, until its client hangs up.
+"""A worker: reads a call, runs it and replies, until its client hangs up.
 
 Nothing here is asynchronous but SIGALRM, by which the master interrupts a call. The application's code runs only here.
 """
@@ -6,39 +6,32 @@ Nothing here is asynchronous but SIGALRM, by which the master interrupts a call.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gtask.errors import EncodeError, Interrupted, ProtocolError
-from gtask.server import process
-from gtask.server.scoreboard import HOOKS, SETUP
-from gtask.server.worker import setups
-from gtask.server.worker.dialect import recognise
-from gtask.server.worker.interruption import Interruption, without_our_frames
+from gtask.errors import Interrupted, ProtocolError
+from gtask.server.worker import failures
+from gtask.server.worker.hooks import Hooks
+from gtask.server.worker.interruption import Interruption
 from gtask.server.worker.methods import Methods
 from gtask.server.worker.misfits import explain
-from gtask.server.worker.replies import QUICK, ReplyBuffer, Teller
-from gtask.wire.exceptions import failure
-from gtask.wire.messages import WORDS, Done, Failure, Greeting, Message, Preamble, Request, Skipped
+from gtask.server.worker.replies import QUICK, ReplyBuffer
+from gtask.server.worker.retirement import Retirement
+from gtask.server.worker.teller import Teller
+from gtask.wire.forms import WORDS
+from gtask.wire.messages import Done, Message, Preamble, Request, Skipped
 
 if TYPE_CHECKING:
     import socket
 
-    from gtask.aspects.aspect import WorkerAspect, WorkerAspectFactory, WorkerCompanion
+    from gtask.aspects.aspect import WorkerAspectFactory, WorkerCompanion
     from gtask.server.config import ServerConfig
     from gtask.server.scoreboard import BoardLine
-    from gtask.server.worker.dialect import Conversation, Dialect, DialectFactory
+    from gtask.server.worker.dialect import Dialect
     from gtask.server.worker.interface import Interface
 
 __all__ = ["Worker"]
-
-log = logging.getLogger("gtask.server")
-
-SHORT = 200
-"""Characters of an error's text that fit into any message."""
 
 
 class Worker:
@@ -48,7 +41,7 @@ class Worker:
         sock, interface, config, board, aspects: as of :func:`gtask.server.worker.serve.serve`.
 
     Attributes:
-        dialect: the client's language, once its first byte has come.
+        dialect: the client's language, once it is known.
         client: the name of the client, or "".
         timeout: seconds that its calls may take unless they say otherwise; None for no limit.
         left: seconds that the next call, or the one that runs, has left after its wait for this worker; else None.
@@ -58,11 +51,12 @@ class Worker:
         replies: where frames are written.
         teller: where messages before the reply are written, by any thread.
         interruption: what SIGALRM may interrupt.
+        retirement: whether it wants to be retired.
+        hooks: of the interface.
+        has_checkout_done: whether there is a hook of this name.
+        hearers: what hears a message of the client and gives when it was done, by the message's class.
+        is_waiting: whether it waits for the client's next message.
     """
-
-    dialect: Dialect
-    _conversation: Conversation
-    _encode_value: Callable[[Any], bytes]
 
     def __init__(
         self,
@@ -77,134 +71,51 @@ class Worker:
         self.interruption = Interruption(board, lambda: self.replies.flush())
         self.replies = ReplyBuffer(sock, board, self.interruption.on_alarm)
         self.teller = Teller(self.replies, self.interruption, lambda: self.request is not None)
+        self.retirement = Retirement(self)
         self.client = ""
         self.timeout: float | None = None
         self.left: float | None = None
         self.request: Request | None = None
         self.started = 0.0
         self.companions: list[WorkerCompanion] = []
+        self.is_waiting = False
+        self.hearers: dict[type, Callable[[Any], float]] = dict.fromkeys(WORDS, self._refuse)
+        self.hearers.update({Preamble: self._prepare, Done: self._end_checkout, Request: self._call})
         self._socket = sock
-        self._interface = interface
-        self._is_set_up = False
-        self._has_checkout_done = interface.has_checkout_done
-        self._methods = Methods(interface)
-        self._retire_reason = ""
-        self._must_look = config.max_memory is not None  # for a reason to retire, after each call
         self._has_failed = False  # so that calls of the same epoch are skipped
-        self._waits = False  # for the client's next message
-        self._early: list[Message] = []
-        self._hearers: dict[type, Callable[[Any], float]] = dict.fromkeys(WORDS, self._refuse)
-        self._hearers.update({Preamble: self._prepare, Done: self._end_checkout, Request: self._call})
-        self._take(tuple(make(self) for make in aspects))
+        self._make_aspects = aspects
+        self.offer(interface)
 
-    def _take(self, aspects: tuple[WorkerAspect, ...]) -> None:
-        self._aspects = aspects
-        self._aspects_of_every_call = tuple(aspect for aspect in aspects if aspect.every_call)
+    def offer(self, interface: Interface) -> None:
+        """Serve this interface from now on."""
+        self.hooks = Hooks(interface, self.board, self.interruption)
+        self.has_checkout_done = interface.has_checkout_done
+        self._methods = Methods(interface)
 
-    # --- greeting --------------------------------------------------------------------------------------
-
-    def greet(self, dialects: Sequence[DialectFactory], status_interface: Interface) -> bool:
-        """Hear the client's first message; answer a greeting once setup has run.
-
-        Returns:
-            False if there is nobody to serve, or setup has failed.
-        """
-        # A peer that says nothing, or little by little, must not keep a worker.
-        deadline = monotonic() + self.config.greeting_timeout
-        self.dialect = dialect = recognise(self._socket, deadline, self.config, dialects)
-        self._conversation, self._encode_value = dialect.conversation, dialect.encode_value
-        self._take((*self._aspects, *self.dialect.aspects))
-        if self.dialect.is_terse:
+    def speak(self, dialect: Dialect) -> None:
+        """Speak this language from now on."""
+        self.dialect, self._conversation, self._encode_value = dialect, dialect.conversation, dialect.encode_value
+        self._aspects = (*(make(self) for make in self._make_aspects), *dialect.aspects)
+        self._aspects_of_every_call = tuple(aspect for aspect in self._aspects if aspect.every_call)
+        if dialect.is_terse:
             self.board.want_no_last_words()
-        self._early = self._receive(deadline)
-        if not self._early:
-            return False
-        if not self.dialect.greets:
-            self._hearers[Request] = self._first_call
-            return True
-        hello = self._early.pop(0)
-        self._conversation.client_says(hello)
-        assert isinstance(hello, Greeting)  # the client's turn to say nothing else
-        return self._answer(hello, status_interface)
 
-    def _receive(self, deadline: float) -> list[Message]:
-        """The client's first messages; none when it has hung up, or at the deadline."""
-        decoder = self.dialect.decoder
-        while True:
-            self._socket.settimeout(max(1e-3, deadline - monotonic()))
-            count = self._socket.recv_into(decoder.space)
-            if not count:
-                return []
-            messages: list[Message] = decoder.received(count)
-            if messages or monotonic() > deadline:
-                self._socket.settimeout(None)
-                return messages
-
-    def _answer(self, hello: Greeting, status_interface: Interface) -> bool:
-        self.client, self.timeout = hello.name, hello.timeout
-        self.board.name_client(hello.name)
-        if hello.about:
-            self._interface, self._methods, self.board.call_weight = status_interface, Methods(status_interface), 0.0
-            self._has_checkout_done = status_interface.has_checkout_done
-        reply = Greeting(name=self.config.name, pid=os.getpid(), done=self._has_checkout_done)
-        self.dialect.agree(hello, reply)
-        error = self._set_up()
-        if error is not None:
-            reply.text, reply.exc = failure.text(error), self._described(error)
-        self.board.end(monotonic())
+    def run(self, messages: list[Message]) -> None:
+        """Hear these messages, and serve calls until the client hangs up; then run the hooks that are due."""
         try:
-            self.say(reply)
-        except EncodeError:  # over a small limit_message
-            reply.text, reply.exc = reply.text[:SHORT], None
-            self.say(reply)
-        if self._retire_reason and not reply.text:
-            self._retire()
-        return not reply.text
-
-    def _set_up(self) -> BaseException | None:
-        try:
-            self._run(SETUP, self._interface.setup)
-        except BaseException as error:  # whatever it is, the client is told
-            setups.complain(self.board, error)
-            return error
-        self._is_set_up = True
-        return None
-
-    def _first_call(self, request: Request) -> float:
-        """Where nobody greets, each call tries setup until it succeeds, and may be told the error."""
-        error = self._set_up()
-        if self.interruption.error is not None:
-            return monotonic()
-        if error is not None:
-            self._conversation.client_says(request)
-            self._fail(f"{self.dialect.setup_failed}{failure.text(error)}", error)
-            return monotonic()
-        self._hearers[Request] = self._call
-        return self._call(request)
-
-    # --- serving ---------------------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Serve calls until the client hangs up, or the master does; then run the hooks that are due."""
-        try:
-            self._hear_all(self._early)
+            self._hear_all(messages)
         finally:
             with contextlib.suppress(OSError):  # the client may be gone; the hooks run all the same
                 self.replies.flush()
             try:
-                if self.board.lent and self._is_set_up:
-                    self._run(HOOKS, self._interface.checkout_done)
+                self.hooks.end()
             finally:
-                try:
-                    if self._is_set_up:
-                        self._run(HOOKS, self._interface.teardown)
-                finally:
-                    for aspect in self._aspects:
-                        aspect.close()
+                for aspect in self._aspects:
+                    aspect.close()
 
     def _hear_all(self, messages: list[Message]) -> None:
         """Hear these messages, then what the client says, until it hangs up or a call was interrupted."""
-        replies, hearers, interruption = self.replies, self._hearers, self.interruption
+        replies, hearers, interruption, retirement = self.replies, self.hearers, self.interruption, self.retirement
         decoder, recv_into = self.dialect.decoder, self._socket.recv_into
         message: Message | None
         while True:
@@ -215,19 +126,18 @@ class Worker:
                     now = hearers[type(message)](message)
                     if interruption.error is not None:
                         return
-                    if self._must_look:
-                        self._look_for_reasons()
+                    if retirement.may_be_due:
+                        retirement.look()
                 self.board.end(now)
                 message = last = None  # or their values would wait for the client, too
                 messages.clear()
-            self._waits = True
+            self.is_waiting = True
             count = recv_into(decoder.space)
-            self._waits = False
+            self.is_waiting = False
             if not count:
                 break
             messages = decoder.received(count)
-        if self.board.is_shut:
-            self.dialect.end(self, self._retire_reason)
+        retirement.end()
 
     def _refuse(self, message: Message) -> NoReturn:
         """A client never says this to a worker that serves."""
@@ -317,24 +227,15 @@ class Worker:
             return  # nobody waits for the reply: the connection ends
         kind = type(error)  # isinstance would ask the error itself, too
         if issubclass(kind, MemoryError) or not issubclass(kind, (Exception, Interrupted)):
-            self._want_to_retire(f"a call raised {kind.__name__}")
-            self._retire()
+            self.retirement.want(f"a call raised {kind.__name__}")
+            self.retirement.ask()
         self._has_failed = True
         if kind is TypeError:
             method = self._methods.of(request.args)
             explain(error, method.function, request.args[method.takes :], request.kwargs)
         self._conversation.client_says(request)
         self._conversation.failed(request)
-        self._fail(failure.text(error), error)
-
-    def _fail(self, text: str, error: BaseException) -> None:
-        try:
-            self.say(Failure(text, self._described(error)))
-        except EncodeError:  # over a small limit_message
-            self.say(Failure(text[:SHORT]))
-
-    def _described(self, error: BaseException) -> dict[str, Any]:
-        return failure.describe(without_our_frames(error), pickle=self.dialect.pickle)
+        failures.tell(self, error)
 
     def say(self, message: Message) -> None:
         """Send a message, when it is this worker's turn; raises EncodeError."""
@@ -342,53 +243,19 @@ class Worker:
         self._conversation.worker_says(message)
         self.replies.send(frame)
 
-    # --- hooks and the end -----------------------------------------------------------------------------
-
     def _end_checkout(self, done: Done) -> float:
         replies, conversation = self.replies, self._conversation
         self.board.lent = False
         if replies.holds:
             replies.flush()
-        if not self._has_checkout_done and replies.more_follow and conversation.state == "idle":
+        if not self.has_checkout_done and replies.more_follow and conversation.state == "idle":
             return 0.0  # a request follows at once, so that nobody looks at the time
         conversation.done()
-        if self._is_set_up and self._has_checkout_done:
-            try:
-                self._run(HOOKS, self._interface.checkout_done)
-            except BaseException as error:  # the calls have been answered; what is left may be unclean
-                log.exception("checkout_done failed in worker %d; it asks to be retired", os.getpid())
-                self._want_to_retire(f"checkout_done raised {type(error).__name__}")
-                self._retire()
+        if self.has_checkout_done:
+            error = self.hooks.checkout_done()
+            if error is not None:  # the calls have been answered; what is left may be unclean
+                self.retirement.want(f"checkout_done raised {type(error).__name__}")
+                self.retirement.ask()
             if not self.dialect.is_terse:
                 self.say(Done())
         return monotonic()
-
-    def _run(self, phase: int, function: Callable[[], object]) -> None:
-        now = monotonic()
-        self.board.begin(now, phase)
-        self.interruption.began = now
-        try:
-            function()
-        finally:
-            self.interruption.began = 0.0
-
-    def on_term(self, number: int, frame: object) -> None:
-        """The handler of SIGTERM: ask to be retired, as soon as no reply is half written."""
-        self._want_to_retire("others wait for a worker" if self.board.is_wanted_back else "the server drains")
-        if self._waits and self._conversation.state == "idle":
-            self._retire()
-
-    def _want_to_retire(self, reason: str) -> None:
-        self._retire_reason = self._retire_reason or reason
-        self._must_look = True
-
-    def _retire(self) -> None:
-        self.dialect.retire(self, self._retire_reason)
-
-    def _look_for_reasons(self) -> None:
-        """After a message was heard: is the worker too large, or has it been told to retire?"""
-        limit = self.config.max_memory
-        if limit is not None and not self._retire_reason and process.resident_memory() > limit:
-            self._want_to_retire(f"more than {limit // (1 << 20)} MiB of memory")
-        if self._retire_reason:
-            self._retire()

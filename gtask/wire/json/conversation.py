@@ -5,15 +5,15 @@ There is no greeting, no epoch, no answer to the end of a checkout, and no word 
 
 from __future__ import annotations
 
-from gtask.wire.conversation import CLIENT, WORKER, Conversation
-from gtask.wire.messages import Done, Failure, Greeting, LogRecords, Message, Request, Value
+from gtask.wire.conversation import CLIENT, WORKER, Conversation, Table
+from gtask.wire.messages import Done, Failure, Greeting, LogRecords, Request, Value
 
 __all__ = ["SETUP_EXCEPTION", "TABLE", "JsonConversation"]
 
 SETUP_EXCEPTION = "setup exception: "
 """So begins the text of an ``er`` if the worker's setup, which runs before its first call, has raised."""
 
-TABLE: dict[tuple[str, str, type], str] = {
+TABLE: Table = {
     ("idle", CLIENT, Request): "busy",
     ("busy", CLIENT, Request): "busy",
     ("busy", WORKER, Value): "idle",
@@ -31,29 +31,12 @@ class JsonConversation(Conversation):
 
     __slots__ = ()
 
+    table = TABLE
+
     def __init__(self) -> None:
         super().__init__()
         self.state = "idle"
 
-    def client_says(self, message: Message) -> None:
-        if type(message) is Request:
-            self.request()
-        else:
-            self.state = self._next(CLIENT, message)
-
-    def worker_says(self, message: Message) -> None:
-        following = self._next(WORKER, message)
-        if isinstance(message, (Value, Failure)):
-            self.reply(type(message))
-        else:
-            self.state = following
-
     def must_skip(self, do: Request) -> bool:
         """A JSON peer has no epochs: each of its calls runs."""
         return False
-
-    def _next(self, speaker: str, message: Message) -> str:
-        state = TABLE.get((self.state, speaker, type(message)))
-        if state is None:
-            raise self._out_of_turn(speaker, type(message))
-        return state

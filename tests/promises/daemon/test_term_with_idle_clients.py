@@ -72,11 +72,29 @@ assert client.executor().submit("app:pid").result()
 stand_still()
 """,
     "task": """
-@gtask.task(client)
+@gtask.task(client, name="pid")
 def pid():
     return 0
-pid.__module__ = "app"
 assert pid()
+stand_still()
+""",
+    "dropped": """
+assert client.checkout().pid()
+stand_still()
+""",
+    "submitted and not awaited": """
+with client.checkout() as worker:
+    results = [worker.pid.submit() for _ in range(3)]
+stand_still()
+""",
+    "future that is not awaited": """
+assert client.call("pid")
+future = client.executor().submit("app:pid")
+stand_still()
+""",
+    "long calls": """
+for _ in range(200):
+    client.call("sleep", 0.006)
 stand_still()
 """,
     "a failed call": """
@@ -99,7 +117,9 @@ def use():
     with client.checkout() as worker:
         worker.pid()
     stand_still()
-threading.Thread(target=use).start()
+thread = threading.Thread(target=use)
+thread.start()
+thread.join()
 """,
     "only open": """
 client.open(wait=True)
@@ -180,7 +200,7 @@ def test_it_was_stopped(daemon, run):
     ends_soon(daemon)
 
 
-@pytest.mark.parametrize("says", [b"", frame(b"\x92\xa2hi\x80")], ids=["nothing", "a greeting"])
+@pytest.mark.parametrize("says", [b"", frame(b"\x92\xa2hi\x82\xa1v\x01\xa4name\xa3raw")], ids=["nothing", "a greeting"])
 def test_clients_in_other_languages(daemon, says):
     """They have connected, or greeted, and have never called; they know no word for the end."""
     kind, _, where = daemon.address.partition(":")

@@ -1,7 +1,7 @@
 """The point of this test is to ensure that gtask can be read: ring 1 says what a call is, and nothing is long.
 
-Ring 1 does not grow: the aim is 1,500 lines of code, and this number may only go down. No file has more than 400 lines,
-and no function more than 40.
+Thirteen files of ring 1 have what happens in every call. Together they have 1,500 lines of code at the most,
+and this number may only go down. No file has more than 400 lines, and no function more than 40.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import gtask
 PACKAGE = Path(gtask.__file__).parent
 
 RING_1 = {
-    "client": "checkout lease calls submitted connection handshake preamble overtime stream outcomes",
-    "wire": "messages bodies frames conversation",
+    "client": "checkout lease calls connection stream outcomes",
+    "wire": "conversation frames messages",
     "server/worker": "worker interruption interface replies",
 }
-"""Folder to files: what a call is."""
+"""Folder to files, in reading order: what happens in every call."""
 
-CODE_OF_RING_1 = 2_510
+CODE_OF_RING_1 = 1_500
 """Lines, without docstrings, comments and blank ones."""
 
 LONGEST_FILE, LONGEST_FUNCTION = 400, 40

@@ -40,7 +40,7 @@ ARROWS = {
     #
     "wire": "",
     "wire.bodies": "errors wire.forms wire.messages wire.values.kinds",
-    "wire.conversation": "errors wire.messages",
+    "wire.conversation": "errors wire.forms wire.messages",
     "wire.dbapi": "",
     "wire.exceptions": "",
     "wire.exceptions.anatomy": "errors",
@@ -52,14 +52,17 @@ ARROWS = {
     "wire.exceptions.telling": "wire.exceptions.anatomy wire.exceptions.stayed wire.exceptions.tracebacks wire.plain",
     "wire.exceptions.tracebacks": "",
     "wire.forms": "errors wire.messages",
-    "wire.frames": "errors wire.bodies wire.forms wire.messages wire.values.agreement wire.values.copies "
-    "wire.values.culprit wire.values.kinds",
+    "wire.frames": "wire.bodies wire.forms wire.messages wire.named wire.reading wire.values.agreement "
+    "wire.values.culprit wire.values.kinds wire.writing",
     "wire.json": "",
     "wire.json.conversation": "wire.conversation wire.messages",
     "wire.json.text": "errors wire.forms wire.json.conversation wire.messages wire.values.bases",
-    "wire.lastwords": "errors wire.bodies wire.frames wire.messages wire.values.agreement wire.values.kinds",
+    "wire.lastwords": "errors wire.bodies wire.frames wire.messages wire.reading wire.values.agreement "
+    "wire.values.kinds",
     "wire.messages": "",
+    "wire.named": "wire.bodies wire.forms wire.messages wire.values.culprit wire.values.kinds",
     "wire.plain": "wire.values.bases",
+    "wire.reading": "errors wire.bodies wire.messages wire.named wire.values.agreement wire.values.kinds",
     "wire.values": "",
     "wire.values.agreement": "wire.values.kinds",
     "wire.values.arrays": "wire.values.kinds",
@@ -71,16 +74,20 @@ ARROWS = {
     "wire.values.pickles",
     "wire.values.pickles": "errors wire.values.kinds",
     "wire.values.remedies": "",
+    "wire.writing": "errors wire.bodies wire.forms wire.messages wire.values.agreement wire.values.copies "
+    "wire.values.culprit wire.values.kinds",
     #
     "client": "",
-    "client.calls": "client.elsewhere client.outcomes errors wire.messages",
+    "client.calls": "client.companions client.elsewhere client.outcomes errors",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target wire.messages",
+    "client.companions": "wire.messages",
     "client.config": "aspects.context wire.messages",
-    "client.connection": "client.handshake client.labels client.outcomes client.overtime client.preamble "
-    "client.stream errors wire.messages wire.values.agreement",
+    "client.connection": "client.deaths client.handshake client.labels client.one_at_a_time client.outcomes "
+    "client.overtime client.preamble client.stream errors wire.messages wire.values.agreement",
     "client.counters": "stats",
+    "client.deaths": "errors wire.exceptions.failure",
     "client.dialects": "client.dialects.gtask client.dialects.json",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
     "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers "
@@ -89,16 +96,19 @@ ARROWS = {
     "client.elsewhere": "client.loop errors",
     "client.forks": "",
     "client.handshake": "client.loop errors",
+    "client.in_line": "client.outcomes wire.messages",
     "client.labels": "address",
-    "client.lease": "client.calls client.forks client.loop client.outcomes client.submitted errors wire.messages",
+    "client.lease": "client.calls client.forks client.in_line client.loop client.outcomes client.refusals "
+    "client.submitted errors wire.messages",
     "client.loop": "client.forks",
     "client.many": "",
     "client.many.executor": "client.calls client.checkout client.elsewhere client.lease client.loop function_names",
     "client.many.unordered": "client.calls client.checkout client.lease client.loop",
+    "client.one_at_a_time": "wire.messages",
     "client.outcomes": "errors wire.exceptions.failure wire.messages",
     "client.overtime": "client.loop",
     "client.pool": "",
-    "client.pool.audit": "client.pool.slots",
+    "client.pool.audit": "client.pool.slots errors",
     "client.pool.backoff": "",
     "client.pool.connector": "address aspects.caller client.config client.connection client.dialects client.forks "
     "client.loop client.pool.slots client.preamble errors spawn wire.messages",
@@ -116,6 +126,7 @@ ARROWS = {
     "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
     "client.pool.news client.pool.notices client.pool.slots errors",
     "client.preamble": "errors wire.messages",
+    "client.refusals": "client.forks client.outcomes errors",
     "client.stream": "client.forks client.loop errors wire.messages",
     "client.submitted": "client.calls errors wire.messages",
     #
@@ -187,27 +198,34 @@ ARROWS = {
     "server.paths": "address errors server.config server.originals server.peers",
     "server.peers": "address server.originals",
     "server.process": "server.descriptors server.originals",
-    "server.remarks": "server.worker.interface",
+    "server.remarks": "server.worker.discovery server.worker.interface",
     "server.scoreboard": "",
     "server.users": "",
     "server.worker": "",
     "server.worker.demands": "",
     "server.worker.dialect": "",
+    "server.worker.discovery": "server.worker.demands",
+    "server.worker.failures": "errors server.worker.interruption wire.exceptions.failure wire.messages",
     "server.worker.full_names": "function_names",
+    "server.worker.greeting": "errors server.worker.dialect server.worker.failures wire.exceptions.failure "
+    "wire.messages",
     "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
-    "server.worker.interface": "server.worker.demands",
-    "server.worker.interruption": "errors server.descriptors server.originals",
+    "server.worker.hooks": "server.scoreboard",
+    "server.worker.interface": "server.worker.discovery",
+    "server.worker.interruption": "errors",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
     "server.worker.methods": "server.scoreboard server.worker.misfits server.worker.replies",
     "server.worker.misfits": "server.worker.full_names",
     "server.worker.parts": "aspects.context_worker aspects.current_call aspects.logs.reporter aspects.tracing "
     "aspects.unpickling server.worker.gtask server.worker.json",
     "server.worker.replies": "",
-    "server.worker.serve": "errors server.process server.worker.interruption server.worker.worker",
-    "server.worker.setups": "",
-    "server.worker.worker": "errors server.process server.scoreboard server.worker.dialect server.worker.interruption "
-    "server.worker.methods server.worker.misfits server.worker.replies server.worker.setups wire.exceptions.failure "
-    "wire.messages",
+    "server.worker.retirement": "server.process",
+    "server.worker.serve": "errors server.descriptors server.originals server.process server.worker.greeting "
+    "server.worker.worker",
+    "server.worker.teller": "",
+    "server.worker.worker": "errors server.worker.failures server.worker.hooks server.worker.interruption "
+    "server.worker.methods server.worker.misfits server.worker.replies server.worker.retirement server.worker.teller "
+    "wire.forms wire.messages",
     #
     "aspects": "",
     "aspects.aspect": "",
@@ -269,12 +287,14 @@ RINGS = [
     "errors address stats spawn loading target shells function_names running_call logdefer gtask wire. client.loop "
     "client.elsewhere client.forks "
     "client.counters server.scoreboard server.process server.config server.users server.originals "
-    "server.descriptors server.worker.demands server.worker.setups",
+    "server.descriptors server.worker.demands server.worker.discovery",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
-    "client.overtime client.stream client.outcomes client.labels "
+    "client.overtime client.stream client.outcomes client.deaths client.companions client.labels "
+    "client.in_line client.refusals client.one_at_a_time "
     "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies "
-    "server.worker.dialect server.worker.methods server.worker.full_names server.worker.misfits",
+    "server.worker.dialect server.worker.methods server.worker.full_names server.worker.misfits "
+    "server.worker.greeting server.worker.hooks server.worker.retirement server.worker.failures server.worker.teller",
     # Pools and masters, and who makes and serves them.
     "client. server.",
     # What a call may have beside its value.
@@ -296,7 +316,7 @@ PROTOCOLS = {"aspects.aspect", "client.dialects.dialect"}
 """By which it has what it does not know: for its types only."""
 
 HOMES = {
-    "msgpack": "wire.bodies wire.frames wire.values.kinds",
+    "msgpack": "wire.bodies wire.frames wire.values.kinds wire.writing",
     "gevent": "client.calls client.connection client.elsewhere client.handshake client.loop client.pool.connector "
     "dbapi.shared_clients integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
@@ -310,15 +330,14 @@ HOMES = {
     "fork": "server.embed server.originals server.process",
     "subprocess": "",
     "ctypes": "server.process",
-    "threading": "server.embed server.remarks server.worker.replies",
+    "threading": "server.embed server.remarks server.worker.replies server.worker.teller",
     "random": "client.pool.workers",
     "concurrent": "client.many.executor",
     "importlib": "aspects.tracing dbapi.drivers_known gtask server.daemon.application server.functions "
-    "server.originals tool.cli wire.values.arrays",
+    "server.originals shells tool.cli wire.values.arrays",
     "pickle": "wire.values.pickles",
     "runpy": "server.daemon.options",
     "setproctitle": "server.process",
-    "shtab": "shells",
     "rich": "tool.top",
     "opentelemetry": "aspects.spans",
     "prometheus_client": "prometheus",
@@ -355,6 +374,9 @@ PURE = {
     "wire.values.remedies": "",
     "wire.bodies": "msgpack",
     "wire.frames": "msgpack",
+    "wire.named": "msgpack",
+    "wire.reading": "msgpack",
+    "wire.writing": "msgpack",
     "wire.values.kinds": "msgpack",
     "wire.conversation": "",
     "wire.plain": "",
@@ -376,12 +398,15 @@ PURE = {
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
     "client.pool.no_worker": "",
+    "client.companions": "",
+    "client.deaths": "",
     "client.outcomes": "",
     "client.config": "",
     "server.master.children": "signal",  # for the numbers
     "server.functions": "",
     "server.worker.interface": "",
     "server.worker.demands": "",
+    "server.worker.discovery": "",
     "server.metrics.text": "signal",  # children's
     "server.daemon.succession": "",
     "server.daemon.restless": "",

@@ -1,0 +1,57 @@
+"""An error as a worker tells it to its client, whether a call has raised it or setup."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from gtask.errors import EncodeError
+from gtask.server.worker.interruption import Interruption
+from gtask.wire.exceptions import failure
+from gtask.wire.messages import Failure
+
+if TYPE_CHECKING:
+    from gtask.server.worker.dialect import Dialect
+    from gtask.server.worker.worker import Worker
+
+__all__ = ["SHORT", "described", "tell"]
+
+SHORT = 200
+"""Characters of an error's text that fit into any message."""
+
+OURS = ("gtask.server.", "gtask.aspects.")
+"""Modules whose frames are none of the application's."""
+
+
+def tell(worker: Worker, error: BaseException, prefix: str = "") -> None:
+    """Reply with an error to the call that the client has made.
+
+    Args:
+        worker: of the call.
+        error: what the call, or the setup before it, has raised.
+        prefix: what its text begins with.
+    """
+    text = prefix + failure.text(error)
+    try:
+        worker.say(Failure(text, described(error, worker.dialect)))
+    except EncodeError:  # over a small limit_message
+        worker.say(Failure(text[:SHORT]))
+
+
+def described(error: BaseException, dialect: Dialect) -> dict[str, Any]:
+    """The error as plain data, with a traceback that begins and ends in the application."""
+    return failure.describe(_without_our_frames(error), pickle=dialect.pickle)
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
+    # By way of BaseException: the error's own attributes may be code of the application.
+    first: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
+    while first is not None and str(first.tb_frame.f_globals.get("__name__")).startswith(OURS):
+        first = first.tb_next
+    last = first
+    while last is not None and last.tb_next is not None:
+        if last.tb_next.tb_frame.f_code is Interruption.on_alarm.__code__:
+            last.tb_next = None
+        else:
+            last = last.tb_next
+    return BaseException.with_traceback(error, first)

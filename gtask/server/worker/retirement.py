@@ -1,0 +1,61 @@
+"""Why a worker wants to be retired, and when it asks its client for that: after a call or a checkout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gtask.server import process
+
+if TYPE_CHECKING:
+    from gtask.server.worker.worker import Worker
+
+__all__ = ["Retirement"]
+
+
+class Retirement:
+    """The retirement of one worker.
+
+    Args:
+        worker: the worker.
+
+    Attributes:
+        reason: why it wants to be retired; "" if it does not.
+        may_be_due: whether :meth:`look` is to be called after each message.
+    """
+
+    __slots__ = ("_max_memory", "_worker", "may_be_due", "reason")
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._max_memory = worker.config.max_memory
+        self.may_be_due = self._max_memory is not None
+        self.reason = ""
+
+    def want(self, reason: str) -> None:
+        """From now on it is wanted, for this reason unless there is one."""
+        self.reason = self.reason or reason
+        self.may_be_due = True
+
+    def ask(self) -> None:
+        """Ask the client, if it is wanted."""
+        if self.reason:
+            self._worker.dialect.retire(self._worker, self.reason)
+
+    def look(self) -> None:
+        """After a message was heard: is the worker too large, or has it been told to retire?"""
+        limit = self._max_memory
+        if limit is not None and not self.reason and process.resident_memory() > limit:
+            self.want(f"more than {limit // (1 << 20)} MiB of memory")
+        self.ask()
+
+    def end(self) -> None:
+        """The worker has read the end of its stream. If that came from its master it tells its client, as the last."""
+        if self._worker.board.is_shut:
+            self._worker.dialect.end(self._worker, self.reason)
+
+    def on_term(self, number: int, frame: object) -> None:
+        """The handler of SIGTERM: ask as soon as no reply is half written."""
+        worker = self._worker
+        self.want("others wait for a worker" if worker.board.is_wanted_back else "the server drains")
+        if worker.is_waiting and worker.dialect.conversation.state == "idle":
+            self.ask()

@@ -1,0 +1,106 @@
+"""From bytes to messages, in the general way: a read may have several frames, or part of one.
+
+What comes in is not trusted: a length over the limit is refused before anything is allocated for it, a bad frame is a
+ProtocolError, and memory grows only as bytes arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gtask.errors import ProtocolError
+from gtask.wire.bodies import ARRAY, LENGTH, REQUEST, REQUEST_ITEMS, Data, read_any, read_request
+from gtask.wire.messages import DEFAULT_LIMIT, Message
+from gtask.wire.named import NAMED_FIELDS, NAMED_HEADS, TIMED_FIELDS, TIMED_HEADS, read_named, read_timed
+from gtask.wire.values.agreement import PLAIN, Agreement
+from gtask.wire.values.kinds import Unpacking
+
+__all__ = ["ANY", "CHUNK", "READERS", "FrameReader"]
+
+CHUNK = 64 * 1024
+"""Bytes that one read can take."""
+
+READERS: dict[bytes, tuple[Callable[[Data, int, int, int, int, Unpacking], Message], int]] = {
+    **{head: (read_request, header) for head, header in REQUEST_ITEMS.items()},
+    **{head: (read_named, ARRAY + count + NAMED_FIELDS) for count, head in enumerate(NAMED_HEADS)},
+    **{head: (read_timed, ARRAY + count + TIMED_FIELDS) for count, head in enumerate(TIMED_HEADS)},
+}
+"""What reads a frame, by its head, with the header that it needs."""
+ANY = (read_any, 0)
+
+
+class FrameReader:
+    """Reads the messages of one connection.
+
+    The owner of the socket reads into :attr:`space` and says by :meth:`received` how much came::
+
+        count = sock.recv_into(reader.space)
+        for message in reader.received(count): ...
+
+    Args:
+        limit: bytes that a frame may have; the length of a larger one is refused as soon as it is read.
+    """
+
+    __slots__ = ("_chunk", "_hook", "_limit", "_partial", "_unpacking", "_used", "space")
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        self._limit = limit
+        self._chunk = bytearray(CHUNK + REQUEST.size)  # a head may be looked for where a frame is shorter
+        self._partial = bytearray()
+        self.space = memoryview(self._chunk)[:CHUNK]
+        """Where the next bytes are to be put."""
+        self.agree(PLAIN)
+
+    def agree(self, agreement: Agreement) -> None:
+        """The kinds of values that may be in messages from now on."""
+        self._unpacking = Unpacking(agreement)
+        self._used = self._unpacking.used
+        self._hook = self._unpacking.hook
+
+    @property
+    def midway(self) -> bool:
+        """Whether part of a frame has come and its rest has not."""
+        return bool(self._partial)
+
+    def received(self, count: int) -> list[Message]:
+        """The messages that became whole with the next ``count`` bytes in :attr:`space`.
+
+        Raises:
+            ProtocolError: a frame is too long or is no message. The reader cannot be used after it.
+        """
+        data: bytearray | memoryview = self._chunk
+        start, end, limit = 0, count, self._limit
+        if self._partial:
+            data = self._joined(count)
+            end = len(data) - REQUEST.size
+        messages: list[Message] = []
+        while end - start >= 4:
+            length, head, epoch = REQUEST.unpack_from(data, start)
+            stop = start + 4 + length
+            if stop > end or length > limit:
+                self._check(length)
+                break
+            read, header = READERS.get(head, ANY)
+            messages.append(read(data, start, stop, header, epoch, self._unpacking))
+            start = stop
+        if start < end:
+            self._partial += data[start:end]
+        return messages
+
+    def _joined(self, count: int) -> memoryview:
+        """What has come of frames that are not whole yet, and as many bytes behind it as a head has."""
+        self._partial += self.space[:count]
+        if len(self._partial) >= 4:
+            length = LENGTH.unpack_from(self._partial)[0]
+            self._check(length)
+            if length + 4 > len(self._partial):
+                return memoryview(bytes(REQUEST.size))  # the rest of a large frame is still on its way
+        data, self._partial = self._partial, bytearray()
+        data += bytes(REQUEST.size)
+        return memoryview(data)  # whose slices are no copies
+
+    def _check(self, length: int) -> None:
+        if length > self._limit:
+            raise ProtocolError(
+                f"the peer announced a message of {length} bytes and the limit is {self._limit}; is it a gtask peer?"
+            )

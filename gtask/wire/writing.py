@@ -1,0 +1,120 @@
+"""From messages to bytes, in the general way, which finds out what cannot travel, or what can in another form.
+
+A value comes out as it went in, but for tuples (lists), instances of subclasses (the values of the base that they
+equal) and time zones (their offset); what cannot travel is an EncodeError before a byte of it is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgpack
+
+from gtask.errors import EncodeError
+from gtask.wire.bodies import LENGTH
+from gtask.wire.forms import plain_request
+from gtask.wire.messages import DEFAULT_LIMIT, NOTHING, RequestMeta
+from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
+from gtask.wire.values.copies import body_of_copy
+from gtask.wire.values.culprit import check
+from gtask.wire.values.kinds import SCALARS, Packing, too_large
+
+__all__ = ["KEEP", "FrameWriter"]
+
+KEEP = 1024 * 1024
+"""Bytes that a packer's buffer may grow to and be kept."""
+
+
+class FrameWriter:
+    """Writes the messages of one connection.
+
+    Args:
+        limit: bytes that a frame may have; the same as the reader's.
+        agreement: the kinds of values that may be in them.
+    """
+
+    __slots__ = ("_is_lossless", "_is_replaceable", "_keep", "_limit", "_pack", "_packing", "_used")
+
+    def __init__(self, limit: int = DEFAULT_LIMIT, agreement: Agreement = PLAIN) -> None:
+        self._limit = limit
+        self._keep = min(limit, KEEP)
+        self.agree(agreement)
+
+    def agree(self, agreement: Agreement) -> None:
+        """The kinds of values that may be in messages from now on."""
+        self._is_lossless = agreement.fallback is not None
+        self._packing = Packing(agreement, self._limit, self._is_lossless)
+        self._used = self._packing.used
+        self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self._packing.default).pack
+
+    def request(
+        self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None
+    ) -> bytes | ConditionalFrame:
+        """The frame of a :class:`gtask.wire.messages.Request` with these fields; raises as :meth:`frame`."""
+        self._used.clear()
+        values = args if meta is None else (*args, meta.context, meta.others)
+        frame = self.frame(plain_request(args, kwargs, epoch, meta), values, kwargs)
+        return self._conditional(frame, args, kwargs, epoch, meta) if self._used else frame
+
+    def _conditional(
+        self, frame: bytes, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None
+    ) -> ConditionalFrame:
+        """The frame with what a worker must have agreed upon, and what another worker gets."""
+        used, fallback, otherwise = dict(self._used), self._packing.agreement.fallback, None
+        if fallback is not None and fallback.offer in used and self._is_replaceable:
+            other = FrameWriter(self._limit, self._packing.agreement.without_fallback())
+            with contextlib.suppress(EncodeError):
+                otherwise = other.request(args, kwargs, epoch, meta)
+        return ConditionalFrame(frame, used, otherwise)
+
+    def frame(self, plain: list[Any], values: Sequence[Any] = (), named_values: dict[str, Any] = NOTHING) -> bytes:
+        """The frame of a message.
+
+        Args:
+            plain: its plain form.
+            values, named_values: the values in it that are the application's.
+
+        Raises:
+            EncodeError: a value in it cannot travel, or the frame would be over the limit.
+        """
+        try:
+            for value in values:
+                if type(value) not in SCALARS:
+                    check(value, self._is_lossless)
+            if named_values:
+                check(named_values, self._is_lossless)
+            body = self._pack(plain)
+        except UnicodeEncodeError:
+            body = self._body(plain)
+        except Exception as error:  # also what the methods of a value's class raise
+            body = self._other_body(plain, error)
+        size = len(body)
+        if size > self._keep:
+            self._check_size(size)
+        return LENGTH.pack(size) + body
+
+    def _check_size(self, size: int) -> None:
+        """Drop the packer, or its buffer would stay as large; and refuse what is over the limit."""
+        self._pack = msgpack.Packer(default=self._packing.default).pack
+        if size > self._limit:
+            raise too_large(f"the message has {size} bytes", self._limit)
+
+    def _body(self, plain: list[Any]) -> bytes:
+        """With text that UTF-8 has no bytes for."""
+        try:
+            return self._packing.body(plain)
+        except Exception as error:  # as in frame
+            return self._other_body(plain, error)
+
+    def _other_body(self, plain: list[Any], error: Exception) -> bytes:
+        """That of a copy in which everything can travel; or the error that says what cannot, and why."""
+        self._used.clear()
+        # With a separate packing: a copy may run code of the application, which may have another message written by
+        # this encoder.
+        packing = Packing(self._packing.agreement, self._limit)
+        body = body_of_copy(plain, error, packing)
+        self._used.update(packing.used)
+        self._is_replaceable = not packing.needs_fallback  # by a frame without the fallback
+        return body
