@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -224,13 +223,6 @@ class Connection:
         if self._owes_done:
             self._owes_done = False
             self._write(self._done_frame)
-
-    def tell_done_behind(self) -> None:
-        """Tell the worker behind the last request that the checkout is over then, unless it would answer that. It may
-        hear so once more later."""
-        if self.dialect.greeting is not None and not self._conversation.settles and self.waiting < BUSY_WITH:
-            with suppress(OSError):  # replies may still be read, and then the end
-                self._stream.write(self._done_frame)
 
     def lend(self) -> None:
         """It is lent from now on: until a call may have begun, its loss does no harm."""

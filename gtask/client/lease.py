@@ -118,7 +118,7 @@ class Lease:
         if value is not call and call.companions is None:
             if connection is not None:
                 call.frame = b""  # or the arguments would stay as long as the worker
-                connection.spare_call = call
+                connection.spare_call, connection.in_hand = call, None  # it has its outcome, and may have another soon
             return value
         return self._conclude_and_replay(call, call.outcome if value is call else Value(value))
 
@@ -180,7 +180,6 @@ class Lease:
                     lender.leave(self)
             elif connection.pending or connection.behind:
                 connection.tell_drained = True
-                lender.ends_soon(connection)
             else:
                 self.connection = None
                 lender.take_back(connection, self._has_raised)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import sys
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from gtask.client.forks import HERE, look
 from gtask.client.lease import Lease
 from gtask.client.loop import Loop, getcurrent, thread_ident
 from gtask.client.outcomes import copy_to_raise
-from gtask.client.pool import no_worker
+from gtask.client.pool import no_worker, stack
 from gtask.client.pool.ledger import Ledger
 from gtask.client.pool.nesting import Blocks
 from gtask.client.pool.no_worker import NoWorker
@@ -31,8 +30,6 @@ from gtask.client.submitted import SubmittedCall
 from gtask.errors import ClientClosed, Error
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from gtask.client.calls import Call
     from gtask.client.config import ClientConfig
     from gtask.client.connection import Connection
@@ -138,7 +135,7 @@ class Pool:
         checkout = new(Checkout)
         checkout._lender, checkout._lease, checkout._client = self, lease, client
         if self.terms.leak_after is not None:
-            lease.made_at = _callers_stack()
+            lease.made_at = stack.of_caller()
         try:
             clock = self._clock
             now = clock()
@@ -306,21 +303,12 @@ class Pool:
         assert self._workers is not None
         self._workers.loop.spawn(function).rawlink(lambda _: then())
 
-    def ends_soon(self, connection: Connection) -> None:
-        """The lease of this connection is over as soon as its calls are."""
-        workers = self._workers
-        assert workers is not None
-        now = self._clock()
-        if workers.tell_from <= now:
-            workers.told(now)
-            connection.tell_done_behind()
-
     def drop(self, lease: Lease) -> None:
         """The last reference to the lease's checkout has gone; called by a finaliser, which may run anywhere.
 
         So the lease is released from the hub if this is another thread, or amid the client's own work.
         """
-        if thread_ident() == self.thread and not sys.is_finalizing() and not _is_at_work(sys._getframe(2)):
+        if thread_ident() == self.thread and not sys.is_finalizing() and not stack.has_client():
             lease.release()
         else:
             self.drop_later(lease)
@@ -386,18 +374,3 @@ class Pool:
 
     def _closed(self) -> Error:
         return no_worker.orphaned(self.thread) if self._ownership.is_orphaned else no_worker.closed()
-
-
-def _is_at_work(frame: FrameType | None) -> bool:
-    """Whether the client's own code is on the stack, so that something may be half done."""
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith("gtask.client."):
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _callers_stack() -> traceback.StackSummary:
-    """Where the program is, innermost frame first, without the client's own frames."""
-    frame = sys._getframe(3)  # of the client's caller
-    return traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)

@@ -82,16 +82,6 @@ stand_still()
 assert client.checkout().pid()
 stand_still()
 """,
-    "submitted and not awaited": """
-with client.checkout() as worker:
-    results = [worker.pid.submit() for _ in range(3)]
-stand_still()
-""",
-    "future that is not awaited": """
-assert client.call("pid")
-future = client.executor().submit("app:pid")
-stand_still()
-""",
     "long calls": """
 for _ in range(200):
     client.call("sleep", 0.006)
@@ -237,15 +227,19 @@ time.sleep(3600)
     assert daemon.wait() == 0
 
 
-def test_the_client_goes_on_with_the_next_server(daemon, run, tmp_path):
-    """What it sends to a worker that has ended meanwhile is executed by another one, once."""
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_client_goes_on_with_the_next_server(daemon, run, tmp_path, workers):
+    """What it sends to a worker that has ended meanwhile is executed by another one, once. So it is if that worker was
+    the last to be heard of, and the hub has not turned since."""
     program = run(
         BEGINNING.format(still="while not os.path.exists('go'): time.sleep(0.01)")
-        + """
+        + f"""
 import os
-before = [worker.pid() for worker in [client.checkout() for _ in range(3)]]
+client.resize(1, {workers})
+for _ in range(2):
+    before = [worker.pid() for worker in [client.checkout() for _ in range({workers})]]
 stand_still()
-after = [worker.pid() for worker in [client.checkout() for _ in range(3)]]
+after = [worker.pid() for worker in [client.checkout() for _ in range({workers})]]
 assert not set(before) & set(after)
 print("went on", flush=True)
 time.sleep(3600)

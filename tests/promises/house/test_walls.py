@@ -121,8 +121,9 @@ ARROWS = {
     "client.pool.ownership": "client.forks client.loop client.pool.no_worker loading spawn",
     "client.pool.pool": "aspects.caller client.checkout client.counters client.forks client.lease client.loop "
     "client.outcomes client.pool.ledger client.pool.nesting client.pool.no_worker client.pool.ownership "
-    "client.pool.slots client.pool.workers client.submitted errors",
+    "client.pool.slots client.pool.stack client.pool.workers client.submitted errors",
     "client.pool.slots": "",
+    "client.pool.stack": "",
     "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
     "client.pool.news client.pool.notices client.pool.slots errors",
     "client.preamble": "errors wire.messages",
@@ -395,6 +396,7 @@ PURE = {
     "client.pool.audit": "",
     "client.pool.ledger": "",
     "client.pool.slots": "",
+    "client.pool.stack": "",
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
     "client.pool.no_worker": "",
