@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gtask import serving
 from gtask.client.pool.slots import BUSY, CONNECTING, FULL, SETTLING, SETUP_FAILED, SHED, Fail, Pressure
 from gtask.errors import AcquireTimeout, ClientClosed, Error, NestedCheckout, Overloaded, SetupError, WrongThread
 from gtask.wire.exceptions import failure
@@ -31,6 +32,12 @@ __all__ = [
 ]
 
 REMEDIES = "raise max_workers if there are cores to spare, make the calls shorter, or send fewer"
+
+OWN = (
+    "; this process is itself a worker of that server and holds one of its workers: a worker that calls its own server "
+    "waits for itself when all are taken, so call the function directly, or use another server"
+)
+"""The end of the text for a worker's code that calls the server of that worker."""
 
 
 class NoWorker:
@@ -67,11 +74,14 @@ class NoWorker:
         subject = f"the client is not open: {there} of min_workers={ledger.min_workers} workers came"
         return overdue(subject, self.where, timeout, self._reason(ledger.waiting, now))
 
-    def not_sent(self, lease: Lease, call: Call, now: float) -> AcquireTimeout:
-        """The error for a lease whose first call waited for a worker until its time-out."""
-        return overdue(
-            f"{call.method} was not sent", self.where, call.timeout, self._reason(self._ledger.ahead(lease), now)
-        )
+    def not_sent(self, lease: Lease, call: Call, now: float, crossings: str = "") -> AcquireTimeout:
+        """The error for a lease whose first call waited for a worker until its time-out.
+
+        Args:
+            crossings: what the caller has held meanwhile, as :func:`crossing` says it.
+        """
+        reason = self._reason(self._ledger.ahead(lease), now) + crossings
+        return overdue(f"{call.method} was not sent", self.where, call.timeout, reason)
 
     def refusal(self, fail: Fail[Lease]) -> Error:
         """The error for a waiter that the ledger refuses."""
@@ -85,6 +95,16 @@ class NoWorker:
     def nested(self) -> NestedCheckout:
         """The error for a greenlet that waits for itself."""
         return nested(self.where, self._ledger.max_workers)
+
+    def crossed(self, shares: list[str]) -> NestedCheckout:
+        """The error for a greenlet that holds these shares of other clients' workers, for which those wait that hold
+        the workers for which it waits."""
+        return crossed(self.where, self._ledger.max_workers, " and ".join(shares))
+
+    def share(self, count: int) -> str:
+        """So many of this client's workers, in words."""
+        workers = "worker" if count == 1 else "workers"
+        return f"{count} {workers} of {self._config.title} at {self._connector.address}"
 
     def setup_failed(self) -> Error:
         """The exception that a worker's setup has raised; each call makes one with a traceback of its own."""
@@ -103,6 +123,9 @@ class NoWorker:
         return wrong_thread(f"{self._config.title} at {self._connector.address}", owner, thread)
 
     def _reason(self, ahead: int, now: float) -> str:
+        return self._cause(ahead, now) + (OWN if serving.is_served_by(self._connector.address) else "")
+
+    def _cause(self, ahead: int, now: float) -> str:
         ledger = self._ledger
         there = len(ledger.slots) - ledger.count(CONNECTING)
         if ledger.backoff.failures and there < ledger.max_workers:
@@ -180,6 +203,33 @@ def nested(where: str, most: int) -> NestedCheckout:
     return NestedCheckout(
         f"no worker{where}, ever: {holds} held in with blocks of this greenlet, or of others that wait for one in the "
         "same way; use the checkout that is already there, end it first, or raise max_workers"
+    )
+
+
+def crossed(where: str, most: int, holds: str) -> NestedCheckout:
+    """Nobody will ever give back a worker: those who hold them wait for what the greenlet holds."""
+    each = (
+        "the only worker that there may be is held in a with block of a greenlet that waits"
+        if most == 1
+        else (f"all {most} workers that there may be are held in with blocks of greenlets that wait")
+    )
+    return NestedCheckout(
+        f"no worker{where}, ever: {each} for what this greenlet holds, {holds}; check out from the clients in the same "
+        "order everywhere, end one checkout before the other begins, or raise max_workers"
+    )
+
+
+def crossing(shares: list[str]) -> str:
+    """The end of an error's text, if the caller has held workers of other clients for which others wait crosswise.
+
+    Args:
+        shares: what it has held, in words; may be empty.
+    """
+    if not shares:
+        return ""
+    return (
+        f"; the greenlet that waits here holds {' and '.join(shares)}, and a greenlet that holds a worker for which it "
+        "waits, waits for those: check out from the clients in the same order everywhere"
     )
 
 

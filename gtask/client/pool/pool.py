@@ -326,7 +326,7 @@ class Pool:
     def deadlock_of(self, lease: Lease) -> Error | None:
         """This greenlet is about to block until the lease gets a worker: the error if that can never be."""
         workers = self._workers
-        if workers is None or not self.blocks.has_others(lease):
+        if workers is None or not (self.blocks.has_others(lease) or workers.holds_elsewhere()):
             return None  # the greenlet holds no worker, so somebody else can give one back
         return workers.deadlock_of(workers.loop.greenlet())
 
@@ -338,7 +338,7 @@ class Pool:
         """The error for a lease that got no worker in time for its first call, with the reason."""
         self.counters.acquire_timeouts += 1
         assert self._workers is not None
-        return self._no_worker.not_sent(lease, call, self._workers.loop.clock())
+        return self._no_worker.not_sent(lease, call, self._workers.loop.clock(), self._workers.crossings(lease))
 
     def interrupted(self) -> None:
         """An exception came amid some change: check the books in the hub's next turn."""

@@ -10,11 +10,13 @@ import logging
 import math
 import random
 import traceback
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gtask.client.counters import count
-from gtask.client.pool import nesting
+from gtask.client.loop import thread_ident
+from gtask.client.pool import nesting, no_worker
 from gtask.client.pool.audit import Audit
 from gtask.client.pool.line_clock import LineClock
 from gtask.client.pool.news import News
@@ -58,6 +60,10 @@ rides along with the next request, for that comes soon where there are so many."
 
 SWEEP = 0.1
 """Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""
+
+
+_all: weakref.WeakSet[Workers] = weakref.WeakSet()
+"""Those of the pools that have been used in this process."""
 
 
 class Workers:
@@ -111,6 +117,8 @@ class Workers:
         self._on_reconnect_failed = on_reconnect_failed
         self._audit = Audit(ledger, connector)
         self._is_abandoned = False
+        self._thread = thread_ident()
+        _all.add(self)
 
     # --- acting ----------------------------------------------------------------------------------------
 
@@ -166,9 +174,35 @@ class Workers:
         self.sweeper.close()
         self.line_clock.close()
 
+    def holds_elsewhere(self) -> bool:
+        """Whether this greenlet is in the ``with`` block of a checkout of another client."""
+        return any(each._blocks.has_any for each in self._neighbours() if each is not self)
+
     def deadlock_of(self, greenlet: Any) -> Error | None:
-        """The error for a greenlet that waits for a worker, if the wait has no end because the greenlet holds them."""
-        return self._no_worker.nested() if nesting.waits_for_itself(self._ledger, greenlet) else None
+        """The error for a greenlet that waits for a worker, if the wait has no end because of what the greenlet holds:
+        such workers itself, or others for which those wait that hold them."""
+        neighbours = self._neighbours()
+        if not nesting.waits_for_itself(self._ledger, greenlet, [each._ledger for each in neighbours]):
+            return None
+        if nesting.held(self._ledger, greenlet):
+            return self._no_worker.nested()
+        return self._no_worker.crossed(
+            [
+                each._no_worker.share(count)
+                for each in neighbours
+                if (count := nesting.held(each._ledger, greenlet)) and each is not self
+            ]
+        )
+
+    def crossings(self, lease: Lease) -> str:
+        """For a lease whose wait was in vain: what its greenlets hold meanwhile that others wait for; or ""."""
+        others = [each for each in self._neighbours() if each is not self]
+        counts = [(each, nesting.crosses(self._ledger, lease, each._ledger)) for each in others]
+        return no_worker.crossing([each._no_worker.share(count) for each, count in counts if count])
+
+    def _neighbours(self) -> list[Workers]:
+        """The workers of all pools of this thread, this one's too."""
+        return [each for each in _all if each._thread == self._thread and not each._is_abandoned]
 
     def _give(self, slot: PoolSlot, lease: Lease, actions: list[Action]) -> None:
         worker: Connection = slot.worker  # which the slot has no more if the sending shows that it is dead
@@ -176,10 +210,12 @@ class Workers:
             actions += self._ledger.refused(slot, self.loop.clock())
         elif lease.entered_by is not None and not worker.pending:
             # A greenlet got a worker before it called it: perhaps it waits in an inner checkout, now in vain.
-            waiter = nesting.waiter_of(self._ledger, nesting.entrant(lease))
-            deadlock = self.deadlock_of(nesting.entrant(lease)) if waiter is not None else None
-            if waiter is not None and deadlock is not None:
-                waiter.fail(deadlock)
+            greenlet = nesting.entrant(lease)
+            for each in self._neighbours():
+                waiter = nesting.waiter_of(each._ledger, greenlet)
+                deadlock = each.deadlock_of(greenlet) if waiter is not None else None
+                if waiter is not None and deadlock is not None:
+                    waiter.fail(deadlock)
 
     def _close(self, slot: PoolSlot) -> None:
         if slot.worker is not None:

@@ -31,6 +31,7 @@ ARROWS = {
     "logdefer": "wire.exceptions.failure wire.plain",
     "prometheus": "stats",
     "running_call": "",
+    "serving": "address",
     "shells": "",
     "spawn": "address loading target",
     "stats": "",
@@ -116,7 +117,7 @@ ARROWS = {
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
     "client.pool.news": "client.loop",
-    "client.pool.no_worker": "client.pool.slots errors wire.exceptions.failure",
+    "client.pool.no_worker": "client.pool.slots errors serving wire.exceptions.failure",
     "client.pool.notices": "",
     "client.pool.ownership": "client.forks client.loop client.pool.no_worker loading spawn",
     "client.pool.pool": "aspects.caller client.checkout client.counters client.forks client.lease client.loop "
@@ -124,8 +125,8 @@ ARROWS = {
     "client.pool.slots client.pool.stack client.pool.workers client.submitted errors",
     "client.pool.slots": "",
     "client.pool.stack": "",
-    "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
-    "client.pool.news client.pool.notices client.pool.slots errors",
+    "client.pool.workers": "client.counters client.loop client.pool.audit client.pool.line_clock client.pool.nesting "
+    "client.pool.news client.pool.no_worker client.pool.notices client.pool.slots errors",
     "client.preamble": "errors wire.messages",
     "client.refusals": "client.forks client.outcomes errors",
     "client.stream": "client.forks client.loop errors wire.messages",
@@ -180,7 +181,7 @@ ARROWS = {
     "server.scoreboard",
     "server.master.deaths": "server.master.children server.master.workers server.metrics.status wire.lastwords "
     "wire.messages",
-    "server.master.master": "errors loading server.comm server.config server.descriptors server.listener "
+    "server.master.master": "errors loading serving server.comm server.config server.descriptors server.listener "
     "server.master.attendants server.master.children server.master.crowding server.master.deaths "
     "server.master.refusals server.master.workers server.metrics.scrapes server.metrics.status server.originals "
     "server.output server.patches server.peers server.process server.scoreboard server.worker.interface "
@@ -285,7 +286,7 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 RINGS = [
     # What a call is told by, and what is neutral.
-    "errors address stats spawn loading target shells function_names running_call logdefer gtask wire. client.loop "
+    "errors address stats spawn loading serving target shells function_names running_call logdefer gtask wire. client.loop "
     "client.elsewhere client.forks "
     "client.counters server.scoreboard server.process server.config server.users server.originals "
     "server.descriptors server.worker.demands server.worker.discovery",
