@@ -16,6 +16,7 @@ import gevent.monkey
 from gevent import socket as gevent_socket
 
 from gtask import address as addresses
+from gtask import serving
 from gtask.address import Address, TcpAddress, UnixAddress
 from gtask.aspects.caller import CallerAspects, standing_orders
 from gtask.client.config import ClientConfig
@@ -110,6 +111,11 @@ class Connector:
     def attempts(self) -> int:
         """How many are under way."""
         return len(self._attempts)
+
+    @property
+    def is_for_own_server(self) -> bool:
+        """Whether this process is a worker of the server."""
+        return serving.is_served_by(self.address)
 
     @property
     def under_way(self) -> Iterator[Call]:

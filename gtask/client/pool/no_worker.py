@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gtask import serving
 from gtask.client.pool.slots import BUSY, CONNECTING, FULL, SETTLING, SETUP_FAILED, SHED, Fail, Pressure
 from gtask.errors import AcquireTimeout, ClientClosed, Error, NestedCheckout, Overloaded, SetupError, WrongThread
 from gtask.wire.exceptions import failure
@@ -123,7 +122,7 @@ class NoWorker:
         return wrong_thread(f"{self._config.title} at {self._connector.address}", owner, thread)
 
     def _reason(self, ahead: int, now: float) -> str:
-        return self._cause(ahead, now) + (OWN if serving.is_served_by(self._connector.address) else "")
+        return self._cause(ahead, now) + (OWN if self._connector.is_for_own_server else "")
 
     def _cause(self, ahead: int, now: float) -> str:
         ledger = self._ledger

@@ -116,8 +116,7 @@ class Workers:
         self._ownership = ownership
         self._on_reconnect_failed = on_reconnect_failed
         self._audit = Audit(ledger, connector)
-        self._is_abandoned = False
-        self._thread = thread_ident()
+        self._is_abandoned, self._thread = False, thread_ident()
         _all.add(self)
 
     # --- acting ----------------------------------------------------------------------------------------

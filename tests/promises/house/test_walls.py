@@ -112,12 +112,12 @@ ARROWS = {
     "client.pool.audit": "client.pool.slots errors",
     "client.pool.backoff": "",
     "client.pool.connector": "address aspects.caller client.config client.connection client.dialects client.forks "
-    "client.loop client.pool.slots client.preamble errors spawn wire.messages",
+    "client.loop client.pool.slots client.preamble errors serving spawn wire.messages",
     "client.pool.ledger": "client.config client.counters client.pool.backoff client.pool.slots",
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
     "client.pool.news": "client.loop",
-    "client.pool.no_worker": "client.pool.slots errors serving wire.exceptions.failure",
+    "client.pool.no_worker": "client.pool.slots errors wire.exceptions.failure",
     "client.pool.notices": "",
     "client.pool.ownership": "client.forks client.loop client.pool.no_worker loading spawn",
     "client.pool.pool": "aspects.caller client.checkout client.counters client.forks client.lease client.loop "
@@ -286,10 +286,9 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 RINGS = [
     # What a call is told by, and what is neutral.
-    "errors address stats spawn loading serving target shells function_names running_call logdefer gtask wire. client.loop "
-    "client.elsewhere client.forks "
-    "client.counters server.scoreboard server.process server.config server.users server.originals "
-    "server.descriptors server.worker.demands server.worker.discovery",
+    "errors address stats spawn loading serving target shells function_names running_call logdefer gtask wire. "
+    "client.loop client.elsewhere client.forks client.counters server.scoreboard server.process server.config "
+    "server.users server.originals server.descriptors server.worker.demands server.worker.discovery",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
     "client.overtime client.stream client.outcomes client.deaths client.companions client.labels "

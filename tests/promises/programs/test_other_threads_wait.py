@@ -46,6 +46,8 @@ class Thread(threading.Thread):
             self.outcome = self.function(*self.args)
         except BaseException as error:  # for the test
             self.outcome = error
+        finally:
+            gevent.get_hub().destroy()  # or its descriptors would stay
 
     def end(self):
         """Wait for its end; gives what the function has returned or raised."""
