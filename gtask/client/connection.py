@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from gtask.client import deaths, labels, outcomes
+from gtask.client import deaths, labels, one_at_a_time, outcomes
 from gtask.client.handshake import Handshake
 from gtask.client.overtime import Overtime
 from gtask.client.preamble import NO_ORDERS, Preambles
@@ -53,6 +53,7 @@ class Connection:
     Attributes:
         pending: the calls that are owed a reply, in order.
         behind: the calls behind them that the dialect does not allow at once; they have not been sent.
+        in_hand: the call that is just being told its outcome.
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
         error: why the connection is closed, or None while it is open.
@@ -67,9 +68,9 @@ class Connection:
 
     __slots__ = (
         "_agreement", "_alarm", "_aspects", "_at_once", "_closed", "_conversation", "_done_frame", "_handshake",
-        "_has_answered", "_in_hand", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader",
-        "_stream", "address", "behind", "client", "dialect", "error", "none_begun", "pending", "pid", "server",
-        "slot", "spare_call", "tell_drained", "unpickle", "untouched", "watcher",
+        "_has_answered", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader", "_stream", "address",
+        "behind", "client", "dialect", "error", "in_hand", "none_begun", "pending", "pid", "server", "slot",
+        "spare_call", "tell_drained", "unpickle", "untouched", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -102,7 +103,7 @@ class Connection:
         self._preambles = Preambles(orders, dialect, self._conversation)
         self._reader = dialect.make_reader()
         self._done_frame = dialect.encode(Done())
-        self._in_hand: Call | None = None
+        self.in_hand: Call | None = None
         self._owes_done = self._has_answered = self.none_begun = self.tell_drained = self._closed = False
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
@@ -246,8 +247,8 @@ class Connection:
         self._stream.close()
         if self._handshake is not None:
             self._handshake.failed(self.error)
-        if self._in_hand is not None:
-            self._in_hand.post(self.error)  # an interruption has come just before it was delivered
+        if self.in_hand is not None:
+            self.in_hand.post(self.error)  # an interruption has come just before it was delivered
         for calls in (self.pending, self.behind):
             while calls:
                 calls[0].post(self.error)
@@ -348,42 +349,28 @@ class Connection:
             # The last call is the one that hung: its time was over, whatever it says now.
             self.hang_up(self.overdue_error(reply if type(reply) is Failure else None))
             return
-        self._in_hand = call = pending[0]
+        self.in_hand = call = pending[0]
         pending.popleft()
         self._has_answered = True
         if pending:
             self._overtime.watch(pending[0], monotonic())
         elif self.behind and type(reply) is not Failure:
-            self._send_next()
-        behind = len(self.behind)
+            self.send_next()
+        count = len(self.behind)
         if reply is None:
             call.take(value)
         else:
             call.deliver(reply)
-        self._in_hand = None
-        if behind and type(reply) is Failure:
-            self._drop(behind)
+        self.in_hand = None
+        if count and type(reply) is Failure:
+            self.drop(count)
         if self.tell_drained and not self.pending and not self.behind and self.error is None:
             self.tell_drained = False
             self._owner.drained(self)
 
-    def _drop(self, count: int) -> None:
-        """A call has raised: this number of calls behind it do not run."""
-        while count and self.error is None:
-            count -= 1
-            self._in_hand = call = self.behind[0]
-            self.behind.popleft()
-            call.deliver(Skipped())
-            self._in_hand = None
-        self._send_next()
-
-    def _send_next(self) -> None:
-        """Send the first of the calls that the dialect did not allow at once, if nothing is under way."""
-        if self.behind and not self.pending and self.error is None:
-            call = self.behind[0]
-            self.send(call)
-            if self.behind and self.behind[0] is call:
-                self.behind.popleft()  # unless the sending has shown that the worker is dead
+    # These stand in one_at_a_time.py, for most dialects allow many calls at once.
+    drop = one_at_a_time.drop
+    send_next = one_at_a_time.send_next
 
     def _take_greeting(self, greeting: Greeting) -> None:
         if self._handshake is not None:

@@ -6,19 +6,18 @@ refers: dropping the Checkout releases the lease.
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from gtask.client import outcomes
+from gtask.client import in_line, outcomes
 from gtask.client.calls import BlockingCall, Call, Result
 from gtask.client.forks import HERE, look
+from gtask.client.in_line import NONE, epochs
 from gtask.client.loop import getcurrent, thread_ident
+from gtask.client.refusals import no_more, overload, unsendable
 from gtask.client.submitted import SubmittedCall
-from gtask.errors import Cancelled, CheckoutReleased, EncodeError, Error, Overloaded
+from gtask.errors import Cancelled, EncodeError, Error, Overloaded
 from gtask.wire.messages import Failure, RequestMeta, Skipped, Value
 
 if TYPE_CHECKING:
@@ -32,12 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease"]
 
-_epochs = itertools.chain.from_iterable(itertools.repeat(range(1 << 16, 1 << 32)))
-"""Epochs are numbers of one width on the wire. They come again after four billion."""
-
-_EMPTY: deque[Call] = deque()
-"""The queue of every lease that has none. Nothing is ever put into it; to have one each would cost 700 bytes."""
-
 
 class Lease:
     """A place in line and then a worker; the view that the pool and the connection have of a checkout.
@@ -49,7 +42,11 @@ class Lease:
 
     Attributes:
         connection: the worker, once there is one and until it is given back or lost.
+        queue: the calls that were made before there was a worker to send them to.
+        thread: in which calls may be made; 0 when none may be made any more.
+        epoch: of its next call.
         error: the sticky error, once there is one.
+        traceback: of the sticky error, as it was at first.
         lender: the pool.
         released: whether the user has ended it.
         entered_by: a weak reference to the greenlet that is in its ``with`` block, if one is.
@@ -58,8 +55,8 @@ class Lease:
     """
 
     __slots__ = (
-        "_aspects", "_epoch", "_has_raised", "_meta", "_queue", "_thread", "_timeout", "_traceback",
-        "connection", "entered_by", "error", "lender", "made_at", "released", "replays",
+        "_aspects", "_has_raised", "_meta", "_timeout", "connection", "entered_by", "epoch", "error", "lender",
+        "made_at", "queue", "released", "replays", "thread", "traceback",
     )  # fmt: skip
 
     def __init__(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...] = ()) -> None:
@@ -70,21 +67,21 @@ class Lease:
         self.made_at: StackSummary | None = None
         self.replays: deque[SubmittedCall] | None = None
         self.lender = lender
-        self._thread = lender.thread  # in which calls may be made; 0 when none may be made any more
+        self.thread = lender.thread
         self._timeout = timeout
         self._aspects = aspects
         self._meta = None if timeout == lender.terms.timeout else RequestMeta(timeout, True)
-        self._epoch = next(_epochs)
-        self._traceback: TracebackType | None = None
+        self.epoch = next(epochs)
+        self.traceback: TracebackType | None = None
         self._has_raised = False
-        self._queue = _EMPTY  # calls made before there was a worker to send them to
+        self.queue = NONE
 
     def __repr__(self) -> str:
         if self.error is not None:
             return f"ended by {type(self.error).__name__}"
         if self.connection is not None:
             return f"{'releasing' if self.released else 'holding'} {self.connection!r}"
-        return "released" if self.released and not self._queue else f"in line with {len(self._queue)} calls"
+        return "released" if self.released and not self.queue else f"in line with {len(self.queue)} calls"
 
     # --- the user calls --------------------------------------------------------------------------------
 
@@ -105,7 +102,7 @@ class Lease:
             if connection is not None:
                 connection.send(call)
             else:
-                self._wait_in_line(call)
+                self.wait_in_line(call)
                 deadlock = self.lender.deadlock_of(self)
                 if deadlock is not None:
                     self.fail(deadlock)
@@ -145,7 +142,7 @@ class Lease:
             if self.connection is not None:
                 self.connection.send(call)
             else:
-                self._wait_in_line(call)
+                self.wait_in_line(call)
         except BaseException as interruption:
             self._interrupted(call, interruption)
             raise
@@ -158,7 +155,7 @@ class Lease:
             return  # it has ended already; after a fork, as the parent's
         if thread_ident() != self.lender.thread:
             raise self.lender.wrong_thread()
-        if self.connection is not None or self._queue or not self.released:
+        if self.connection is not None or self.queue or not self.released:
             try:
                 self.fail(Cancelled(reason))
             except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
@@ -173,13 +170,13 @@ class Lease:
             return
         try:
             self.released = True
-            self._thread = 0
+            self.thread = 0
             self._aspects = ()
             if self.entered_by is not None:
                 lender.blocks.leave(self)
             connection = self.connection
             if connection is None:
-                if not self._queue:
+                if not self.queue:
                     lender.leave(self)
             elif connection.pending or connection.behind:
                 connection.tell_drained = True
@@ -192,65 +189,17 @@ class Lease:
 
     # --- the pool and the connection call --------------------------------------------------------------
 
-    def accept(self, connection: Connection) -> bool:
-        """Take this worker, and send it what has been queued.
-
-        Returns:
-            False if the lease has ended meanwhile; the worker is the next one's then.
-        """
-        if not self._queue:
-            if self.error is not None or self.released:
-                return False
-            self.connection = connection
-            connection.lend()
-            return True
-        self.lender.stop_clock(self)
-        self.connection = connection
-        connection.lend()
-        while self._queue and self.connection is not None:
-            call = self._queue[0]
-            refusal = connection.prepare(call)
-            if refusal:
-                self._refuse_queue(outcomes.not_sent(call.method, self.lender.terms.remark, refusal))
-                break
-            connection.send(call)
-            if self.connection is not None and self._queue and self._queue[0] is call:
-                self._queue.popleft()  # unless the sending has shown that the worker is dead
-        if self.released and self.connection is not None:
-            if not connection.waiting:  # all were refused
-                self.connection = None
-                return False
-            connection.tell_drained = True
-        return True
-
-    def stand_again(self, unsent: list[Call]) -> None:
-        """The worker was found dead before anything had been sent: wait for another, first in line."""
-        self.connection = None
-        self._queue = deque([*unsent, *(call for call in self._queue if call not in unsent)])
-        if self._queue:
-            self._start_clock()
-        self.lender.rejoin(self)
-
-    def holds(self, connection: Connection) -> bool:
-        """Whether it really has this worker, and is not half way through some change."""
-        over = self.released and not connection.waiting
-        ended = self.error is not None and not isinstance(self.error, Overloaded)
-        return self.connection is connection and not self._queue and not over and not ended
-
-    @property
-    def entrant(self) -> Any:
-        """The greenlet that is in its ``with`` block, or None."""
-        return self.entered_by() if self.entered_by is not None else None
-
-    @property
-    def blocked(self) -> list[Any]:
-        """The greenlets that wait for its worker."""
-        return [call.waiting for call in self._queue if call.waiting is not None]
+    # These stand in in_line.py, for a lease with a worker needs none of them.
+    wait_in_line = in_line.wait_in_line
+    withdraw = in_line.withdraw
+    accept = in_line.accept
+    stand_again = in_line.stand_again
+    overdue = in_line.overdue
 
     def abandon(self, error: Error) -> None:
         """In a forked child: the lease is the parent's. Nobody is woken, for its greenlets are the parent's, too."""
         self.error = error
-        self._thread = 0
+        self.thread = 0
         self.connection = None
         self.lender.stop_clock(self)
 
@@ -262,7 +211,7 @@ class Lease:
     @property
     def wants(self) -> bool:
         """Whether it still waits for a worker."""
-        return self.connection is None and self.error is None and (bool(self._queue) or not self.released)
+        return self.connection is None and self.error is None and (bool(self.queue) or not self.released)
 
     def give_back(self) -> None:
         """Part with the worker: the lease is over and its calls are through."""
@@ -270,19 +219,14 @@ class Lease:
         if connection is not None:
             self.lender.take_back(connection, self._has_raised)
 
-    def overdue(self) -> None:
-        """No worker came within the time-out of the first call."""
-        if self._queue:
-            self.fail(self.lender.overdue(self, self._queue[0]))
-
     def fail(self, error: Error) -> None:
         """End the lease with a sticky error: all its calls, queued, running and later, raise it."""
         if self.error is None:
-            self.error, self._traceback = error, error.__traceback__
-        self._thread = 0
+            self.error, self.traceback = error, error.__traceback__
+        self.thread = 0
         self._aspects = ()
         self.lender.stop_clock(self)
-        queue, self._queue = self._queue, _EMPTY
+        queue, self.queue = self.queue, NONE
         connection, self.connection = self.connection, None
         if connection is None:
             self.lender.leave(self)
@@ -307,78 +251,29 @@ class Lease:
     def _prepare(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See whether the call may be made now; begin its aspects and encode it."""
         lender, connection = self.lender, self.connection
-        if thread_ident() != self._thread or not HERE[0]:
-            raise self._no_more()
+        if thread_ident() != self.thread or not HERE[0]:
+            raise no_more(self)
         if connection is None or connection.pending:
-            waiting = len(self._queue) if connection is None else connection.waiting
+            waiting = len(self.queue) if connection is None else connection.waiting
             if waiting >= lender.terms.max_queue:
-                raise self._overload(call.method, waiting)
+                raise overload(self, call, waiting)
         refusal = ""
         meta = call.begin(self._aspects, self._meta) if self._aspects else self._meta
         try:
             encode = lender.encode
-            call.frame = frame = encode(args, kwargs, self._epoch, meta, call.name)
+            call.frame = frame = encode(args, kwargs, self.epoch, meta, call.name)
             if type(frame) is not bytes and connection is not None:
                 refusal = connection.prepare(call)
         except EncodeError as error:
             refusal = str(error)
         if refusal:
-            raise self._refused(call, refusal)
+            raise unsendable(self, call, refusal)
         lender.counters.calls += 1
-
-    def _no_more(self) -> Error:
-        """Why no call can be made."""
-        look()
-        if isinstance(self.error, Overloaded):
-            return Overloaded(*self.error.args)
-        if self.error is not None:
-            return outcomes.copy_to_raise(self.error, self._traceback)
-        if self.released:
-            return CheckoutReleased("this checkout is over: make a new one with client.checkout()")
-        return self.lender.wrong_thread()
-
-    def _overload(self, method: str, waiting: int) -> Error:
-        self.error = error = outcomes.overloaded(method, self.lender.terms.remark, waiting)
-        self._thread = 0
-        # A copy is raised: the frames that it passes know the checkout, which could never be dropped then.
-        return Overloaded(*error.args)
-
-    def _refused(self, call: Call, refusal: str) -> EncodeError:
-        error = outcomes.not_sent(call.method, self.lender.terms.remark, refusal)
-        call.end(None, error)
-        return error
-
-    def _wait_in_line(self, call: Call) -> None:
-        if self._queue:
-            self._queue.append(call)
-        else:
-            self._queue = deque((call,))
-            self._start_clock()
-
-    def _refuse_queue(self, error: EncodeError) -> None:
-        """The first call in the queue is nothing for this worker. As if it had raised, those behind it do not run."""
-        self._epoch = next(_epochs)
-        outcome: Error | Skipped = error
-        while self._queue:
-            self._queue[0].post(outcome)
-            self._queue.popleft()
-            outcome = Skipped()
-
-    def _start_clock(self) -> None:
-        """The first call of the queue waits for a worker, and its time runs."""
-        deadline = self._queue[0].reach_head(monotonic())
-        if deadline < math.inf:
-            self.lender.start_clock(self, deadline)
 
     def _interrupted(self, call: Call, interruption: BaseException) -> None:
         # What was not yet sent never will be; what was, or may have been, has made the connection dirty.
-        if call in self._queue:
-            self._queue.remove(call)
-            self.lender.stop_clock(self)
-            if self._queue:
-                self._start_clock()
-            elif self.released and self.connection is None:
-                self.lender.leave(self)
+        if call in self.queue:
+            self.withdraw(call)
         connection = self.connection
         if connection is not None and (
             call in connection.pending or call in connection.behind or not connection.is_sound
@@ -391,9 +286,9 @@ class Lease:
         if isinstance(outcome, Failure):
             self._has_raised = self._has_raised or not outcomes.never_began(outcome)
             self.lender.counters.errors += 1
-            self._epoch = next(_epochs)
+            self.epoch = next(epochs)
             return outcomes.raised(outcome, method, self.connection, self.lender.terms.raises)
         if isinstance(outcome, Skipped):
             return outcomes.dropped(method, self.lender.terms.remark)
         assert isinstance(outcome, Error)
-        return outcomes.copy_to_raise(outcome, self._traceback)
+        return outcomes.copy_to_raise(outcome, self.traceback)

@@ -79,7 +79,7 @@ def test_a_worker_found_dead_at_the_first_request():
     lease, _ = lease_with("abc")
     connection = Dying(1, lambda: lease.stand_again(list(connection.sent)))
     assert lease.accept(connection)
-    assert [call.method for call in lease._queue] == ["a", "b", "c"]
+    assert [call.method for call in lease.queue] == ["a", "b", "c"]
     assert lease.connection is None
     assert lease.lender.rejoined == [lease]
 
@@ -89,5 +89,5 @@ def test_a_worker_found_dead_at_a_later_request():
     lease, _ = lease_with("abc")
     connection = Dying(2, lambda: lease.fail(WorkerDied("gone")))
     assert lease.accept(connection)
-    assert not lease._queue
+    assert not lease.queue
     assert isinstance(lease.error, WorkerDied)

@@ -32,7 +32,7 @@ from gtask import errors
 from gtask.client import calls as calls_module
 from gtask.client import connection as connection_module
 from gtask.client import handshake as handshake_module
-from gtask.client import lease as lease_module
+from gtask.client import in_line as in_line_module
 from gtask.client import overtime as overtime_module
 from gtask.client import stream as stream_module
 from gtask.client.checkout import Checkout
@@ -455,7 +455,7 @@ class Histories(RuleBasedStateMachine):
 
     def rejoins(self, lease):
         """A lease whose worker was found dead stands in line again."""
-        if lease.released and not lease._queue:
+        if lease.released and not lease.queue:
             self.world.wrong.append("a lease that is over stands in line again")
         if not self.closed:
             self.line.insert(0, lease)
@@ -674,7 +674,7 @@ class Histories(RuleBasedStateMachine):
 
     def bare(self):
         """Who waits and has made no call."""
-        return [h for h in self.holders if h.lease in self.line and not h.lease._queue and not h.released]
+        return [h for h in self.holders if h.lease in self.line and not h.lease.queue and not h.released]
 
     # --- workers ---
 
@@ -876,13 +876,13 @@ class Histories(RuleBasedStateMachine):
         self.check_what_was_heard()
         assert [lease for lease in self.ledger.line if lease not in self.stale] == self.line
         for lease in self.line:
-            if lease._queue:
-                assert lease._queue[0].deadline >= self.world.now, "its time is over, and it waits"
+            if lease.queue:
+                assert lease.queue[0].deadline >= self.world.now, "its time is over, and it waits"
 
     def look_at_the_line(self):
         """Cross out of the model's line who has given up or was turned away."""
         for lease in list(self.line):
-            if lease._queue:
+            if lease.queue:
                 continue  # also one that is released, or to which more calls were refused
             if lease.error is not None:
                 self.check_turned_away(self.places[lease], lease.error)
@@ -1020,7 +1020,7 @@ def fake_world(monkeypatch):
         pool._workers.loop.machine.leaves()
         leave(pool, lease)
 
-    for module in (lease_module, connection_module, handshake_module, overtime_module, stream_module):
+    for module in (in_line_module, connection_module, handshake_module, overtime_module, stream_module):
         monkeypatch.setattr(module, "monotonic", now)
     monkeypatch.setattr(connection_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
     monkeypatch.setattr(calls_module, "gevent", types.SimpleNamespace(get_hub=get_hub))

@@ -10,13 +10,22 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gtask.client.pool.slots import BUSY, CONNECTING, SETTLING, Action, Fail, PoolSlot
+from gtask.errors import Overloaded
 
 if TYPE_CHECKING:
+    from gtask.client.connection import Connection
     from gtask.client.lease import Lease
     from gtask.client.pool.connector import Connector
     from gtask.client.pool.ledger import Ledger
 
 __all__ = ["Audit"]
+
+
+def holds(lease: Lease, connection: Connection) -> bool:
+    """Whether the lease really has this worker, and is not half way through some change."""
+    over = lease.released and not connection.waiting
+    ended = lease.error is not None and not isinstance(lease.error, Overloaded)
+    return lease.connection is connection and not lease.queue and not over and not ended
 
 
 class Audit:
@@ -51,7 +60,7 @@ class Audit:
         if connection is None or not connection.is_sound:
             return False
         if slot.state == BUSY:
-            return holder is not None and bool(holder.holds(connection))
+            return holder is not None and holds(holder, connection)
         return holder is None and bool(connection.state == ("settling" if slot.state == SETTLING else "idle"))
 
     def strays(self) -> Iterator[PoolSlot]:

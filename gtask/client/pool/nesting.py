@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gtask.client.lease import Lease
     from gtask.client.pool.ledger import Ledger
 
-__all__ = ["Blocks", "waiter_of", "waits_for_itself"]
+__all__ = ["Blocks", "blocked", "entrant", "waiter_of", "waits_for_itself"]
 
 
 class Blocks:
@@ -58,6 +58,16 @@ class Blocks:
                 self._counts[lease.entered_by] = self._counts.get(lease.entered_by, 0) + 1
 
 
+def entrant(lease: Lease) -> Any:
+    """The greenlet that is in the lease's ``with`` block, or None."""
+    return None if lease.entered_by is None else lease.entered_by()
+
+
+def blocked(lease: Lease) -> list[Any]:
+    """The greenlets that wait for the lease's worker."""
+    return [call.waiting for call in lease.queue if call.waiting is not None]
+
+
 def waits_for_itself(ledger: Ledger[Lease], greenlet: Any) -> bool:
     """Whether this greenlet would wait for ever: every worker is held by it or by greenlets that wait in the same way.
 
@@ -68,17 +78,17 @@ def waits_for_itself(ledger: Ledger[Lease], greenlet: Any) -> bool:
     waiting: set[Any] | None = None
 
     def is_mine(holder: Lease | None) -> bool:
-        return holder is not None and not holder.released and holder.entrant is greenlet
+        return holder is not None and not holder.released and entrant(holder) is greenlet
 
     def is_stuck(holder: Lease) -> bool:
         nonlocal waiting
-        if holder.released or holder.entrant is None:
+        if holder.released or entrant(holder) is None:
             return False
-        if holder.entrant is greenlet:
+        if entrant(holder) is greenlet:
             return True
         if waiting is None:
-            waiting = {other for waiter in ledger.line for other in waiter.blocked}
-        return holder.entrant in waiting
+            waiting = {other for waiter in ledger.line for other in blocked(waiter)}
+        return entrant(holder) in waiting
 
     # First whether the greenlet holds a worker at all, which is quick to see and seldom so.
     return any(is_mine(slot.holder) for slot in ledger.slots) and ledger.can_never_serve(is_stuck)
@@ -87,6 +97,6 @@ def waits_for_itself(ledger: Ledger[Lease], greenlet: Any) -> bool:
 def waiter_of(ledger: Ledger[Lease], greenlet: Any) -> Lease | None:
     """The lease in line that this greenlet waits for, if the wait may be in vain."""
     # Whether all workers are held in with blocks is quick to see; to look through the line is not.
-    if ledger.can_never_serve(lambda holder: not holder.released and holder.entrant is not None):
-        return next((waiter for waiter in ledger.line if greenlet in waiter.blocked), None)
+    if ledger.can_never_serve(lambda holder: not holder.released and entrant(holder) is not None):
+        return next((waiter for waiter in ledger.line if greenlet in blocked(waiter)), None)
     return None

@@ -165,8 +165,8 @@ class Workers:
             actions += self._ledger.refused(slot, self.loop.clock())
         elif lease.entered_by is not None and not worker.pending:
             # A greenlet got a worker before it called it: perhaps it waits in an inner checkout, now in vain.
-            waiter = nesting.waiter_of(self._ledger, lease.entrant)
-            deadlock = self.deadlock_of(lease.entrant) if waiter is not None else None
+            waiter = nesting.waiter_of(self._ledger, nesting.entrant(lease))
+            deadlock = self.deadlock_of(nesting.entrant(lease)) if waiter is not None else None
             if waiter is not None and deadlock is not None:
                 waiter.fail(deadlock)
 

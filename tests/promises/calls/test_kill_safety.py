@@ -56,8 +56,12 @@ MAX_WORKERS = 2
 SETTING = contextvars.ContextVar("SETTING", default="")
 STRIKES = [gevent.Timeout, gevent.GreenletExit, KeyboardInterrupt]
 OF_THE_QUEUE = tuple(
-    f"gtask.client.{name}" for name in ("connection", "stream", "overtime", "preamble", "calls", "companions", "lease")
-)
+    f"gtask.client.{name}"
+    for name in (
+        "connection", "one_at_a_time", "stream", "overtime", "preamble", "calls", "companions", "lease", "in_line",
+        "refusals",
+    )
+)  # fmt: skip
 tokens = itertools.count(1)
 
 

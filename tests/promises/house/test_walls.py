@@ -84,8 +84,8 @@ ARROWS = {
     "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target wire.messages",
     "client.companions": "wire.messages",
     "client.config": "aspects.context wire.messages",
-    "client.connection": "client.deaths client.handshake client.labels client.outcomes client.overtime "
-    "client.preamble client.stream errors wire.messages wire.values.agreement",
+    "client.connection": "client.deaths client.handshake client.labels client.one_at_a_time client.outcomes "
+    "client.overtime client.preamble client.stream errors wire.messages wire.values.agreement",
     "client.counters": "stats",
     "client.deaths": "errors wire.exceptions.failure",
     "client.dialects": "client.dialects.gtask client.dialects.json",
@@ -95,16 +95,19 @@ ARROWS = {
     "client.dialects.json": "client.dialects.dialect errors wire.json.conversation wire.json.text",
     "client.forks": "",
     "client.handshake": "client.loop errors",
+    "client.in_line": "client.outcomes wire.messages",
     "client.labels": "address",
-    "client.lease": "client.calls client.forks client.loop client.outcomes client.submitted errors wire.messages",
+    "client.lease": "client.calls client.forks client.in_line client.loop client.outcomes client.refusals "
+    "client.submitted errors wire.messages",
     "client.loop": "client.forks",
     "client.many": "",
     "client.many.executor": "client.calls client.checkout client.lease client.loop function_names",
     "client.many.unordered": "client.calls client.checkout client.lease client.loop",
+    "client.one_at_a_time": "wire.messages",
     "client.outcomes": "errors wire.exceptions.failure wire.messages",
     "client.overtime": "client.loop",
     "client.pool": "",
-    "client.pool.audit": "client.pool.slots",
+    "client.pool.audit": "client.pool.slots errors",
     "client.pool.backoff": "",
     "client.pool.connector": "address aspects.caller client.config client.connection client.dialects client.forks "
     "client.loop client.pool.slots client.preamble errors spawn wire.messages",
@@ -122,6 +125,7 @@ ARROWS = {
     "client.pool.workers": "client.counters client.pool.audit client.pool.line_clock client.pool.nesting "
     "client.pool.news client.pool.notices client.pool.slots errors",
     "client.preamble": "errors wire.messages",
+    "client.refusals": "client.forks client.outcomes errors",
     "client.stream": "client.forks client.loop errors wire.messages",
     "client.submitted": "client.calls errors wire.messages",
     #
@@ -287,6 +291,7 @@ RINGS = [
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
     "client.overtime client.stream client.outcomes client.deaths client.companions client.labels "
+    "client.in_line client.refusals client.one_at_a_time "
     "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies "
     "server.worker.dialect server.worker.methods server.worker.full_names server.worker.misfits "
     "server.worker.greeting server.worker.companions server.worker.hooks server.worker.retirement "
