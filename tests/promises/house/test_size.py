@@ -24,7 +24,7 @@ RING_1 = {
 }
 """Folder to files, in reading order: what happens in every call."""
 
-CODE_OF_RING_1 = 1_580
+CODE_OF_RING_1 = 1_487
 """Lines, without docstrings, comments and blank ones."""
 
 LONGEST_FILE, LONGEST_FUNCTION = 400, 40
