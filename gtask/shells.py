@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Iterator
-
-try:
-    import shtab
-except ImportError:  # the extra "completion" is not installed
-    shtab = None  # type: ignore[assignment]
 
 __all__ = ["MISSING", "SHELLS", "script"]
 
@@ -27,7 +23,11 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str | None:
     """
     if shell == "fish":  # which shtab does not know
         return "".join(f"{line}\n" for line in _fish(parser.prog, parser, ""))
-    return None if shtab is None else str(shtab.complete(parser, shell))
+    try:
+        shtab = importlib.import_module("shtab")  # only now: each server that starts would wait for it
+    except ImportError:  # the extra "completion" is not installed
+        return None
+    return str(shtab.complete(parser, shell))
 
 
 def _fish(program: str, parser: argparse.ArgumentParser, command: str) -> Iterator[str]:

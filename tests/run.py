@@ -1,4 +1,4 @@
-"""The linters and the tests in parts that run side by side, for most tests wait for processes: what ``bin/test`` does.
+"""The linters and the tests in parts that run side by side: what ``bin/test`` does.
 
 The parts are made by the seconds that each test file took when that was measured last. At the end come pytest's last
 lines, one for each part; the status is 0 only if all has passed.
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -25,26 +25,43 @@ SCRIPTS = sorted(f"bin/{path.name}" for path in (ROOT / "bin").iterdir() if "pyt
 KILL_SAFETY = "tests/promises/calls/test_kill_safety.py"
 
 
+PYTEST = ["pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.support.seconds"]
+
+
 @dataclass
 class Part:
-    """A pytest that runs beside others.
+    """A pytest or a linter that runs beside others.
 
     Attributes:
         name: what it is called in the output.
-        arguments: of pytest, above all the test files.
+        arguments: of the program, above all the test files.
         measured: whether coverage measures it, and the processes that its tests start.
+        program: the module that is run, with its first arguments.
     """
 
     name: str
     arguments: list[str]
     measured: bool = False
+    program: list[str] = field(default_factory=lambda: PYTEST)
 
+
+LINTERS = [
+    Part("mypy", [], program=["mypy"]),
+    Part("ruff check", [".", *SCRIPTS], program=["ruff", "check"]),
+    Part("ruff format", [".", *SCRIPTS], program=["ruff", "format", "--check"]),
+]
+
+STRUCK = {
+    "by Ctrl-C": "KeyboardInterrupt] and (call- or large- or queue- or waiting-)",
+    "by GreenletExit": "GreenletExit]",
+    "by Timeout": "Timeout]",
+}
+"""How calls are interrupted, and which tests do it. What none of them does is a part of its own."""
 
 LONG = {
     "kill-safety": [
-        Part("struck by Timeout", [KILL_SAFETY, "-k", "Timeout]"]),
-        Part("struck by GreenletExit", [KILL_SAFETY, "-k", "GreenletExit]"]),
-        Part("struck by Ctrl-C", [KILL_SAFETY, "-k", "not Timeout] and not GreenletExit]"]),
+        Part("struck otherwise", [KILL_SAFETY, "-k", " and ".join(f"not ({some})" for some in STRUCK.values())]),
+        *(Part(f"struck {how}", [KILL_SAFETY, "-k", some]) for how, some in STRUCK.items()),
     ],
     "compliance": [
         Part("Django", ["tests/compliance/test_django.py"]),
@@ -104,6 +121,17 @@ COVERED = [
 To be measured makes the start of a process two to three times as long, and the tests start thousands. So coverage is
 measured by few of them, and only if it is asked for."""
 
+MEASURED = {
+    "COVERAGE_PROCESS_START": str(ROOT / "setup.cfg"),
+    "COVERAGE_FILE": str(ROOT / ".coverage"),
+    "GTASK_MEASURED": str(ROOT / "gtask"),
+}
+"""The environment in which each Python process, wherever it is started, is measured by coverage from its beginning."""
+
+KNOWN = "run --source=gtask -m compileall -q gtask"
+"""A command of coverage that makes known which modules there are. Each measured process could look for them at its end,
+but that would take half of the time of its end."""
+
 NAMES = ["coverage", *LONG]
 """What is run only if it is asked for."""
 
@@ -131,11 +159,12 @@ def main(arguments: list[str]) -> int:
     names = set(arguments)
     if names - {"all", "lint", "--measure", *NAMES}:
         return max(lint(), check("pytest", *arguments))
-    status = 0 if names & {"--measure", *NAMES} else lint()
+    if names == {"lint"}:
+        return lint()
     usual = not names or bool(names & {"all", "--measure"})
     long = [name for name in NAMES if name in names or "all" in names]
-    if usual or long:
-        status = max(status, test(usual, long, "--measure" in names))
+    linters = LINTERS if not names or names & {"all", "lint"} else []
+    status = test([*linters, *parts_of(usual, long)], "--measure" in names)
     left = [name for name in NAMES if name not in long] if usual else []
     if left:
         print(f"== not run: {', '.join(left)} (bin/test {left[0]}, for one; bin/test all runs everything)")
@@ -144,7 +173,7 @@ def main(arguments: list[str]) -> int:
 
 def lint() -> int:
     """Run the linters; 0 if they have nothing to say."""
-    return max(check("ruff", "check", ".", *SCRIPTS), check("ruff", "format", "--check", ".", *SCRIPTS), check("mypy"))
+    return max(check(*part.program, *part.arguments) for part in LINTERS)
 
 
 def check(*command: str) -> int:
@@ -185,12 +214,11 @@ def parts_of(usual: bool, names: list[str]) -> list[Part]:
     return found
 
 
-def test(usual: bool, names: list[str], measure: bool) -> int:
-    """Run parts of the tests side by side; gives the status.
+def test(some: list[Part], measure: bool) -> int:
+    """Run parts side by side; gives the status.
 
     Args:
-        usual: whether the usual tests are run.
-        names: those of NAMES that are run.
+        some: the parts, in the order in which they are to begin.
         measure: whether the seconds of each file are to be written down.
     """
     # The tests start thousands of processes. Where Python may write no bytecode, each would compile gtask anew.
@@ -198,12 +226,13 @@ def test(usual: bool, names: list[str], measure: bool) -> int:
     for path in ROOT.glob(".coverage*"):
         path.unlink()
     with tempfile.TemporaryDirectory(prefix="gtask-test-") as directory:
-        ended = run_all(parts_of(usual, names), Path(directory))
+        ended = run_all(some, Path(directory))
         if measure:
             parts.write(parts.read() | gathered(Path(directory)))
     status = int(any(code for code, _ in ended.values()))
-    if "coverage" in names:
-        status = max(status, check("coverage", "combine", "--quiet"), check("coverage", "report"))
+    if any(part.measured for part in some):
+        # The first makes known the files that no process has imported.
+        status = max(status, *(check("coverage", *command.split()) for command in (KNOWN, "combine --quiet", "report")))
     for name, (code, line) in ended.items():
         print(f"== {name}: {line}" + (f" (status {code})" if code else ""))
     return status
@@ -237,13 +266,9 @@ def run_all(waiting: list[Part], directory: Path) -> dict[str, tuple[int, str]]:
 
 
 def start(part: Part, log: Path) -> subprocess.Popen[bytes]:
-    """Start the pytest of a part, which writes its output and its seconds into files of its own."""
-    command = [sys.executable, *(["-m", "coverage", "run"] if part.measured else []), "-m", "pytest"]
-    command += ["-q", "-p", "no:cacheprovider", "-p", "tests.support.seconds", *part.arguments]
-    environment = {
-        **os.environ,
-        "GTASK_TEST_SECONDS": f"{log}.seconds",
-    }
+    """Start the program of a part, which writes its output and its seconds into files of its own."""
+    command = [sys.executable, "-m", *part.program, *part.arguments]
+    environment = {**os.environ, "GTASK_TEST_SECONDS": f"{log}.seconds", **(MEASURED if part.measured else {})}
     with log.open("wb") as output:
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 

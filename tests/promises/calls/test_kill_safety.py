@@ -275,8 +275,11 @@ SCENARIOS = [call, large, queue, waiting, connecting, forms, companions, burst]
 def client(request, shared, connect, monkeypatch):
     monkeypatch.setattr(gevent.get_hub(), "exception_stream", None)  # thousands of KeyboardInterrupts are no news
     server = shared(SOURCE)
-    with connect(server) as other:  # closed again, so that nothing strikes it
+    with connect(server, max_workers=MAX_WORKERS) as other:  # closed again, so that nothing strikes it
         other.call("echo", "the server is there")  # however long it takes to start
+        check(other)
+    gc.collect()
+    gc.freeze()  # what has been imported need not be looked through after each of the thousands of strikes
     client = connect(
         server,
         max_workers=MAX_WORKERS,

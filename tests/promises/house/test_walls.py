@@ -335,11 +335,10 @@ HOMES = {
     "random": "client.pool.workers",
     "concurrent": "client.many.executor",
     "importlib": "aspects.tracing dbapi.drivers_known gtask server.daemon.application server.functions "
-    "server.originals tool.cli wire.values.arrays",
+    "server.originals shells tool.cli wire.values.arrays",
     "pickle": "wire.values.pickles",
     "runpy": "server.daemon.options",
     "setproctitle": "server.process",
-    "shtab": "shells",
     "rich": "tool.top",
     "opentelemetry": "aspects.spans",
     "prometheus_client": "prometheus",
