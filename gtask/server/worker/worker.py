@@ -18,7 +18,7 @@ from gtask.server.worker.interruption import Interruption
 from gtask.server.worker.methods import Methods
 from gtask.server.worker.misfits import explain
 from gtask.server.worker.replies import QUICK, ReplyBuffer
-from gtask.server.worker.retirement import Retirement
+from gtask.server.worker.retirement import Ended, Retirement
 from gtask.server.worker.teller import Teller
 from gtask.wire.forms import WORDS
 from gtask.wire.messages import Done, Message, Preamble, Request, Skipped
@@ -103,7 +103,9 @@ class Worker:
     def run(self, messages: list[Message]) -> None:
         """Hear these messages, and serve calls until the client hangs up; then run the hooks that are due."""
         try:
-            self._hear_all(messages)
+            with contextlib.suppress(Ended):
+                self._hear_all(messages)
+            self.retirement.end()
         finally:
             with contextlib.suppress(OSError):  # the client may be gone; the hooks run all the same
                 self.replies.flush()
@@ -136,7 +138,6 @@ class Worker:
             if not count:
                 break
             messages = decoder.received(count)
-        retirement.end()
 
     def _refuse(self, message: Message) -> NoReturn:
         """A client never says this to a worker that serves."""
