@@ -32,12 +32,12 @@ class Retirement:
         self.reason = ""
 
     def want(self, reason: str) -> None:
-        """From now on it is wanted, for this reason unless there is one."""
+        """The worker wants to be retired from now on, for this reason unless it has one already."""
         self.reason = self.reason or reason
         self.may_be_due = True
 
     def ask(self) -> None:
-        """Ask the client, if it is wanted."""
+        """Ask the client to retire the worker, if there is a reason."""
         if self.reason:
             self._worker.dialect.retire(self._worker, self.reason)
 

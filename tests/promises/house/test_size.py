@@ -1,6 +1,6 @@
 """The point of this test is to ensure that gtask can be read: ring 1 says what a call is, and nothing is long.
 
-Thirteen files of ring 1 have what happens in every call. Together they do not grow: the aim is 1,500 lines of code,
+Thirteen files of ring 1 have what happens in every call. Together they have 1,500 lines of code at the most,
 and this number may only go down. No file has more than 400 lines, and no function more than 40.
 """
 
@@ -24,7 +24,7 @@ RING_1 = {
 }
 """Folder to files, in reading order: what happens in every call."""
 
-CODE_OF_RING_1 = 1_590
+CODE_OF_RING_1 = 1_500
 """Lines, without docstrings, comments and blank ones."""
 
 LONGEST_FILE, LONGEST_FUNCTION = 400, 40
