@@ -186,8 +186,10 @@ class Worker:
         if self.teller.is_busy:
             self.teller.wait()
         ended = monotonic()
-        if ended - started > QUICK or method.usual > QUICK:
-            method.usual = max(ended - started, method.usual / 2)
+        took = ended - started
+        if took > QUICK or method.usual > QUICK:
+            half = method.usual / 2
+            method.usual = took if took > half else half
         if error is None and interruption.error is None and not companions:
             replies.send(frame)
         else:
