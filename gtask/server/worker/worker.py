@@ -188,8 +188,7 @@ class Worker:
         ended = monotonic()
         took = ended - started
         if took > QUICK or method.usual > QUICK:
-            half = method.usual / 2
-            method.usual = took if took > half else half
+            method.usual = took if took > method.usual / 2 else method.usual / 2
         if error is None and interruption.error is None and not companions:
             replies.send(frame)
         else:
