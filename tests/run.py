@@ -24,8 +24,10 @@ SCRIPTS = sorted(f"bin/{path.name}" for path in (ROOT / "bin").iterdir() if "pyt
 
 KILL_SAFETY = "tests/promises/calls/test_kill_safety.py"
 
+PLUGINS = ["no:cacheprovider", "timeout", "hypothesispytest", "tests.support.seconds"]
+"""Plugins of pytest, by name: to look for them would make its start three times as long."""
 
-PYTEST = ["pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.support.seconds"]
+PYTEST = ["pytest", "-q", "--disable-plugin-autoload", *(word for name in PLUGINS for word in ("-p", name))]
 
 
 @dataclass

@@ -157,7 +157,7 @@ class Decoder(FrameReader):
             start = len(DONE)  # the next request comes together with it
             length, head, epoch = unpack_request(data, start)
         if length != count - start - 4 or length > self._limit or self._partial:
-            return super().received(count)
+            return FrameReader.received(self, count)  # each call would pay for super()
         if head not in REQUEST_ITEMS:
             read, header = READERS.get(head, ANY)
             message = read(data, start, count, header, epoch, self._unpacking)

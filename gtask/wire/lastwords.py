@@ -10,17 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from gtask.errors import ProtocolError
-from gtask.wire.bodies import (
-    LENGTH,
-    SHORT,
-    VALUE,
-    VALUE_HEAD,
-    VALUES,
-    decode_body,
-    read_value,
-    unpack_again,
-    unpackb,
-)
+from gtask.wire.bodies import LENGTH, SHORT, VALUE, VALUE_HEAD, VALUES, decode_body, read_value, unpack_again, unpackb
 from gtask.wire.frames import Encoder
 from gtask.wire.messages import DEFAULT_LIMIT, NOT_PLAIN, LastWords, Message
 from gtask.wire.reading import FrameReader

@@ -1,4 +1,4 @@
-"""Requests with arguments by name, or with a time-out: as usual as those without, and as quick to write and to read.
+"""Requests with arguments by name, or with a time-out: their short way to bytes and back.
 
 They are ``["do", {"kw": map, "q": epoch}, *items]`` and ``["do", {"q": epoch, "t": seconds}, *items]``. The fields that
 have no one form are packed and read as one array with the items.
@@ -11,16 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from gtask.wire.bodies import (
-    FIRST_EPOCH,
-    HEADERS,
-    LAST_EPOCH,
-    Data,
-    decode_body,
-    heads,
-    request_of,
-    unpackb,
-)
+from gtask.wire.bodies import FIRST_EPOCH, HEADERS, LAST_EPOCH, Data, decode_body, heads, request_of, unpackb
 from gtask.wire.forms import are_names, seconds
 from gtask.wire.messages import Message, RequestMeta
 from gtask.wire.values.culprit import check

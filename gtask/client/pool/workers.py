@@ -108,8 +108,7 @@ class Workers:
         self.wake = loop.alarm(self._tick)
         self.sweeper = loop.alarm(self._sweep)
         self._notices = Notices(loop, lambda: no_worker.subject)
-        self._config = config
-        self.loop = loop
+        self._config, self.loop = config, loop
         self._ledger = ledger
         self._connector = connector
         self._no_worker = no_worker

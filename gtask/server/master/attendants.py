@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import socket
 from collections.abc import Callable, Collection
 from time import monotonic
@@ -340,11 +341,13 @@ class SilentClients(Attendant):
             handle = self._workers[pid]
             if is_lent or handle.line.view().phase != IDLE:
                 continue
-            # On a unix socket nothing can be sent after this, so that no request is lost. On TCP the worker says that
-            # it has not begun what comes nevertheless, if the client knows a word for that. Either way the client takes
-            # another worker. If there is something to read a checkout begins.
-            is_safe = handle.connection.family == socket.AF_UNIX or handle.line.wants_last_words
-            if is_safe and _is_silent(handle.connection):
+            if handle.line.wants_last_words:
+                # The worker ends, unless a checkout has just begun. It tells its client that it has begun nothing of
+                # what may be under way, so that the client takes another worker.
+                handle.line.shut()
+                self._workers.send_each(signal.SIGTERM, [pid])
+            elif handle.connection.family == socket.AF_UNIX and _is_silent(handle.connection):
+                # Nothing can be sent after this, so no request is lost. The client finds out when it sends.
                 self._workers.ignore(pid)
                 handle.shut_reading()
 

@@ -39,7 +39,7 @@ class Hooks:
         self._is_set_up = False
 
     def set_up(self) -> BaseException | None:
-        """Run setup; gives what it has raised, of which the client is to be told, and the log has it."""
+        """Run setup. Gives the error that it has raised, of which the log knows, but not yet the client."""
         try:
             self._run(SETUP, self._interface.setup)
         except BaseException as error:
@@ -49,7 +49,7 @@ class Hooks:
         return None
 
     def checkout_done(self) -> BaseException | None:
-        """Run checkout_done; gives what it has raised, which is in the log: something may be left of the checkout."""
+        """Run checkout_done. Gives the error that it has raised, of which the log knows: the worker may be unclean."""
         try:
             if self._is_set_up:
                 self._run(HOOKS, self._interface.checkout_done)

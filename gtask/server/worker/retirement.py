@@ -9,7 +9,11 @@ from gtask.server import process
 if TYPE_CHECKING:
     from gtask.server.worker.worker import Worker
 
-__all__ = ["Retirement"]
+__all__ = ["Ended", "Retirement"]
+
+
+class Ended(BaseException):
+    """The worker is to read nothing more. A request that has come in this moment was not begun."""
 
 
 class Retirement:
@@ -32,12 +36,12 @@ class Retirement:
         self.reason = ""
 
     def want(self, reason: str) -> None:
-        """From now on it is wanted, for this reason unless there is one."""
+        """The worker wants to be retired from now on, for this reason unless it has one already."""
         self.reason = self.reason or reason
         self.may_be_due = True
 
     def ask(self) -> None:
-        """Ask the client, if it is wanted."""
+        """Ask the client to retire the worker, if there is a reason."""
         if self.reason:
             self._worker.dialect.retire(self._worker, self.reason)
 
@@ -49,13 +53,21 @@ class Retirement:
         self.ask()
 
     def end(self) -> None:
-        """The worker has read the end of its stream. If that came from its master it tells its client, as the last."""
-        if self._worker.board.is_shut:
-            self._worker.dialect.end(self._worker, self.reason)
+        """The worker reads nothing more. If that was its master's wish it tells its client, as its last message."""
+        worker = self._worker
+        if worker.board.is_shut and worker.interruption.error is None:
+            worker.dialect.end(worker, self.reason)
 
     def on_term(self, number: int, frame: object) -> None:
-        """The handler of SIGTERM: ask as soon as no reply is half written."""
-        worker = self._worker
-        self.want("others wait for a worker" if worker.board.is_wanted_back else "the server drains")
+        """The handler of SIGTERM: ask as soon as no reply is half written.
+
+        Raises:
+            Ended: the worker waits in no checkout, and its master has waited for the client's answer.
+        """
+        worker, board = self._worker, self._worker.board
+        self.want("others wait for a worker" if board.is_wanted_back else "the server drains")
         if worker.is_waiting and worker.dialect.conversation.state == "idle":
+            if board.is_shut and not board.lent:
+                worker.is_waiting = False
+                raise Ended
             self.ask()

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gtask.errors import Interrupted, ProtocolError
 from gtask.server.worker import failures
+from gtask.server.worker.companions import Companions
 from gtask.server.worker.hooks import Hooks
 from gtask.server.worker.interruption import Interruption
 from gtask.server.worker.methods import Methods
 from gtask.server.worker.misfits import explain
 from gtask.server.worker.replies import QUICK, ReplyBuffer
-from gtask.server.worker.retirement import Retirement
+from gtask.server.worker.retirement import Ended, Retirement
 from gtask.server.worker.teller import Teller
 from gtask.wire.forms import WORDS
 from gtask.wire.messages import Done, Message, Preamble, Request, Skipped
@@ -25,7 +26,7 @@ from gtask.wire.messages import Done, Message, Preamble, Request, Skipped
 if TYPE_CHECKING:
     import socket
 
-    from gtask.aspects.aspect import WorkerAspectFactory, WorkerCompanion
+    from gtask.aspects.aspect import WorkerAspectFactory
     from gtask.server.config import ServerConfig
     from gtask.server.scoreboard import BoardLine
     from gtask.server.worker.dialect import Dialect
@@ -47,7 +48,7 @@ class Worker:
         left: seconds that the next call, or the one that runs, has left after its wait for this worker; else None.
         request: the call that runs; None between calls.
         started: when it began, on the monotonic clock.
-        companions: what comes along with it; a companion that is added while the call runs is left at its end, too.
+        companions: what comes along with it.
         replies: where frames are written.
         teller: where messages before the reply are written, by any thread.
         interruption: what SIGALRM may interrupt.
@@ -77,7 +78,7 @@ class Worker:
         self.left: float | None = None
         self.request: Request | None = None
         self.started = 0.0
-        self.companions: list[WorkerCompanion] = []
+        self.companions = Companions()
         self.is_waiting = False
         self.hearers: dict[type, Callable[[Any], float]] = dict.fromkeys(WORDS, self._refuse)
         self.hearers.update({Preamble: self._prepare, Done: self._end_checkout, Request: self._call})
@@ -95,23 +96,23 @@ class Worker:
     def speak(self, dialect: Dialect) -> None:
         """Speak this language from now on."""
         self.dialect, self._conversation, self._encode_value = dialect, dialect.conversation, dialect.encode_value
-        self._aspects = (*(make(self) for make in self._make_aspects), *dialect.aspects)
-        self._aspects_of_every_call = tuple(aspect for aspect in self._aspects if aspect.every_call)
+        self.companions.take((*(make(self) for make in self._make_aspects), *dialect.aspects))
         if dialect.is_terse:
             self.board.want_no_last_words()
 
     def run(self, messages: list[Message]) -> None:
         """Hear these messages, and serve calls until the client hangs up; then run the hooks that are due."""
         try:
-            self._hear_all(messages)
+            with contextlib.suppress(Ended):
+                self._hear_all(messages)
+            self.retirement.end()
         finally:
             with contextlib.suppress(OSError):  # the client may be gone; the hooks run all the same
                 self.replies.flush()
             try:
                 self.hooks.end()
             finally:
-                for aspect in self._aspects:
-                    aspect.close()
+                self.companions.close()
 
     def _hear_all(self, messages: list[Message]) -> None:
         """Hear these messages, then what the client says, until it hangs up or a call was interrupted."""
@@ -137,7 +138,6 @@ class Worker:
             if not count:
                 break
             messages = decoder.received(count)
-        retirement.end()
 
     def _refuse(self, message: Message) -> NoReturn:
         """A client never says this to a worker that serves."""
@@ -147,8 +147,7 @@ class Worker:
     def _prepare(self, preamble: Preamble) -> float:
         self._conversation.client_says(preamble)
         self.left = preamble.left
-        for aspect in self._aspects:
-            aspect.heard(preamble)
+        self.companions.heard(preamble)
         return monotonic()
 
     def _call(self, request: Request) -> float:
@@ -172,11 +171,11 @@ class Worker:
         self.board.begin_call(started, method.label)
         self.request = request
         try:
-            if request.meta is not None or request.used or self._aspects_of_every_call:
-                self._begin(request, method.name)
+            if request.meta is not None or request.used or companions.of_every_call:
+                companions.begin(request, method.name)
             interruption.began = started
             if companions:
-                self._enter()
+                companions.enter()
             function, args = method.function, args[method.takes :]
             frame = encode(function(*args, **kwargs) if kwargs else function(*args))
             interruption.began = 0.0
@@ -187,8 +186,9 @@ class Worker:
         if self.teller.is_busy:
             self.teller.wait()
         ended = monotonic()
-        if ended - started > QUICK or method.usual > QUICK:
-            method.usual = max(ended - started, method.usual / 2)
+        took = ended - started
+        if took > QUICK or method.usual > QUICK:
+            method.usual = took if took > method.usual / 2 else method.usual / 2
         if error is None and interruption.error is None and not companions:
             replies.send(frame)
         else:
@@ -198,8 +198,7 @@ class Worker:
 
     def _conclude(self, request: Request, error: BaseException | None, frame: bytes) -> None:
         """The end of a call that is out of the ordinary: an error counts, also if the application has swallowed it."""
-        while self.companions:
-            self.companions.pop().leave(error)
+        self.companions.leave(error)
         if error is None:
             self.replies.send(frame)
         else:
@@ -210,17 +209,6 @@ class Worker:
         self._conversation.client_says(request)
         self.say(Skipped())
         return monotonic()
-
-    def _begin(self, request: Request, name: str) -> None:
-        is_plain = not request.used and (request.meta is None or not request.meta.concerns_aspects)
-        for aspect in self._aspects_of_every_call if is_plain else self._aspects:
-            companion = aspect.begin(request, name)
-            if companion is not None:
-                self.companions.append(companion)
-
-    def _enter(self) -> None:
-        for companion in self.companions:
-            companion.enter()
 
     def _raised(self, request: Request, error: BaseException) -> None:
         if self.dialect.is_terse and self.interruption.error is not None:

@@ -184,14 +184,14 @@ def test_reloads_under_load(unmeasured, start, connect):
                 masters.add(worker.master())
                 assert worker.pid() == pid
                 calls[0] += 1
-            gevent.sleep(0.001)
+            gevent.sleep(0.01)  # the pace of the calls
 
     def newcomer():
         while going:
             with gtask.Client(daemon.address, min_workers=0, timeout=30) as client:
                 assert client.call("version") == 1
                 calls[0] += 1
-            gevent.sleep(0.001)
+            gevent.sleep(0.01)  # the pace of the calls
 
     users = [gevent.spawn(user, pool) for _ in range(8)] + [gevent.spawn(newcomer) for _ in range(2)]
     for _ in range(25):

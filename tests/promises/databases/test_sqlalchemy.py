@@ -193,12 +193,12 @@ def test_nobody_chooses_a_database(address, create_engine):
 
 def test_options_of_the_client(url, create_engine):
     """They are in the query, as JSON or as text; what makes no sense is refused."""
-    engine = create_engine(f"{url}&gtask_timeout=2.5&gtask_logs=false&gtask_max_idle=null&gtask_name=web")
+    engine = create_engine(f"{url}&gtask_timeout=250.5&gtask_logs=false&gtask_max_idle=null&gtask_name=web")
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
     [module] = engine.dialect._modules.values()
     config = module._client()._config
-    assert (config.timeout, config.logs, config.max_idle, config.name) == (2.5, False, None, "web")
+    assert (config.timeout, config.logs, config.max_idle, config.name) == (250.5, False, None, "web")
     with pytest.raises(ValueError, match="timeout=-1"), create_engine(f"{url}&gtask_timeout=-1").connect():
         pass
     with pytest.raises(TypeError, match="no_such"), create_engine(f"{url}&gtask_no_such=1").connect():

@@ -219,32 +219,63 @@ def test_replies_are_heard_before_the_end(tmp_path, connect, family, last):
         thread.join()
 
 
+class Conversation:
+    """A plain client, whose socket is at hand."""
+
+    def __init__(self, sock, address):
+        wait_until(lambda: sock.connect_ex(address) == 0, "the server")
+        sock.settimeout(20)
+        self.socket = sock
+        self.encode, self.decoder = Encoder().encode, ReplyDecoder()
+        self.heard = []
+        self.send(Greeting())
+
+    def send(self, *messages):
+        self.socket.sendall(b"".join(map(self.encode, messages)))
+
+    def hear(self, count):
+        """So many messages, or all until the end of the stream."""
+        while len(self.heard) < count:
+            got = self.socket.recv_into(self.decoder.space)
+            if not got:
+                self.heard += self.decoder.ended()[0]
+                break
+            self.heard += self.decoder.received(got)
+        return [type(message) for message in self.heard]
+
+
 def test_a_server_says_so(serve):
     """A worker between two calls whose server stops says it as its last message, and nothing after it."""
     server = serve("def echo(value):\n    return value\n")
-    address = server.address
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
-        wait_until(lambda: sock.connect_ex(address.path) == 0, "the server")
-        encode, decoder = Encoder().encode, ReplyDecoder()
-        heard = []
-
-        def hear(count):
-            while len(heard) < count:
-                got = sock.recv_into(decoder.space)
-                if not got:
-                    heard.extend(decoder.ended()[0])
-                    return
-                heard.extend(decoder.received(got))
-
-        sock.sendall(encode(Greeting()))
-        hear(1)
-        sock.sendall(encode(Request(("echo", 1))))
-        hear(2)
+        client = Conversation(sock, server.address.path)
+        client.hear(1)
+        client.send(Request(("echo", 1)))
+        client.hear(2)
         os.kill(server.pid, signal.SIGINT)
-        hear(100)
-    assert [type(message) for message in heard] == [Greeting, Value, Retire]
-    assert heard[-1].end
+        assert client.hear(100) == [Greeting, Value, Retire]
+        assert client.heard[-1].end
+
+
+@pytest.mark.parametrize("scheme", ["unix", "tcp"])
+def test_a_client_that_does_not_answer(serve, scheme):
+    """It has a worker in no checkout, and is asked to let go of it; then it is told that it has none any more."""
+    if scheme == "unix":
+        server, family = serve("def echo(value):\n    return value\n"), socket.AF_UNIX
+        address = server.address.path
+    else:
+        with socket.socket() as finder:
+            finder.bind(("127.0.0.1", 0))
+            address, family = finder.getsockname(), socket.AF_INET
+        server = serve("def echo(value):\n    return value\n", address=f"tcp://127.0.0.1:{address[1]}")
+    with socket.socket(family) as sock:
+        client = Conversation(sock, address)
+        client.hear(1)
+        client.send(Request(("echo", 1)), Done())
+        client.hear(2)
+        os.kill(server.pid, signal.SIGTERM)
+        assert client.hear(100) == [Greeting, Value, Retire, Retire]
+        assert [message.end for message in client.heard[2:]] == [False, True]
 
 
 def test_a_client_that_hangs_up_hears_nothing(serve):

@@ -204,6 +204,7 @@ ARROWS = {
     "server.scoreboard": "",
     "server.users": "",
     "server.worker": "",
+    "server.worker.companions": "",
     "server.worker.demands": "",
     "server.worker.dialect": "",
     "server.worker.discovery": "server.worker.demands",
@@ -225,9 +226,9 @@ ARROWS = {
     "server.worker.serve": "errors server.descriptors server.originals server.process server.worker.greeting "
     "server.worker.worker",
     "server.worker.teller": "",
-    "server.worker.worker": "errors server.worker.failures server.worker.hooks server.worker.interruption "
-    "server.worker.methods server.worker.misfits server.worker.replies server.worker.retirement server.worker.teller "
-    "wire.forms wire.messages",
+    "server.worker.worker": "errors server.worker.companions server.worker.failures server.worker.hooks "
+    "server.worker.interruption server.worker.methods server.worker.misfits server.worker.replies "
+    "server.worker.retirement server.worker.teller wire.forms wire.messages",
     #
     "aspects": "",
     "aspects.aspect": "",
@@ -295,7 +296,8 @@ RINGS = [
     "client.in_line client.refusals client.one_at_a_time "
     "server.worker.worker server.worker.interruption server.worker.interface server.worker.replies "
     "server.worker.dialect server.worker.methods server.worker.full_names server.worker.misfits "
-    "server.worker.greeting server.worker.hooks server.worker.retirement server.worker.failures server.worker.teller",
+    "server.worker.greeting server.worker.companions server.worker.hooks server.worker.retirement "
+    "server.worker.failures server.worker.teller",
     # Pools and masters, and who makes and serves them.
     "client. server.",
     # What a call may have beside its value.

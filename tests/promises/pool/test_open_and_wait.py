@@ -153,13 +153,12 @@ def test_setup_takes_too_long(serve, connect, tmp_path):
     (tmp_path / "first").touch()
     client = connect(serve(ONLY_ONE), min_workers=1)
     client.open()
-    gate = os.open(tmp_path / "gate", os.O_RDWR)
     wait_until(lambda: client.stats().connecting == 1, what="an attempt")
     # Until the server listens, attempts fail: the one that does not is in setup.
     wait_until(lambda: "since" not in str(refusal(client)), what="a worker that starts")
     assert "0 of min_workers=1 workers came" in str(refusal(client))
     assert "starting" in str(refusal(client))
-    os.close(gate)
+    (tmp_path / "gate").write_text("")  # once the worker waits there: it may still be on its way
     client.open(wait=True)
 
 
