@@ -326,12 +326,16 @@ class SilentClients(Attendant):
         self._children = children
         self._workers = workers
         self._look_at = math.inf
+        self._told: set[int] = set()  # the process ids of the workers that were told to end
 
     def next_due(self, now: float) -> float:
         return self._look_at
 
     def drain(self, now: float) -> None:
         self._look_at = now + SILENCE
+
+    def _can_hang_up(self, pid: int) -> bool:
+        return pid in self._told or self._workers[pid].connection.family == socket.AF_UNIX
 
     def turn(self, now: float, ready: Collection[int]) -> None:
         if now < self._look_at:
@@ -341,13 +345,15 @@ class SilentClients(Attendant):
             handle = self._workers[pid]
             if is_lent or handle.line.view().phase != IDLE:
                 continue
-            if handle.line.wants_last_words:
+            if handle.line.wants_last_words and pid not in self._told:
+                self._told.add(pid)
                 # The worker ends, unless a checkout has just begun. It tells its client that it has begun nothing of
                 # what may be under way, so that the client takes another worker.
                 handle.line.shut()
                 self._workers.send_each(signal.SIGTERM, [pid])
-            elif handle.connection.family == socket.AF_UNIX and _is_silent(handle.connection):
-                # Nothing can be sent after this, so no request is lost. The client finds out when it sends.
+            elif self._can_hang_up(pid) and _is_silent(handle.connection):
+                # On a unix socket nothing can be sent after this, so no request is lost. The client finds out when it
+                # sends. A worker that was told, and is still there, waits for a greeting.
                 self._workers.ignore(pid)
                 handle.shut_reading()
 
