@@ -105,8 +105,7 @@ class Master:
         self._without_worker: socket.socket | None = None  # accepted, but no process could be forked for it yet
         self._stop_at = math.inf
         self._draining = self._stopping = False
-        self._served_at = tuple(listener.address for listener in self._listeners.values())
-        addresses = [str(address) for address in self._served_at]
+        addresses = [str(listener.address) for listener in self._listeners.values()]
         self._record = Record(config.name, os.getpid(), addresses, monotonic(), reloads, config.max_workers)
         for_metrics = [listener for listener in listeners if listener.for_metrics]
         scrapes = Scrapes(for_metrics, self._record, self._children.living)
@@ -291,7 +290,7 @@ class Master:
         os.setpgid(0, 0)
         close(self._spare)
         loading.end()
-        serving.begin(self._served_at)
+        serving.begin(tuple(listener.address for listener in self._listeners.values()))
         output.let_wait()
         process.be_killed_first()
         if self._config.private:

@@ -4,6 +4,7 @@ A worker without that hook can be lent at once, and hears of the end of the chec
 that asks to be retired is, and its reason is counted.
 """
 
+import math
 import os
 import socket
 import struct
@@ -13,6 +14,7 @@ import msgpack
 import pytest
 
 import gtask
+from gtask.client.pool import pool, workers
 from tests.support.waiting import wait_until
 
 PLAIN = """
@@ -216,8 +218,11 @@ def call(client, peer):
     return heard
 
 
-def test_where_nothing_was_announced_the_end_rides_with_the_next_request(connect, peer):
-    """Nothing is sent at release; the next request brings both."""
+def test_where_nothing_was_announced_the_end_rides_with_the_next_request(connect, peer, monkeypatch):
+    """The first end is sent at once. Where many have been, nothing is sent at release; the next request brings both."""
+    monkeypatch.setattr(pool, "LONG", math.inf)
+    monkeypatch.setattr(workers, "TELLS", 0)
+    monkeypatch.setattr(workers, "TELL_EVERY", 1e9)
     worker, address = peer(done=False)
     client = connect(address, max_workers=1)
     opening = gevent.spawn(client.open)
@@ -228,6 +233,9 @@ def test_where_nothing_was_announced_the_end_rides_with_the_next_request(connect
     worker.say("ok", None, 1)
     assert calling.get() == 1
     assert client.stats().idle == 1
+    worker.expect("dn")
+    assert worker.kinds() == []
+    assert call(client, worker) == ["do"]
     assert worker.kinds() == []
     assert call(client, worker) == ["dn", "do"]
     assert worker.kinds() == []
