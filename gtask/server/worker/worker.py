@@ -186,8 +186,9 @@ class Worker:
         if self.teller.is_busy:
             self.teller.wait()
         ended = monotonic()
-        if ended - started > QUICK or method.usual > QUICK:
-            method.usual = max(ended - started, method.usual / 2)
+        took = ended - started
+        if took > QUICK or method.usual > QUICK:
+            method.usual = took if took > method.usual / 2 else method.usual / 2
         if error is None and interruption.error is None and not companions:
             replies.send(frame)
         else:
