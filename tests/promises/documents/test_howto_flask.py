@@ -56,9 +56,9 @@ def test_development(page):
     server = page.start("development", 0, "--port", "0", say="Running on")
     check(server)
     (page.directory / "jobs.py").write_text(NEW)
-    application = (page.directory / "app.py").read_text()
-    (page.directory / "app.py").write_text(application.replace("I count primes", "I count"))
-    wait_until(lambda: newly(server) == "I count.\n")
+    application = page.directory / "app.py"
+    application.write_text(application.read_text().replace("I count primes", "I count"))
+    wait_until(lambda: is_new(server, application))
     assert json.loads(server.get("/health")) == {"primes": "few"}
     browser = http.client.HTTPConnection(urlsplit(server.url).netloc)
     browser.request("GET", "/primes/1000")
@@ -68,8 +68,11 @@ def test_development(page):
     server.wait_for(" 499 ")
 
 
-def newly(server):
+def is_new(server, application):
     try:
-        return server.get("/")
+        said = server.get("/")
     except (OSError, http.client.HTTPException):  # it has not started again yet, or ends amid the reply
-        return ""
+        return False
+    if said == "I count primes.\n":
+        application.touch()  # Flask overlooks what is written after it is imported and before it is first looked at
+    return said == "I count.\n"
