@@ -101,7 +101,7 @@ class NoWorker:
         return crossed(self.where, self._ledger.max_workers, " and ".join(shares))
 
     def share(self, count: int) -> str:
-        """So many of this client's workers, in words."""
+        """A number of this client's workers, in words."""
         workers = "worker" if count == 1 else "workers"
         return f"{count} {workers} of {self._config.title} at {self._connector.address}"
 
