@@ -62,8 +62,8 @@ SWEEP = 0.1
 """Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""
 
 
-_all: weakref.WeakSet[Workers] = weakref.WeakSet()
-"""Those of the pools that have been used in this process."""
+_of_threads: dict[int, weakref.WeakSet[Workers]] = {}
+"""Those of the pools that have been used in this process, by the thread that owns them: it alone looks at its own."""
 
 
 class Workers:
@@ -116,7 +116,7 @@ class Workers:
         self._on_reconnect_failed = on_reconnect_failed
         self._audit = Audit(ledger, connector)
         self._is_abandoned, self._thread = False, thread_ident()
-        _all.add(self)
+        _of_threads.setdefault(self._thread, weakref.WeakSet()).add(self)
 
     # --- acting ----------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class Workers:
 
     def _neighbours(self) -> list[Workers]:
         """The workers of all pools of this thread, this one's too."""
-        return [each for each in _all if each._thread == self._thread and not each._is_abandoned]
+        return [each for each in _of_threads[self._thread] if not each._is_abandoned]
 
     def _give(self, slot: PoolSlot, lease: Lease, actions: list[Action]) -> None:
         worker: Connection = slot.worker  # which the slot has no more if the sending shows that it is dead
