@@ -26,6 +26,7 @@ _numbers = itertools.count(1)
 # A shell has what it runs in the background ignore these, and whatever that starts would ignore them, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
 
 
 def pytest_collection_finish():

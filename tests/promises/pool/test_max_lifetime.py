@@ -9,6 +9,7 @@ import time
 import gevent
 import pytest
 
+from gtask.client import in_line
 from gtask.client.loop import Loop
 from tests.support.waiting import wait_until
 
@@ -32,9 +33,10 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The pool's clock is put forward by adding to ``clock.ahead``."""
+    """The clock of the pool and of its line is put forward by adding to ``clock.ahead``."""
     clock = Clock()
     monkeypatch.setattr(Loop, "clock", staticmethod(clock))
+    monkeypatch.setattr(in_line, "monotonic", clock)
     return clock
 
 

@@ -89,7 +89,7 @@ def test_what_the_server_would_ignore_is_not_sent(server, connect, client):
             with pytest.raises(gtask.EncodeError, match=r"echo was not sent: cannot travel: argument key.*by position"):
                 call(1, key=2)
         assert worker.echo(1) == [1]
-    assert server.marks == ["serves"]
+    assert [mark for mark in server.marks if mark != "done"] == ["serves"]
     other = connect(server, codec="json", context=[user])
     assert other.call("echo", 1) == [1]
 
