@@ -314,7 +314,7 @@ class Connection:
             self._owner.settled(self)
         elif isinstance(message, Retire) and message.end:
             self.none_begun = True
-            self.die("ended" + (f", because {message.why}" if message.why else ""))
+            self.die(f"ended, because {message.why or 'its server stops'}")
         elif isinstance(message, Retire):
             self._owner.asked(self, message.why or "asked to be retired")
         elif isinstance(message, Greeting):
