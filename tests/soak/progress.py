@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from time import monotonic
+import gc
+from dataclasses import dataclass
+from time import monotonic, process_time
+from typing import Any
 
 import gevent
 
@@ -12,6 +15,41 @@ __all__ = ["Progress"]
 
 EVERY = 5.0
 TICK = 0.01
+
+
+@dataclass(frozen=True, order=True)
+class Gap:
+    """A time for which the hub stood still.
+
+    Attributes:
+        seconds: how long.
+        ran: seconds of them in which this process ran; in the others it waited for a processor.
+        collected: seconds of them in which it collected garbage.
+    """
+
+    seconds: float = 0.0
+    ran: float = 0.0
+    collected: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.seconds * 1000:.0f} ms ({self.ran * 1000:.0f} ms of processor time, "
+            f"{self.collected * 1000:.0f} ms in garbage collections)"
+        )
+
+
+class Collections:
+    """The seconds that all garbage collections have taken."""
+
+    def __init__(self) -> None:
+        self.seconds = self._begun = 0.0
+
+    def __call__(self, phase: str, info: dict[str, Any]) -> None:
+        """One begins or ends."""
+        if phase == "start":
+            self._begun = monotonic()
+        else:
+            self.seconds += monotonic() - self._begun
 
 
 class Progress:
@@ -24,20 +62,24 @@ class Progress:
     def __init__(self, record: Record) -> None:
         self._record = record
         self._begin = self._printed = monotonic()
-        self._longest_gap = self._gap = 0.0
+        self._longest_gap = self._gap = Gap()
+        self._collections = Collections()
+        gc.callbacks.append(self._collections)
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
         self._end = monotonic()
         self._greenlet.kill()
+        gc.callbacks.remove(self._collections)
 
     def _run(self) -> None:
-        last = monotonic()
+        last, ran, collected = monotonic(), process_time(), self._collections.seconds
         while True:
             gevent.sleep(TICK)
             now = monotonic()
-            self._gap = max(self._gap, now - last - TICK)
-            last = now
+            if now - last - TICK > self._gap.seconds:
+                self._gap = Gap(now - last - TICK, process_time() - ran, self._collections.seconds - collected)
+            last, ran, collected = now, process_time(), self._collections.seconds
             if now - self._printed >= EVERY:
                 self._print(now)
 
@@ -46,11 +88,11 @@ class Progress:
         print(
             f"{now - self._begin:6.0f} s: {record.calls} calls, {len(record.under_way)} under way, "
             f"{record.outcomes['value']} values; {_figures(record.faults)}; "
-            f"longest call {record.longest:.2f} s; longest tick gap since the last line {self._gap * 1000:.0f} ms",
+            f"longest call {record.longest:.2f} s; longest tick gap since the last line {self._gap}",
             flush=True,
         )
         self._printed = now
-        self._longest_gap, self._gap = max(self._longest_gap, self._gap), 0.0
+        self._longest_gap, self._gap = max(self._longest_gap, self._gap), Gap()
 
     def summary(self) -> str:
         """What there is to say at the end."""
@@ -63,8 +105,7 @@ class Progress:
                 f"{record.outcomes['value']} values, {len(record.under_way)} without an outcome",
                 f"errors: {_figures(errors)}",
                 f"faults: {_figures(record.faults)}",
-                f"longest call {record.longest:.2f} s; "
-                f"longest tick gap of the hub {max(self._longest_gap, self._gap) * 1000:.0f} ms",
+                f"longest call {record.longest:.2f} s; longest tick gap of the hub {max(self._longest_gap, self._gap)}",
             ]
         )
 

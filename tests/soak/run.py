@@ -68,8 +68,9 @@ def soak(logs: Path, seconds: float, greenlets: int, seed: int, has_hook: bool) 
     target = f"{application.__name__}:{'with_hook' if has_hook else 'plain'}"
     gevent.get_hub()  # its own descriptors are not the soak's
     at_first = testing.Leftovers()
-    # The server logs each worker's death as a warning, and here they die by the thousand.
-    with running_daemon(target, "--log-level", "error") as server, (logs / "client").open("w") as file:
+    # The server logs each worker's death as a warning, and here they die by the thousand. The workers step back behind
+    # the client, whose hub stands still as long as it gets no processor.
+    with running_daemon(target, "--log-level", "error", "--nice", "5") as server, (logs / "client").open("w") as file:
         record = Record(file)
         with gtask.Client(server.address, name="soak", max_workers=WORKERS) as client:
             before = Footprint.of_all_workers(client, WORKERS, server, "before")
