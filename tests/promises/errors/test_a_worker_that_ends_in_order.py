@@ -302,4 +302,5 @@ def test_addresses_are_named(scripted):
         checkout.echo(1)
         with pytest.raises(gtask.WorkerDied) as caught:
             checkout.echo(2)
-    assert f"worker 7 of script at {client.address}, for client 'web' ended, because its server stops " in str(caught.value)
+    where = f"worker 7 of script at {client.address}, for client 'web'"
+    assert f"{where} ended, because its server stops " in str(caught.value)
