@@ -71,9 +71,11 @@ def test_pid_sockets_and_lock_stay(start, connect, tmp_path):
     """The daemon is the same process; it listens at the same socket, and nobody can take its place meanwhile."""
     daemon = start()
     status = [os.stat(tmp_path / name) for name in ("server.sock", "server.sock.lock")]
-    sockets = {os.readlink(f"/proc/{daemon.pid}/fd/{name}") for name in os.listdir(f"/proc/{daemon.pid}/fd")}
     first = daemon.serving
-    for _ in range(3):
+    daemon.reload()
+    wait_until(lambda: children(daemon.pid) == [daemon.serving], what="the end of the first master")
+    sockets = {os.readlink(f"/proc/{daemon.pid}/fd/{name}") for name in os.listdir(f"/proc/{daemon.pid}/fd")}
+    for _ in range(2):
         daemon.reload()
     assert daemon.process.poll() is None
     assert daemon.serving != first
