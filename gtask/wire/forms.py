@@ -221,8 +221,8 @@ _OF_ALL = frozenset({"kw", "q"})
 _KNOWN = _OF_ALL | OF_ASPECTS | {"t"}
 
 
-def _read_request_meta(fields: Fields) -> RequestMeta:
-    return RequestMeta(
+def _read_request_meta(fields: Fields) -> RequestMeta | None:
+    meta = RequestMeta(
         seconds("t", fields.get("t")),
         "t" in fields,
         _typed(fields, "ld", bool, False),
@@ -230,6 +230,7 @@ def _read_request_meta(fields: Fields) -> RequestMeta:
         _map_of(fields, "context", object),
         {key: value for key, value in fields.items() if type(key) is str and key not in _KNOWN},
     )
+    return meta if meta.has_timeout or meta.concerns_aspects else None
 
 
 def _write_ok(ok: Value) -> Plain:

@@ -154,7 +154,10 @@ class Decoder(FrameReader):
         data, start = self._chunk, 0
         length, head, epoch = unpack_request(data)
         if length == DONE_LENGTH and data.startswith(DONE):
-            start = len(DONE)  # the next request comes together with it
+            start = len(DONE)
+            if start == count and not self._partial:
+                return [A_DONE]
+            # The next request comes together with it.
             length, head, epoch = unpack_request(data, start)
         if length != count - start - 4 or length > self._limit or self._partial:
             return FrameReader.received(self, count)  # each call would pay for super()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import ProtocolError
@@ -229,6 +229,8 @@ HEADS = st.sampled_from(["hi", "do", "ok", "er", "sk", "dn", "by", "rip"])
 
 
 @settings(deadline=None)
+@example(["do", {1: None}])
+@example(["do", {"ld": False}])
 @given(ITEMS | st.builds(lambda kind, meta, rest: [kind, meta, *rest], HEADS, ITEMS, st.lists(ITEMS, max_size=3)))
 def test_anything_plain_is_a_message_or_a_protocol_error(plain):
     """And what was read as a message is the same message when it is written and read again."""

@@ -50,7 +50,7 @@ __all__ = ["Workers"]
 
 log = logging.getLogger("gtask.client")
 
-LONG = 0.005
+LONG = 0.05
 """Seconds of a checkout whose end is told to the worker at once: perhaps the hub never turns again, as in a plain
 script that goes on to something else. It costs a write, which does not count then."""
 

@@ -86,8 +86,10 @@ assert client.checkout().pid()
 stand_still()
 """,
     "long calls": """
-for _ in range(200):
-    client.call("sleep", 0.006)
+for _ in range(400):
+    client.call("pid")
+for _ in range(10):
+    client.call("sleep", 0.06)
 stand_still()
 """,
     "a failed call": """
