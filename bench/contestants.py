@@ -105,13 +105,13 @@ def of_run(name: str, title: str, begin: Callable[[Elsewhere], Run], *limits: Li
 
 def scoreboard() -> Run:
     """A worker's entries in the scoreboard, at the beginning and the end of a call."""
-    from gtask.server.scoreboard import CALL, BoardLine
+    from gtask.server.scoreboard import BoardLine, label
 
-    board = BoardLine(time.monotonic(), 0)
+    board, method = BoardLine(time.monotonic(), 0), label("echo")
 
     def run(times: int) -> None:
         for _ in range(times):
-            board.begin(time.monotonic(), CALL, "echo")
+            board.begin_call(time.monotonic(), method)
             board.end(time.monotonic())
 
     return run
