@@ -19,7 +19,7 @@ __all__ = ["Deadlines", "LineClock"]
 
 T = TypeVar("T", bound=Hashable)
 
-LOOK = 0.1
+LOOK = 1.0
 """Seconds between looks whether somebody still waits."""
 
 SLACK = 64
