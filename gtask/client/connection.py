@@ -201,9 +201,9 @@ class Connection:
             self.untouched = False
         except OSError as error:
             self.none_begun = not before
-            if self.untouched:
+            if self.untouched or not isinstance(error, ConnectionError):
                 self.die(f"broke the connection ({reason_of(error)})")
-            # Else replies may still be read, and then the end.
+            # Else the peer reads no more: its replies may still be read, and then the end.
 
     def end_checkout(self) -> bool:
         """Tell the worker that the checkout is over; gives whether the worker may be lent again at once. If not, the

@@ -177,7 +177,7 @@ class Stream:
         if self._burst:
             data = b"".join(self._burst)
             self._burst.clear()
-            with suppress(OSError):  # what the peer has sent is still to be read, and then the end
+            with suppress(ConnectionError):  # what the peer has sent is still to be read, and then the end
                 self.write(data)
 
     def end_writing(self) -> None:
@@ -210,7 +210,7 @@ class Stream:
                 sent = self._send(data)
             except BlockingIOError:
                 return
-            except OSError:
+            except ConnectionError:
                 sent = len(data)  # what the peer has sent is still to be read, and then the end
             if sent < len(data):
                 self._unsent[0] = data[sent:]

@@ -18,7 +18,7 @@ from gtask.wire.values.kinds import Unpacking
 __all__ = ["ANY", "CHUNK", "READERS", "FrameReader"]
 
 CHUNK = 64 * 1024
-"""Bytes that one read can take."""
+"""The size of the buffer of one read, in bytes."""
 
 READERS: dict[bytes, tuple[Callable[[Data, int, int, int, int, Unpacking], Message], int]] = {
     **{head: (read_request, header) for head, header in REQUEST_ITEMS.items()},

@@ -222,7 +222,7 @@ def crossing(shares: list[str]) -> str:
     """The end of an error's text, if the caller has held workers of other clients for which others wait crosswise.
 
     Args:
-        shares: what it has held, in words; may be empty.
+        shares: the workers that the caller has held, in words, one text for each client; there may be none.
     """
     if not shares:
         return ""

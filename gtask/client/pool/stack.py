@@ -18,7 +18,7 @@ def has_client() -> bool:
     """For a finaliser, whose own frames do not count: whether it runs amid the client's own work."""
     frame = sys._getframe(2).f_back  # whatever was going on when the last reference went
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith("gtask.client."):
+        if str(frame.f_globals.get("__name__")).startswith("gtask.client."):
             return True
         frame = frame.f_back
     return False

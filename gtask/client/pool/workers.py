@@ -51,12 +51,12 @@ __all__ = ["Workers"]
 log = logging.getLogger("gtask.client")
 
 LONG = 0.05
-"""Seconds of a checkout whose end is told to the worker at once: perhaps the hub never turns again, as in a plain
-script that goes on to something else. It costs a write, which does not count then."""
+"""Seconds. The end of a longer checkout is told to its worker at once: the hub may never turn again, as in a script that
+goes on to something else. Telling costs a write, which is little beside such a checkout."""
 
 TELLS, TELL_EVERY = 100, 0.1
-"""The number of shorter checkouts whose end is told at once, and the seconds until it is one more. The end of others
-rides along with the next request, for that comes soon where there are so many."""
+"""A budget for shorter checkouts: the number of those whose end is told at once, and the seconds until one more may be.
+Without a budget left the end rides along with the next request. Where checkouts are that frequent it comes soon."""
 
 SWEEP = 0.1
 """Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""

@@ -48,7 +48,7 @@ BITS = 14284
 """Bits of the largest number that has no more digits than that, whatever its value."""
 
 CHUNK = 64 * 1024
-"""Bytes that one read can take."""
+"""The size of the buffer of one read, in bytes."""
 
 BLANKS = b" \t\n\r"
 _MARK = re.compile(rb'["\[\]{}]')

@@ -7,6 +7,7 @@ here are scripts on real sockets, for the moment in question is short.)
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -217,6 +218,25 @@ def test_replies_are_heard_before_the_end(tmp_path, connect, family, last):
                 results[3].get()
             assert caught.value.executed is (False if last else None)
         thread.join()
+
+
+def test_a_write_that_fails_while_the_worker_lives(serve, connect):
+    """No end comes then, for which the call could wait: it raises at once, and says that it was not executed."""
+    client = connect(serve("def echo(value):\n    return value\n"), timeout=None, max_workers=1)
+
+    def send(data):
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    with client.checkout() as checkout:
+        assert checkout.echo(1) == 1
+        (slot,) = client._pool._ledger.slots
+        slot.worker._stream._send = send
+        with pytest.raises(
+            gtask.WorkerDied, match="broke the connection .no buffer space available.*not executed"
+        ) as caught:
+            checkout.echo(2)
+    assert caught.value.executed is False
+    assert client.call("echo", 3) == 3
 
 
 class Conversation:

@@ -133,7 +133,6 @@ def test_it_hears_at_once(begin, gate, wait):
     threads = [Thread(wait, result) for _ in range(10)]
     for thread in threads:
         thread.waits.wait(SOON)
-    gevent.sleep(0.05)  # most of them wait now; it makes no difference
     gate.open()
     assert [thread.end() for thread in threads] == ["value"] * 10
     assert get(result) == "value"
@@ -206,7 +205,7 @@ def test_the_clients_thread_ends_first(serve, gate):
     def own():
         client = gtask.Client(server.address, max_workers=2)
         begun.extend([future(client, "hold"), submitted(client, "hold")])
-        gevent.sleep(0.1)
+        wait_until(lambda: client.stats().busy == 2, "the calls under way")
 
     owner = Thread(own)
     wait_until(lambda: len(begun) == 2)
