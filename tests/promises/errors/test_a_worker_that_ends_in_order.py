@@ -232,7 +232,7 @@ def test_a_write_that_fails_while_the_worker_lives(serve, connect):
         (slot,) = client._pool._ledger.slots
         slot.worker._stream._send = send
         with pytest.raises(
-            gtask.WorkerDied, match="broke the connection .no buffer space available.*not executed"
+            gtask.WorkerDied, match=r"broke the connection .no buffer space available.*not executed"
         ) as caught:
             checkout.echo(2)
     assert caught.value.executed is False
