@@ -51,8 +51,8 @@ __all__ = ["Workers"]
 log = logging.getLogger("gtask.client")
 
 LONG = 0.05
-"""Seconds. The end of a longer checkout is told to its worker at once: perhaps the hub never turns again, as in a script
-that goes on to something else. Telling costs a write, which is little beside such a checkout."""
+"""Seconds. The end of a longer checkout is told to its worker at once: perhaps the hub never turns again, as in a plain
+script that goes on to something else. Telling costs a write, which is little beside such a checkout."""
 
 TELLS, TELL_EVERY = 100, 0.1
 """A budget for shorter checkouts: the number of those whose end is told at once, and the seconds until one more may be.
