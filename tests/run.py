@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -38,19 +39,21 @@ class Part:
         name: what it is called in the output.
         arguments: of the program, above all the test files.
         measured: whether coverage measures it, and the processes that its tests start.
+        patient: whether it computes all the time and waits for nothing, so that the others may come first.
         program: the module that is run, with its first arguments.
     """
 
     name: str
     arguments: list[str]
     measured: bool = False
+    patient: bool = False
     program: list[str] = field(default_factory=lambda: PYTEST)
 
 
 LINTERS = [
-    Part("mypy", [], program=["mypy"]),
-    Part("ruff check", [".", *SCRIPTS], program=["ruff", "check"]),
-    Part("ruff format", [".", *SCRIPTS], program=["ruff", "format", "--check"]),
+    Part("mypy", [], patient=True, program=["mypy"]),
+    Part("ruff check", [".", *SCRIPTS], patient=True, program=["ruff", "check"]),
+    Part("ruff format", [".", *SCRIPTS], patient=True, program=["ruff", "format", "--check"]),
 ]
 
 STRUCK = {
@@ -60,14 +63,16 @@ STRUCK = {
 }
 """How calls are interrupted, and which tests do it. What none of them does is a part of its own."""
 
+REST = " and ".join(f"not ({some})" for some in STRUCK.values())
+
 LONG = {
     "kill-safety": [
-        Part("struck otherwise", [KILL_SAFETY, "-k", " and ".join(f"not ({some})" for some in STRUCK.values())]),
-        *(Part(f"struck {how}", [KILL_SAFETY, "-k", some]) for how, some in STRUCK.items()),
+        Part("struck otherwise", [KILL_SAFETY, "-k", REST], patient=True),
+        *(Part(f"struck {how}", [KILL_SAFETY, "-k", some], patient=True) for how, some in STRUCK.items()),
     ],
     "compliance": [
-        Part("Django", ["tests/compliance/test_django.py"]),
-        Part("SQLAlchemy", ["tests/compliance/test_sqlalchemy.py"]),
+        Part("Django", ["tests/compliance/test_django.py"], patient=True),
+        Part("SQLAlchemy", ["tests/compliance/test_sqlalchemy.py"], patient=True),
     ],
 }
 """What takes minutes, by name: each is run only if it is asked for."""
@@ -149,6 +154,12 @@ NAMES = ["coverage", *LONG]
 
 AT_ONCE = (os.cpu_count() or 1) + 2
 """How many parts run side by side."""
+
+PATIENT_AT_ONCE = 1
+"""How many patient parts run beside others: what computes all the time disturbs the tests that wait for something."""
+
+PATIENCE = 5
+"""The nice value of patient parts."""
 
 HELP = """\
 bin/test                 the linters and the tests, but for what follows
@@ -255,10 +266,12 @@ def run_all(waiting: list[Part], directory: Path) -> dict[str, tuple[int, str]]:
     running: dict[str, subprocess.Popen[bytes]] = {}
     ended: dict[str, tuple[int, str]] = {}
     waiting, begun = list(waiting), monotonic()
+    patient = {part.name for part in waiting if part.patient}
     try:
         while waiting or running:
             while waiting and len(running) < AT_ONCE:
-                part = waiting.pop(0)
+                part = following(waiting, patient & running.keys())
+                waiting.remove(part)
                 running[part.name] = start(part, directory / part.name)
             for name, process in list(running.items()):
                 if process.poll() is None:
@@ -277,12 +290,26 @@ def run_all(waiting: list[Part], directory: Path) -> dict[str, tuple[int, str]]:
     return ended
 
 
+def following(waiting: Sequence[Part], patient: Collection[str]) -> Part:
+    """The part that is to begin next: the first of its kind.
+
+    Args:
+        waiting: the parts that have not begun.
+        patient: the patient parts that run.
+    """
+    kind = len(patient) < PATIENT_AT_ONCE
+    return next((part for part in waiting if part.patient == kind), waiting[0])
+
+
 def start(part: Part, log: Path) -> subprocess.Popen[bytes]:
     """Start the program of a part, which writes its output and its seconds into files of its own."""
     command = [sys.executable, "-m", *part.program, *part.arguments]
     environment = {**os.environ, "GTASK_TEST_SECONDS": f"{log}.seconds", **(MEASURED if part.measured else {})}
     with log.open("wb") as output:
-        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    if part.patient:
+        os.setpriority(os.PRIO_PROCESS, process.pid, PATIENCE)
+    return process
 
 
 def gathered(directory: Path) -> dict[str, float]:

@@ -77,3 +77,12 @@ def test_the_summary_is_found(line):
     """It is the last line of pytest's output, or of what there is of it."""
     assert run.summary(f"...\n{line}\n") == line
     assert run.summary("") == "it said nothing"
+
+
+def test_patient_parts_come_one_at_a_time():
+    """As long as there are others; then all lanes are theirs."""
+    patient, other = run.Part("a", [], patient=True), run.Part("b", [])
+    assert run.following([other, patient], ()) is patient
+    assert run.following([patient, other], {"running"}) is other
+    assert run.following([patient], {"running"}) is patient
+    assert run.following([other], ()) is other

@@ -154,7 +154,7 @@ def test_the_log_file_is_opened_anew(operator, connect):
             wait_until(lambda process=process: descriptor(process, 2) == str(new), "the new log file")
         checkout.say("in the worker")
         os.kill(pid, signal.SIGUSR2)
-        wait_until(lambda: "workers: 1 lent" in new.read_text(), "the status in the log")
+        wait_until(lambda: "workers: 1 " in new.read_text(), "the status in the log")
     os.kill(pid, signal.SIGHUP)
     wait_until(lambda: "app reloads" in new.read_text(), "the keeper's line in the log")
     assert "app: in the worker" in new.read_text()

@@ -91,21 +91,6 @@ def get(result):
     return result.get() if hasattr(result, "get") else result.result()
 
 
-def beside_others(result):
-    """As one greenlet of several, none of which is stopped."""
-    ticks = []
-
-    def tick():
-        while not waiting.ready():
-            ticks.append(None)
-            gevent.sleep(0.001)
-
-    waiting = gevent.spawn(get, result)
-    gevent.spawn(tick).join()
-    assert len(ticks) > 1
-    return waiting.get()
-
-
 WAITS = {
     "get": get,
     "result": lambda result: result.result(),
@@ -116,7 +101,6 @@ WAITS = {
     "iwait": lambda result: get(*gevent.iwait([result])),
     "a greenlet": lambda result: gevent.spawn(get, result).get(),
     "many greenlets": lambda result: {one.get() for one in [gevent.spawn(get, result) for _ in range(5)]}.pop(),
-    "beside others": beside_others,
     "done before": lambda result: [wait_natively(result), get(result)][1],
 }
 
@@ -136,6 +120,24 @@ def test_it_hears_at_once(begin, gate, wait):
     gate.open()
     assert [thread.end() for thread in threads] == ["value"] * 10
     assert get(result) == "value"
+
+
+def test_the_other_greenlets_of_its_hub_go_on(begin, gate):
+    """Only the greenlet that waits is stopped."""
+    result = begin("hold")
+    others_run = threading.Event()
+
+    def run():
+        waiting = gevent.spawn(get, result)
+        for _ in range(5):
+            gevent.sleep(0.001)
+        others_run.set()
+        return waiting.get()
+
+    thread = Thread(run)
+    wait_until(others_run.is_set, "the greenlets beside the one that waits")
+    gate.open()
+    assert thread.end() == "value"
 
 
 def test_it_hears_of_an_exception(begin, gate):
