@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import gtask
+import gtask.client.pool.pool
+import gtask.client.pool.workers
 from bench.operations import METHODS, OPERATIONS, Operation
 from bench.prototype import prototype, prototype_worker
 
@@ -36,6 +38,10 @@ PATIENCE = 1800
 
 PROTOTYPE = "prototype"
 """The name of the bare prototype, with which all operations are compared."""
+
+
+SLOWDOWN = 50
+"""How much longer everything takes under valgrind: so are the times by which gtask tells what is worth a write."""
 
 
 class Unavailable(Exception):
@@ -127,6 +133,8 @@ def total(file: Path) -> int:
 def main(directory: str, *names: str) -> None:
     """Do each operation few times and many times, each in a forked process, and write down which processes did it."""
     operations = {operation.name: operation for operation in OPERATIONS}
+    gtask.client.pool.pool.LONG *= SLOWDOWN
+    gtask.client.pool.workers.TELL_EVERY *= SLOWDOWN
     gc.collect()
     gc.freeze()  # so a full collection costs each of them the same
     for name in names:

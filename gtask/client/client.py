@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from gtask import address as addresses
 from gtask.aspects import context as context_aspect
 from gtask.aspects.caller import RequestLog
-from gtask.client.checkout import Checkout
+from gtask.client.checkout import Checkout, lease_of
 from gtask.client.config import MAX_WORKERS, MIN_WORKERS, ClientConfig, check_count, check_size, check_timeout
 from gtask.client.many.executor import Executor
 from gtask.client.many.unordered import map_unordered
@@ -224,8 +224,13 @@ class Client:
 
     def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Check out a worker, call it once, and release it; see :meth:`Checkout.call`."""
-        with self._pool.checkout(self._config.timeout, self) as checkout:
-            return checkout.call(name, *args, **kwargs)
+        checkout = self._pool.checkout(self._config.timeout, self)
+        try:
+            lease = lease_of(checkout)
+            self._pool.announce_end(lease)
+            return lease.call(name, args, kwargs)
+        finally:
+            checkout.release()
 
     def executor(self, *, timeout: float | EllipsisType | None = ...) -> Executor:
         """A ``concurrent.futures.Executor`` whose functions run in the workers, each in a checkout of its own.

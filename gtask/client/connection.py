@@ -58,6 +58,7 @@ class Connection:
         server: the name of the server, once the worker has greeted.
         error: why the connection is closed, or None while it is open.
         untouched: whether the worker is known to have begun nothing since it was lent.
+        owes_done: whether the worker has not yet heard of the end of a checkout that is over.
         slot: the pool's.
         watcher: the stream's, which is active while the connection is read.
         unpickle: what loads a part of an exception; None without consent.
@@ -67,10 +68,10 @@ class Connection:
     """
 
     __slots__ = (
-        "_agreement", "_alarm", "_aspects", "_at_once", "_closed", "_conversation", "_done_frame", "_handshake",
-        "_has_answered", "_loop", "_overtime", "_owes_done", "_owner", "_preambles", "_reader", "_stream", "address",
-        "behind", "client", "dialect", "error", "in_hand", "none_begun", "pending", "pid", "server", "slot",
-        "spare_call", "tell_drained", "unpickle", "untouched", "watcher",
+        "_agreement", "_alarm", "_aspects", "_at_once", "_closed", "_conversation", "_done_frame", "_ends_with_next",
+        "_handshake", "_has_answered", "_knows_end", "_loop", "_overtime", "_owner", "_preambles", "_reader", "_stream",
+        "address", "behind", "client", "dialect", "error", "in_hand", "none_begun", "owes_done", "pending", "pid",
+        "server", "slot", "spare_call", "tell_drained", "unpickle", "untouched", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -103,7 +104,8 @@ class Connection:
         self._reader = dialect.make_reader()
         self._done_frame = dialect.encode(Done())
         self.in_hand: Call | None = None
-        self._owes_done = self._has_answered = self.none_begun = self.tell_drained = self._closed = False
+        self.owes_done = self._has_answered = self.none_begun = self.tell_drained = self._closed = False
+        self._ends_with_next = self._knows_end = False
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
         self._stream = Stream(sock, loop, self._reader, self)
@@ -111,18 +113,10 @@ class Connection:
         self._overtime = Overtime(self, loop, self._stream, dialect.has_last_words)
         self._alarm = self._overtime.alarm
 
-    def __repr__(self) -> str:
-        return labels.description(self)
-
-    @property
-    def label(self) -> str:
-        """Which worker this is, for messages."""
-        return labels.label(self)
-
-    @property
-    def place(self) -> str:
-        """Where its worker is, for a text that is the same for all of them."""
-        return labels.place(self)
+    # These stand in labels.py.
+    __repr__ = labels.description
+    label = property(labels.label)
+    place = property(labels.place)
 
     @property
     def state(self) -> str:
@@ -185,9 +179,12 @@ class Connection:
         frame: Any = call.frame
         if call.deadline or not self._preambles.hold:
             frame = self._preambles.next(call.deadline - now) + frame
-        if self._owes_done:
-            self._owes_done = False
+        if self.owes_done:
+            self.owes_done = False
             frame = self._done_frame + frame
+        if self._ends_with_next:
+            self._ends_with_next, self._knows_end = False, True
+            frame = frame + self._done_frame
         if not before:
             timeout = call.timeout
             call.deadline = deadline = call.deadline or (math.inf if timeout is None else now + timeout)
@@ -211,23 +208,35 @@ class Connection:
         conversation = self._conversation
         self.tell_drained = False  # it was released a second time meanwhile
         if not conversation.settles and conversation.state == "idle":
-            self._owes_done = True  # rides with the next request
+            self.owes_done = not self._knows_end  # it rides with the next request
             return True
         conversation.done()
         self._write(self._done_frame)
         return False
 
+    def announce_end(self) -> None:
+        """The next call is the only one of its checkout: the worker hears the end right behind it, if it may."""
+        self._ends_with_next = not self._conversation.settles
+
+    def end_behind(self) -> None:
+        """The checkout is over, but for its calls under way. The owner hears ``drained`` when they are through. The
+        worker hears the end now, if it may: perhaps the hub never turns again."""
+        self.tell_drained = True
+        if not (self._knows_end or self.behind or self._conversation.settles):
+            self._stream.push(self._done_frame)
+            self._knows_end = True
+
     def tell_done(self) -> None:
         """Tell the idle worker now that its checkout is over, unless it knows; and hold the loop no more."""
         self._alarm.stop()
-        if self._owes_done:
-            self._owes_done = False
+        if self.owes_done:
+            self.owes_done = False
             self._write(self._done_frame)
 
     def lend(self) -> None:
         """It is lent from now on: until a call may have begun, its loss does no harm."""
         self.untouched = True
-        self._has_answered = False
+        self._has_answered = self._ends_with_next = self._knows_end = False
 
     def violated(self, how: ProtocolError) -> None:
         """What has come is no message, or not one of this moment."""
@@ -292,8 +301,8 @@ class Connection:
 
     def torn(self) -> None:
         """An interruption in the hub: what was read or written meanwhile is lost, so nothing after it would fit."""
-        self.hang_up(Cancelled(f"the hub was interrupted while it read from or wrote to {self.label}"))
         self._owner.interrupted()
+        self.hang_up(Cancelled(f"the hub was interrupted while it read from or wrote to {self.label}"))
 
     def take(self, message: Message) -> None:
         """Something has come."""

@@ -52,6 +52,8 @@ def accept(lease: Lease, connection: Connection) -> bool:
     lease.lender.stop_clock(lease)
     lease.connection = connection
     connection.lend()
+    if lease.is_single:
+        connection.announce_end()
     while lease.queue and lease.connection is not None:
         call = lease.queue[0]
         refusal = connection.prepare(call)
@@ -65,7 +67,7 @@ def accept(lease: Lease, connection: Connection) -> bool:
         if not connection.waiting:  # all were refused
             lease.connection = None
             return False
-        connection.tell_drained = True
+        connection.end_behind()
     return True
 
 

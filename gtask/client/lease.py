@@ -49,20 +49,21 @@ class Lease:
         traceback: of the sticky error, as it was at first.
         lender: the pool.
         released: whether the user has ended it.
+        is_single: whether its next call is its only one.
         entered_by: a weak reference to the greenlet that is in its ``with`` block, if one is.
         replays: the submitted calls whose companions are being replayed, in order; None while there are none.
         made_at: where it was made, innermost frame first, if the pool reports leaks.
     """
 
     __slots__ = (
-        "_aspects", "_has_raised", "_meta", "_timeout", "connection", "entered_by", "epoch", "error", "lender",
-        "made_at", "queue", "released", "replays", "thread", "traceback",
+        "_aspects", "_has_raised", "_meta", "_timeout", "connection", "entered_by", "epoch", "error", "is_single",
+        "lender", "made_at", "queue", "released", "replays", "thread", "traceback",
     )  # fmt: skip
 
     def __init__(self, lender: Pool, timeout: float | None, aspects: tuple[CallerAspect, ...] = ()) -> None:
         self.connection: Connection | None = None
         self.error: Error | None = None
-        self.released = False
+        self.released = self.is_single = False
         self.entered_by: Callable[[], Any] | None = None
         self.made_at: StackSummary | None = None
         self.replays: deque[SubmittedCall] | None = None
@@ -179,7 +180,7 @@ class Lease:
                 if not self.queue:
                     lender.leave(self)
             elif connection.pending or connection.behind:
-                connection.tell_drained = True
+                connection.end_behind()
             else:
                 self.connection = None
                 lender.take_back(connection, self._has_raised)

@@ -173,6 +173,11 @@ class Stream:
         elif len(self._burst) == BURST:
             self._flush()
 
+    def push(self, data: bytes) -> None:
+        """Send bytes now, behind what has been collected; the connection hears it if it is broken."""
+        self._burst.append(data)
+        self.guard(self._flush)
+
     def _flush(self) -> None:
         if self._burst:
             data = b"".join(self._burst)

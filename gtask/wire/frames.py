@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgpack
-
 from gtask.wire.bodies import (
     FIRST_EPOCH,
     HEADERS,
@@ -34,26 +32,13 @@ from gtask.wire.reading import ANY, READERS, FrameReader
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
 from gtask.wire.values.culprit import check
 from gtask.wire.values.kinds import SCALARS
-from gtask.wire.writing import FrameWriter
+from gtask.wire.writing import FrameWriter, Names
 
 __all__ = ["Decoder", "Encoder"]
 
 pack_request, unpack_request = REQUEST.pack, REQUEST.unpack_from
 NAMED_REQUEST_HEADS = REQUEST_HEADS[1:]
 """By the number of items behind the first."""
-
-MOST_NAMES = 1000
-"""The most names that an encoder remembers."""
-
-
-class Names(dict[str | None, bytes]):
-    """The bytes of names; none at all for None."""
-
-    def __missing__(self, name: str | None) -> bytes:
-        packed: bytes = b"" if name is None else msgpack.packb(name)
-        if (name is None or type(name) is str) and len(self) < MOST_NAMES:
-            self[name] = packed
-        return packed
 
 
 class Encoder(FrameWriter):
@@ -151,7 +136,7 @@ class Decoder(FrameReader):
 
     def received(self, count: int) -> list[Message]:
         """As :meth:`FrameReader.received`."""
-        data, start = self._chunk, 0
+        data, start, end = self._chunk, 0, count
         length, head, epoch = unpack_request(data)
         if length == DONE_LENGTH and data.startswith(DONE):
             start = len(DONE)
@@ -159,26 +144,31 @@ class Decoder(FrameReader):
                 return [A_DONE]
             # The next request comes together with it.
             length, head, epoch = unpack_request(data, start)
-        if length != count - start - 4 or length > self._limit or self._partial:
-            return FrameReader.received(self, count)  # each call would pay for super()
+        if length != end - start - 4:
+            end = start + 4 + length  # perhaps the end of the checkout comes right behind it
+            if end + len(DONE) != count or not data.startswith(DONE, end):
+                return FrameReader.received(self, count)  # each call would pay for super()
+        if length > self._limit or self._partial:
+            return FrameReader.received(self, count)
         if head not in REQUEST_ITEMS:
             read, header = READERS.get(head, ANY)
-            message = read(data, start, count, header, epoch, self._unpacking)
-            return [A_DONE, message] if start else [message]
-        # What read_request does, without its frame.
-        start += 15
-        data[start] = REQUEST_ITEMS[head]
-        items = data[start:count]
-        try:
-            args = unpackb(items, ext_hook=self._hook, strict_map_key=False, timestamp=3)
-        except Exception as error:
-            args = unpack_again(items, self._unpacking, error)
-        request = new(Request)  # a call of the class takes twice as long
-        request.args = args
-        request.kwargs = {}
-        request.epoch = epoch
-        request.meta = None
-        request.used = NOTHING_USED
-        if self._used:
-            note_used(request, self._unpacking)
-        return [request] if start == 15 else [A_DONE, request]
+            message = read(data, start, end, header, epoch, self._unpacking)
+        else:  # what read_request does, without its frame
+            data[start + 15] = REQUEST_ITEMS[head]
+            items = data[start + 15 : end]
+            try:
+                args = unpackb(items, ext_hook=self._hook, strict_map_key=False, timestamp=3)
+            except Exception as error:
+                args = unpack_again(items, self._unpacking, error)
+            message = request = new(Request)  # a call of the class takes twice as long
+            request.args = args
+            request.kwargs = {}
+            request.epoch = epoch
+            request.meta = None
+            request.used = NOTHING_USED
+            if self._used:
+                note_used(request, self._unpacking)
+        messages = [A_DONE, message] if start else [message]
+        if end < count:
+            messages.append(A_DONE)
+        return messages

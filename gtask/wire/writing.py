@@ -21,10 +21,23 @@ from gtask.wire.values.copies import body_of_copy
 from gtask.wire.values.culprit import check
 from gtask.wire.values.kinds import SCALARS, Packing, too_large
 
-__all__ = ["KEEP", "FrameWriter"]
+__all__ = ["KEEP", "FrameWriter", "Names"]
 
 KEEP = 1024 * 1024
 """Bytes that a packer's buffer may grow to and be kept."""
+
+MOST_NAMES = 1000
+"""The most names that an encoder remembers."""
+
+
+class Names(dict[str | None, bytes]):
+    """The bytes of names; none at all for None."""
+
+    def __missing__(self, name: str | None) -> bytes:
+        packed: bytes = b"" if name is None else msgpack.packb(name)
+        if (name is None or type(name) is str) and len(self) < MOST_NAMES:
+            self[name] = packed
+        return packed
 
 
 class FrameWriter:

@@ -149,12 +149,17 @@ class Worker:
         self.socket, self.reader = Socket(self), None
         self.out = bytearray()
         self.todo = deque()
+        self.has_end_behind = False  # an end of the checkout that it takes after the calls before it
         self.dead = self.hung_up_on = False
         self.exchange, self.decoder, self.encoder = Conversation(), Decoder(1024), Encoder()
 
     def hear(self, data):
         self.decoder.space[: len(data)] = data
         for message in self.decoder.received(len(data)):
+            if isinstance(message, Done) and self.todo:
+                self.has_end_behind = True
+                continue
+            assert not self.has_end_behind, "a call behind the end of its checkout"
             self.exchange.client_says(message)
             if isinstance(message, Request):
                 self.todo.append(message)
@@ -183,6 +188,9 @@ class Worker:
             self.exchange.failed(do)
             interrupted = {"type": "Interrupted", "module": "gtask.errors"} if how == "interrupted" else None
             self.say(Failure(how, interrupted))
+        if self.has_end_behind and not self.todo:
+            self.has_end_behind = False
+            self.exchange.client_says(Done())
 
     def die(self, how="eof"):
         if how == "last words":

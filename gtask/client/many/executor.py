@@ -292,6 +292,7 @@ class Executor(concurrent.futures.Executor):
         checkout, future = self._client.checkout(timeout=self._timeout), Future(name)
         try:
             lease = lease_of(checkout)
+            lease.lender.announce_end(lease)
             future.await_result(self._client, lease, lease.submit(name, (*args,), kwargs))
         finally:
             checkout.release()

@@ -68,6 +68,7 @@ def _submit(client: Client, name: str, item: Any) -> tuple[Lease, Result]:
     checkout = client.checkout()
     try:
         lease = lease_of(checkout)
+        lease.lender.announce_end(lease)
         return lease, lease.submit(name, (item,), {})
     finally:
         checkout.release()

@@ -449,7 +449,7 @@ class Ledger(Generic[W]):
     def _forget(self, slot: PoolSlot) -> None:
         if slot.state == CONNECTING:
             self._connecting -= 1
-        elif slot.state == IDLE:
+        elif slot in self._idle:  # whatever its state: an interruption may have come between the two
             self._idle.remove(slot)
             self._low_water = min(self._low_water, len(self._idle))
         slot.state = GONE

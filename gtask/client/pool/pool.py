@@ -253,6 +253,12 @@ class Pool:
         assert workers is not None
         workers.carry_out(self._ledger.rejoin(lease, workers.loop.clock()))
 
+    def announce_end(self, lease: Lease) -> None:
+        """Its next call is its only one: so the worker hears the end of the checkout with it, whatever happens here."""
+        lease.is_single = True
+        if lease.connection is not None:
+            lease.connection.announce_end()
+
     def leave(self, lease: Lease) -> None:
         """The lease, which has no worker yet, gives up its place in line."""
         self._ledger.leave(lease)
@@ -277,7 +283,7 @@ class Pool:
         else:
             if ledger.wake_at < workers.wake.at:
                 workers.wake.set(ledger.wake_at, now)
-            if workers.tell_from <= now or now - slot.since > LONG:
+            if connection.owes_done and (workers.tell_from <= now or now - slot.since > LONG):
                 workers.told(now)
                 connection.tell_done()
         if workers.sweeper.at == math.inf:

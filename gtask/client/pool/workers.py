@@ -50,13 +50,14 @@ __all__ = ["Workers"]
 
 log = logging.getLogger("gtask.client")
 
-LONG = 0.05
+LONG = 0.002
 """Seconds. The end of a longer checkout is told to its worker at once: perhaps the hub never turns again, as in a plain
-script that goes on to something else. Telling costs a write, which is little beside such a checkout."""
+script that goes on to something else. Telling takes some 10 us, which is little beside such a checkout."""
 
-TELLS, TELL_EVERY = 100, 0.1
+TELLS, TELL_EVERY = 100, 0.002
 """A budget for shorter checkouts: the number of those whose end is told at once, and the seconds until one more may be.
-Without a budget left the end rides along with the next request. Where checkouts are that frequent it comes soon."""
+Without a budget left the end rides along with the next request. Where checkouts are that frequent it comes soon. A call
+without a checkout needs no budget: its request announces the end."""
 
 SWEEP = 0.1
 """Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""

@@ -268,7 +268,15 @@ def burst(client):
         assert [result.get()[0] for result in results] == [[token, number] for number in range(12)]
 
 
-SCENARIOS = [call, large, queue, waiting, connecting, forms, companions, burst]
+def leaving(client):
+    """Releasing with calls under way: their worker hears the end behind them."""
+    token = next(tokens)
+    with client.checkout() as checkout:
+        results = [checkout.echo.submit([token, number]) for number in range(3)]
+    assert [result.get()[0] for result in results] == [[token, number] for number in range(3)]
+
+
+SCENARIOS = [call, large, queue, waiting, connecting, forms, companions, burst, leaving]
 
 
 @pytest.fixture

@@ -84,11 +84,51 @@ stand_still()
 assert client.checkout().pid()
 stand_still()
 """,
-    "long calls": """
-for _ in range(400):
+    "a thousand calls": """
+for _ in range(1000):
     client.call("pid")
-for _ in range(10):
-    client.call("sleep", 0.06)
+stand_still()
+""",
+    "a thousand calls by name": """
+for _ in range(1000):
+    assert client.remote.pid()
+stand_still()
+""",
+    "a thousand submitted": """
+executor = client.executor()
+for future in [executor.submit("app:pid") for _ in range(1000)]:
+    assert future.result()
+stand_still()
+""",
+    "a thousand in any order": """
+assert len(list(client.map_unordered("sleep", [0] * 1000))) == 1000
+stand_still()
+""",
+    "checkouts of some milliseconds": """
+for _ in range(200):
+    with client.checkout() as worker:
+        worker.sleep(0.005)
+stand_still()
+""",
+    "replies that are not read": """
+with client.checkout() as worker:
+    for _ in range(5):
+        worker.pid()
+    results = [worker.pid.submit() for _ in range(20)]
+stand_still()
+""",
+    "a reply that is not read, of a worker that came later": """
+results = []
+for _ in range(4):
+    with client.checkout() as worker:
+        results.append(worker.pid.submit())
+gevent.wait(results, count=1)
+stand_still()
+""",
+    "one call that is not waited for": """
+future = client.executor().submit("app:pid")
+gevent.sleep(0)
+client.call("pid")
 stand_still()
 """,
     "a failed call": """

@@ -319,7 +319,7 @@ PROTOCOLS = {"aspects.aspect", "client.dialects.dialect"}
 """By which it has what it does not know: for its types only."""
 
 HOMES = {
-    "msgpack": "wire.bodies wire.frames wire.values.kinds wire.writing",
+    "msgpack": "wire.bodies wire.values.kinds wire.writing",
     "gevent": "client.calls client.connection client.elsewhere client.handshake client.loop client.pool.connector "
     "dbapi.shared_clients integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "

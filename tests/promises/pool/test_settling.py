@@ -207,9 +207,15 @@ def peer(tmp_path):
         each.close()
 
 
+def in_checkout(client):
+    """One call in a checkout of its own."""
+    with client.checkout() as checkout:
+        return checkout.echo(1)
+
+
 def call(client, peer):
-    """One client.call(), answered by the peer; returns what the peer heard for it."""
-    calling = gevent.spawn(client.call, "echo", 1)
+    """Such a call, answered by the peer; returns what the peer heard for it."""
+    calling = gevent.spawn(in_checkout, client)
     wait_until(lambda: "do" in peer.kinds())
     heard = peer.kinds()
     peer.heard.clear()
@@ -227,7 +233,7 @@ def test_where_nothing_was_announced_the_end_rides_with_the_next_request(connect
     client = connect(address, max_workers=1)
     opening = gevent.spawn(client.open)
     opening.get()
-    calling = gevent.spawn(client.call, "echo", 1)
+    calling = gevent.spawn(in_checkout, client)
     worker.accept()
     worker.expect("do")
     worker.say("ok", None, 1)
@@ -239,6 +245,44 @@ def test_where_nothing_was_announced_the_end_rides_with_the_next_request(connect
     assert worker.kinds() == []
     assert call(client, worker) == ["dn", "do"]
     assert worker.kinds() == []
+
+
+def test_a_call_without_a_checkout_announces_its_end(connect, peer):
+    """It comes right behind the request, for the next call, too; of a checkout that has lasted it comes behind none."""
+    worker, address = peer(done=False)
+    client = connect(address, max_workers=1)
+    calling = gevent.spawn(client.call, "echo", 1)
+    worker.accept()
+    worker.expect("do", "dn")
+    worker.say("ok", None, 1)
+    assert calling.get() == 1
+    assert call(client, worker) == ["do"]
+    worker.expect("dn")
+    future = client.executor().submit("app:echo", 2)
+    worker.expect("do", "dn")
+    worker.say("ok", None, 2)
+    assert future.result() == 2
+    assert worker.kinds() == []
+
+
+def test_a_release_with_calls_under_way_is_told_behind_them(connect, peer):
+    """At once, though the hub does not turn: the worker may be free long before its replies are read."""
+    worker, address = peer(done=False)
+    client = connect(address, max_workers=1)
+    calling = gevent.spawn(in_checkout, client)
+    worker.accept()
+    worker.expect("do")
+    worker.say("ok", None, 1)
+    calling.get()
+    worker.expect("dn")
+    with client.checkout() as checkout:
+        results = [checkout.echo.submit(number) for number in range(20)]
+    assert worker.kinds() == ["do"] * 20 + ["dn"]
+    for number in range(20):
+        worker.say("ok", None, number)
+    assert [result.get() for result in results] == list(range(20))
+    assert client.stats().idle == 1
+    assert worker.kinds() == ["do"] * 20 + ["dn"]
 
 
 def test_where_a_hook_was_announced_the_end_is_sent_at_once(connect, peer):
@@ -266,7 +310,7 @@ def test_an_idle_worker_that_says_by_is_closed_at_once(connect, peer):
     """Not when it would be lent next; its reason is counted."""
     worker, address = peer(done=False)
     client = connect(address, max_workers=1)
-    calling = gevent.spawn(client.call, "echo", 1)
+    calling = gevent.spawn(in_checkout, client)
     worker.accept()
     worker.expect("do")
     worker.say("ok", None, 1)
@@ -303,7 +347,7 @@ def test_a_settling_worker_that_says_by_is_not_lent_again(connect, peer):
     """It is closed when its hook is done."""
     worker, address = peer(done=True)
     client = connect(address, max_workers=1)
-    calling = gevent.spawn(client.call, "echo", 1)
+    calling = gevent.spawn(in_checkout, client)
     worker.accept()
     worker.expect("do")
     worker.say("ok", None, 1)
