@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from time import monotonic
 
@@ -24,6 +25,13 @@ HASTE = 0.5
 
 RATE = 1000
 """Turns in a second for which the callers rest between their turns; it bounds the logs, too."""
+
+CALM, FEW = 10.0, 200
+"""Seconds that a wait in line may take before the callers rest longer, unless few are under way. Else the line would
+outlast PATIENCE on a slow machine."""
+
+STARTS = 500
+"""Callers that start in a second."""
 
 MOMENTS = 0.01
 """Seconds after its first answer within which a caller is struck that is not struck in line."""
@@ -47,6 +55,8 @@ class Load:
         self._resting: set[gevent.Greenlet] = set()
         self._checkouts: weakref.WeakKeyDictionary[gtask.Checkout, str] = weakref.WeakKeyDictionary()
         self._usual = 0.01  # seconds that a turn has taken of late
+        self._under_way = 0
+        self._ends: deque[float] = deque(maxlen=1000)  # of the last turns
         self._callers: list[gevent.Greenlet] = []
         self._starter = gevent.spawn(self._start, seed, callers)
 
@@ -75,7 +85,9 @@ class Load:
         for number in range(callers):
             self._callers.append(gevent.spawn(self._call, seed, number))
             if number % 20 == 19:
-                gevent.sleep(0.002)
+                gevent.sleep(20 / STARTS)
+            while self._is_crowded():
+                gevent.sleep(HASTE)
 
     def _call(self, seed: int, number: int) -> None:
         for count, plan in enumerate(turns(seed, number)):
@@ -87,6 +99,14 @@ class Load:
             if self._stopping:
                 return
             self._have_a_rest(plan.pause * self._rest)
+            while self._is_crowded() and not self._stopping:
+                self._have_a_rest(1 + plan.pause * self._rest)
+
+    def _is_crowded(self) -> bool:
+        """Whether who came now would wait for long, as fast as turns have ended of late."""
+        if self._under_way < FEW or not self._ends:
+            return self._under_way >= FEW
+        return self._under_way > CALM * len(self._ends) / (monotonic() - self._ends[0])
 
     def _have_a_rest(self, seconds: float) -> None:
         self._resting.add(gevent.getcurrent())
@@ -95,14 +115,19 @@ class Load:
 
     def _take_turn(self, turn: str, plan: Turn) -> None:
         begin = monotonic()
-        checkout = self._checkout_at_the_front(turn) if plan.hangs else self._checkout(turn, PATIENCE)
-        with self._fate(turn, plan, checkout) as strike:
-            answers = self._submit_all if plan.queued else self._call_each
-            for _ in answers(turn, plan, checkout):
-                strike()
-        if not plan.dropped:
-            checkout.release()
-        self._usual += (monotonic() - begin - self._usual) / 100
+        self._under_way += 1
+        try:
+            checkout = self._checkout_at_the_front(turn) if plan.hangs else self._checkout(turn, PATIENCE)
+            with self._fate(turn, plan, checkout) as strike:
+                answers = self._submit_all if plan.queued else self._call_each
+                for _ in answers(turn, plan, checkout):
+                    strike()
+            if not plan.dropped:
+                checkout.release()
+        finally:
+            self._under_way -= 1
+            self._ends.append(now := monotonic())
+        self._usual += (now - begin - self._usual) / 100
 
     def _checkout(self, turn: str, timeout: float) -> gtask.Checkout:
         checkout = self._client.checkout(timeout=timeout)
