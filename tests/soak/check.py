@@ -5,7 +5,7 @@
 - **At most once**: no call is begun twice. A value means that its call has run to its end, CallDropped that it has not
   begun.
 - **Answers**: every call has exactly one outcome, within its deadline and a second, and a value is the answer to its
-  own question.
+  own question. While the hub stands still nothing can end, so that time does not count.
 - **Errors**: a call fails only if a fault was injected that explains it, and in the way that this fault should show.
 """
 
@@ -79,18 +79,39 @@ def check(workers: Mapping[str, Iterable[str]], client: Iterable[str], has_hook:
         yield from _check_worker(worker, lines, executions, has_hook)
     turns: dict[str, _Turn] = defaultdict(_Turn)
     kills: dict[str, list[float]] = defaultdict(list)
+    gaps: list[tuple[float, float]] = []  # from, until
+    late: list[tuple[_Call, float]] = []  # with their deadlines
     for line in client:
         kind, *fields = line.rstrip("\n").split("\t")
         if kind == "kill":
             pid, at = fields
             kills[pid].append(float(at))
+        elif kind == "gap":
+            seconds, at = map(float, fields)
+            gaps.append((at - seconds, at))
         elif kind == "fault":
             name, what, _ = fields
             turns[name].faults += f" {what}"
         else:
             token, method, timeout, begin, end, outcome, detail = fields
             call = _Call(token, method, float(timeout), float(begin), float(end), outcome, detail)
-            yield from _check_call(call, turns[_turn_of(token)], kills, executions)
+            turn = turns[_turn_of(token)]
+            deadline = max(call.begin, turn.end) + call.timeout
+            if call.end > deadline + LATE:
+                late.append((call, deadline))
+            yield from _check_call(call, turn, kills, executions)
+    for call, deadline in late:
+        yield from _check_lateness(call, deadline, gaps)
+
+
+def _check_lateness(call: _Call, deadline: float, gaps: Iterable[tuple[float, float]]) -> Iterator[str]:
+    stood = sum(max(0.0, min(until, call.end) - max(begin, deadline)) for begin, until in gaps)
+    if call.end - deadline - stood > LATE and call.outcome != NOTHING:
+        gaps_in_it = f" ({stood:.3g} s of them in gaps)" if stood else ""
+        late = f"{call.end - deadline:.3g} s after its deadline{gaps_in_it}"
+            f" ({stood:.3g} s of them in gaps)" if stood else ""
+        )
+        yield f"answers: {call.token} ({call.method}) ended {late}, with {call.outcome}"
 
 
 def _check_worker(worker: str, lines: Iterable[str], executions: _Executions, has_hook: bool) -> Iterator[str]:
@@ -131,9 +152,6 @@ def _check_call(call: _Call, turn: _Turn, kills: Mapping[str, list[float]], exec
     if turn.answered & number:
         yield f"answers: {token} ended a second time, with {outcome}"
         return
-    late = call.end - max(call.begin, turn.end) - call.timeout
-    if late > LATE:
-        yield f"answers: {token} ({call.method}) ended {late:.3g} s after its deadline, with {outcome}"
     turn.answered |= number
     turn.begin = min(turn.begin, call.begin)
     turn.end = call.end

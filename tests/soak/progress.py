@@ -77,8 +77,10 @@ class Progress:
         while True:
             gevent.sleep(TICK)
             now = monotonic()
-            if now - last - TICK > self._gap.seconds:
-                self._gap = Gap(now - last - TICK, process_time() - ran, self._collections.seconds - collected)
+            gap = Gap(now - last - TICK, process_time() - ran, self._collections.seconds - collected)
+            if gap.seconds > TICK:
+                self._record.gap(gap.seconds)
+            self._gap = max(self._gap, gap)
             last, ran, collected = now, process_time(), self._collections.seconds
             if now - self._printed >= EVERY:
                 self._print(now)

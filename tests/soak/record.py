@@ -4,6 +4,7 @@
 call    token, method, time-out, when it was made, when it ended, outcome, detail of the outcome
 fault   turn, what was done to it (``interrupted``, ``cancelled``), when
 kill    pid of a worker, when
+gap     seconds for which the hub stood still, until when
 ======  =============================================================================================
 
 The outcome is ``value`` or the name of an exception's class. The detail is the token that came back, or the pid of
@@ -72,6 +73,9 @@ class Record:
     def kill(self, pid: int) -> None:
         self.faults["kills"] += 1
         self._write("kill", pid, monotonic())
+
+    def gap(self, seconds: float) -> None:
+        self._write("gap", seconds, monotonic())
 
     def reload(self) -> None:
         self.faults["reloads"] += 1

@@ -102,6 +102,15 @@ def test_the_clients_log(line, instead, found):
     assert any(found in violation for violation in violations(client=CLIENT.replace(line, instead)))
 
 
+def test_a_gap_of_the_hub_is_no_lateness():
+    """As far as it lies behind the deadline and before the end, also if it is written down after the end."""
+    late = "call 7.0.0 work 30 1.0 {} value 7.0.0\ngap 0.5 32.2\n"
+    workers = {"worker-3": "begin 7.0.0 | end 7.0.0 | done"}
+    assert violations(workers, CLIENT + late.format(32.3)) == []
+    (found,) = violations(workers, CLIENT + late.format(32.7))
+    assert found == "answers: 7.0.0 (work) ended 1.7 s after its deadline (0.5 s of them in gaps), with value"
+
+
 def test_a_deadline_begins_at_the_head_of_the_queue():
     """A call that waited behind a long one has the time-out from the other's end on."""
     slow = "call 6.0.0 work 30 1.0 25.0 Cancelled - \n call 6.0.1 work 30 1.0 {} Cancelled -"
