@@ -107,10 +107,8 @@ def check(workers: Mapping[str, Iterable[str]], client: Iterable[str], has_hook:
 def _check_lateness(call: _Call, deadline: float, gaps: Iterable[tuple[float, float]]) -> Iterator[str]:
     stood = sum(max(0.0, min(until, call.end) - max(begin, deadline)) for begin, until in gaps)
     if call.end - deadline - stood > LATE and call.outcome != NOTHING:
-        gaps_in_it = f" ({stood:.3g} s of them in gaps)" if stood else ""
-        late = f"{call.end - deadline:.3g} s after its deadline{gaps_in_it}"
-            f" ({stood:.3g} s of them in gaps)" if stood else ""
-        )
+        in_gaps = f" ({stood:.3g} s of them in gaps)" if stood else ""
+        late = f"{call.end - deadline:.3g} s after its deadline{in_gaps}"
         yield f"answers: {call.token} ({call.method}) ended {late}, with {call.outcome}"
 
 
