@@ -20,6 +20,9 @@ OWN = (str, int, float, bytes, bytearray, memoryview, list, tuple, dict, Timesta
 _PLAIN = frozenset({bytearray, *BASES}.difference({str, int, float, bytes, memoryview, list, tuple, dict}))
 """Of these classes themselves there is nothing to be found out, nor do their instances hold what the packer writes."""
 
+MANY = 10
+"""Values in a container for which it is worth while to look at all their types at once."""
+
 Place = tuple[Any, Any]
 """Where in a message: the place of the whole, as a text or again a tuple, and the key or index in it."""
 
@@ -48,7 +51,7 @@ def check(value: Any, is_lossless: bool) -> None:
         parts = value
     else:
         return
-    if not SCALARS.issuperset(map(type, parts)):
+    if len(parts) < MANY or not SCALARS.issuperset(map(type, parts)):
         for part in parts:
             if type(part) not in SCALARS:
                 check(part, is_lossless)
