@@ -133,6 +133,7 @@ class Worker:
                     if retirement.may_be_due:
                         retirement.look()
                 self.board.end(now)
+                replies.more_follow = False  # also behind the end of a checkout
                 message = last = None  # or their values would wait for the client, too
                 messages.clear()
             self.is_waiting = True
