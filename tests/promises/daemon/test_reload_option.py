@@ -111,7 +111,7 @@ def test_a_change_while_the_new_code_is_loaded(operator, connect, write, look):
     write("go", "")
     server.wait_for("library.py")
     server.wait_for(" serves", count=3)
-    assert connect(operator.address).call("value") == 2
+    answer(server, connect(operator.address), 2)  # the old one may accept until it has heard of the new
 
 
 def test_callers_do_not_notice(operator, connect, write, look):
