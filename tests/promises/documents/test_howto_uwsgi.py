@@ -72,7 +72,7 @@ def start(tmp_path, nothing_is_left_behind):
             web.process.send_signal(signal.SIGTERM)
             try:
                 assert web.wait() in (0, 22)  # 22: ended while a worker still loaded its application
-                assert "Traceback" not in web.log
+                assert "Traceback" not in web.log, web.log
             finally:
                 web.process.kill()
                 web.process.wait()
