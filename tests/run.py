@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -25,7 +25,7 @@ SCRIPTS = sorted(f"bin/{path.name}" for path in (ROOT / "bin").iterdir() if "pyt
 
 KILL_SAFETY = "tests/promises/calls/test_kill_safety.py"
 
-PLUGINS = ["no:cacheprovider", "timeout", "hypothesispytest", "tests.support.seconds"]
+PLUGINS = ["no:cacheprovider", "timeout", "hypothesispytest", "tests.support.seconds", "tests.support.failed"]
 """Plugins of pytest, by name: to look for them would make its start three times as long."""
 
 PYTEST = ["pytest", "-q", "--disable-plugin-autoload", *(word for name in PLUGINS for word in ("-p", name))]
@@ -161,6 +161,9 @@ PATIENT_AT_ONCE = 1
 PATIENCE = 5
 """The nice value of patient parts."""
 
+FEW = 3
+"""How many tests may fail beside others and pass alone, with --again."""
+
 HELP = """\
 bin/test                 the linters and the tests, but for what follows
 bin/test coverage        at least 95 % of gtask is executed, by tests that are chosen for that
@@ -169,6 +172,8 @@ bin/test compliance      the suites of Django and SQLAlchemy by gtask's backends
 bin/test all             everything
 bin/test lint            the linters
 bin/test --measure       the tests; afterwards tests/seconds.txt says how long each file took
+bin/test --again NAME    with a name from above: if no more than 3 tests fail beside others they run once more, alone.
+                         Those that pass then are named, for they are to be mended, but do not count
 bin/test ARGUMENT...     the linters, and pytest with these arguments: bin/test tests/wire -k frame
 """
 
@@ -180,14 +185,14 @@ def main(arguments: list[str]) -> int:
         return 0
     os.chdir(ROOT)
     names = set(arguments)
-    if names - {"all", "lint", "--measure", *NAMES}:
+    if names - {"all", "lint", "--measure", "--again", *NAMES}:
         return max(lint(), check("pytest", *arguments))
     if names == {"lint"}:
         return lint()
-    usual = not names or bool(names & {"all", "--measure"})
+    usual = not names - {"--again"} or bool(names & {"all", "--measure"})
     long = [name for name in NAMES if name in names or "all" in names]
-    linters = LINTERS if not names or names & {"all", "lint"} else []
-    status = test([*linters, *parts_of(usual, long)], "--measure" in names)
+    linters = LINTERS if not names - {"--again"} or names & {"all", "lint"} else []
+    status = test([*linters, *parts_of(usual, long)], "--measure" in names, "--again" in names)
     left = [name for name in NAMES if name not in long] if usual else []
     if left:
         print(f"== not run: {', '.join(left)} (bin/test {left[0]}, for one; bin/test all runs everything)")
@@ -237,12 +242,13 @@ def parts_of(usual: bool, names: list[str]) -> list[Part]:
     return found
 
 
-def test(some: list[Part], measure: bool) -> int:
+def test(some: list[Part], measure: bool, again: bool) -> int:
     """Run parts side by side; gives the status.
 
     Args:
         some: the parts, in the order in which they are to begin.
         measure: whether the seconds of each file are to be written down.
+        again: whether the few tests that fail run once more.
     """
     # The tests start thousands of processes. Where Python may write no bytecode, each would compile gtask anew.
     subprocess.run([sys.executable, "-m", "compileall", "-q", "gtask"], check=True)
@@ -250,6 +256,8 @@ def test(some: list[Part], measure: bool) -> int:
         path.unlink()
     with tempfile.TemporaryDirectory(prefix="gtask-test-") as directory:
         ended = run_all(some, Path(directory))
+        if again:
+            ended |= run_again(ended, Path(directory))
         if measure:
             parts.write(parts.read() | gathered(Path(directory)))
     status = int(any(code for code, _ in ended.values()))
@@ -290,6 +298,26 @@ def run_all(waiting: list[Part], directory: Path) -> dict[str, tuple[int, str]]:
     return ended
 
 
+def run_again(ended: Mapping[str, tuple[int, str]], directory: Path) -> dict[str, tuple[int, str]]:
+    """Run the tests that have failed once more, alone, if they are few.
+
+    Returns:
+        the parts in which they have failed, with the status 0, if all pass now.
+    """
+    failed = {name: failed_in(directory / f"{name}.failed") for name, (code, _) in ended.items() if code == 1}
+    tests = [test for some in failed.values() for test in some]
+    if not 0 < len(tests) <= FEW:
+        return {}
+    ((code, line),) = run_all([Part("once more, alone", tests)], directory).values()
+    print("== failed beside others:", *tests, sep="\n   ")
+    return {} if code else {name: (0, f"{ended[name][1]}; alone: {line}") for name, some in failed.items() if some}
+
+
+def failed_in(path: Path) -> list[str]:
+    """The tests that a part has written down as failed."""
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
 def following(waiting: Sequence[Part], patient: Collection[str]) -> Part:
     """The part that is to begin next: the first of its kind.
 
@@ -304,7 +332,8 @@ def following(waiting: Sequence[Part], patient: Collection[str]) -> Part:
 def start(part: Part, log: Path) -> subprocess.Popen[bytes]:
     """Start the program of a part, which writes its output and its seconds into files of its own."""
     command = [sys.executable, "-m", *part.program, *part.arguments]
-    environment = {**os.environ, "GTASK_TEST_SECONDS": f"{log}.seconds", **(MEASURED if part.measured else {})}
+    written = {"GTASK_TEST_SECONDS": f"{log}.seconds", "GTASK_TEST_FAILED": f"{log}.failed"}
+    environment = {**os.environ, **written, **(MEASURED if part.measured else {})}
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     if part.patient:

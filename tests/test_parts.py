@@ -86,3 +86,31 @@ def test_patient_parts_come_one_at_a_time():
     assert run.following([patient, other], {"running"}) is other
     assert run.following([patient], {"running"}) is patient
     assert run.following([other], ()) is other
+
+
+@pytest.mark.parametrize(
+    ("failed", "passes"),
+    [(["good"], True), (["good", "bad"], False), ([], False), (["good"] * (run.FEW + 1), False)],
+    ids=["passes alone", "fails alone", "no test has failed", "too many"],
+)
+def test_what_failed_beside_others_runs_once_more(tmp_path, failed, passes):
+    """Few tests do, and their part has passed if they all pass then; a part that failed otherwise stays as it is."""
+    file = tmp_path / "test_again.py"
+    file.write_text("def test_good(): pass\ndef test_bad(): assert 0\n")
+    (tmp_path / "part 1.failed").write_text("".join(f"{file}::test_{name}\n" for name in failed))
+    again = run.run_again({"part 1": (1, "1 failed"), "mypy": (1, "an error"), "part 2": (0, "passed")}, tmp_path)
+    assert [(name, code) for name, (code, _) in again.items()] == ([("part 1", 0)] if passes else [])
+
+
+def test_failures_are_written_down(tmp_path):
+    """Of tests and of their fixtures, each once."""
+    file = tmp_path / "test_some.py"
+    file.write_text(
+        "import pytest\n"
+        "@pytest.fixture\ndef broken():\n    yield\n    assert 0\n"
+        "def test_good(): pass\ndef test_bad(broken): assert 0\ndef test_late(broken): pass\n"
+    )
+    part = run.Part("some", [str(file)])
+    run.run_all([part], tmp_path)
+    names = [name.rpartition("::")[2] for name in run.failed_in(tmp_path / "some.failed")]
+    assert names == ["test_bad", "test_late"]
