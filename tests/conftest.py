@@ -16,7 +16,7 @@ from gtask import testing
 from gtask.spawn import SpawnedServer
 from tests.support import examples  # noqa: F401  # chooses how many there are
 from tests.support.process import children
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 collect_ignore = ["compliance/sqlalchemy"]
 """The suite of another project, which is run by a command of its own."""
@@ -164,4 +164,4 @@ def connect(nothing_is_left_behind):
     yield make
     for client in clients:
         client.close()
-    gevent.sleep(0)
+    turn_hub()

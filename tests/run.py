@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 
 from tests import parts
 
@@ -290,7 +290,8 @@ def run_all(waiting: list[Part], directory: Path) -> dict[str, tuple[int, str]]:
                 print(f"== {name}, after {monotonic() - begun:.0f} s: {summary(said)}", flush=True)
                 if process.returncode:
                     print(said, flush=True)
-            sleep(0.1)
+            if running:
+                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
     finally:
         for process in running.values():
             process.send_signal(signal.SIGINT)

@@ -10,7 +10,7 @@ import pytest
 
 from gtask.client import loop as loop_module
 from gtask.client.loop import Alarm
-from tests.support.waiting import wait_until
+from tests.support.waiting import stays, wait_until
 
 
 @pytest.fixture
@@ -31,8 +31,7 @@ def test_it_calls_once_at_its_deadline(alarm, calls):
     alarm.set(now + 0.02, now)
     assert alarm.at == now + 0.02
     wait_until(lambda: calls, "the call")
-    gevent.sleep(0.02)  # the time in which it is not called again
-    assert len(calls) == 1
+    stays(lambda: len(calls) == 1, 0.02)
     assert calls[0] >= now + 0.019
     assert alarm.at == math.inf
 
@@ -45,8 +44,7 @@ def test_only_an_earlier_deadline_counts(alarm, calls):
     assert alarm.at == now + 0.02
     alarm.set(now - 1, now)
     wait_until(lambda: calls, "the call")
-    gevent.sleep(0.03)  # past the deadline that was replaced
-    assert len(calls) == 1
+    stays(lambda: len(calls) == 1, 0.03)  # past the deadline that was replaced
 
 
 def test_a_deadline_that_has_always_been_over(alarm, calls):
@@ -69,8 +67,7 @@ def test_stopped_and_set_again(alarm, calls):
     alarm.set(now + 0.01, now)
     alarm.stop()
     assert alarm.at == math.inf
-    gevent.sleep(0.03)  # past the deadline
-    assert calls == []
+    stays(lambda: calls == [], 0.03)  # past the deadline
     now = monotonic()
     alarm.set(now + 0.01, now)
     wait_until(lambda: calls, "the call")
@@ -83,8 +80,7 @@ def test_closed_for_good(alarm, calls):
     alarm.set(now + 0.01, now)
     alarm.close()
     alarm.set(now + 0.01, now)
-    gevent.sleep(0.03)  # past the deadline
-    assert calls == []
+    stays(lambda: calls == [], 0.03)  # past the deadline
     assert alarm.at == -math.inf
 
 

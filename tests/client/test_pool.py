@@ -50,6 +50,7 @@ from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.lastwords import last_words
 from gtask.wire.messages import Done, Failure, Greeting, LastWords, Request, Retire, Skipped, Value
 from tests.support.examples import examples
+from tests.support.waiting import turn_hub
 
 ADDRESS = addresses.parse("unix:/nowhere/fake.sock")
 READ = 1
@@ -282,7 +283,7 @@ class World:
 
         self.hub.loop.run_callback(call)
         while not done:
-            gevent.sleep(0)
+            turn_hub()
 
     def read(self, worker):
         """The client reads what the worker has said."""
@@ -291,11 +292,11 @@ class World:
 
     def turn(self):
         """One turn of the hub: what can be read is read, what was put off is done."""
-        gevent.sleep(0)
+        turn_hub()
         for worker in self.workers:
             self.read(worker)
         self.workers = [worker for worker in self.workers if not worker.socket.closed]
-        gevent.sleep(0)
+        turn_hub()
 
     def advance(self, seconds):
         """Time passes, and timers fire, each in a turn of its own."""
@@ -965,7 +966,7 @@ class Histories(RuleBasedStateMachine):
                 call.greenlet.kill(block=False)
             self.holders, self.over, self.inherited, self.places = [], [], [], {}
             for _ in range(4):
-                gevent.sleep(0)
+                turn_hub()
             self.world.hub.__dict__.pop("handle_error", None)
 
     def all_ends_well(self):

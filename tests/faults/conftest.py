@@ -18,7 +18,7 @@ import gevent
 import pytest
 
 from tests.support.process import children, is_reaped, state_of
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.waiting import PATIENCE, turn_hub, wait_until
 
 FAULTY = """
     import ctypes, itertools, os, resource, signal, sqlite3, subprocess, sys, time
@@ -306,7 +306,7 @@ def steady_hub(longest=0.15):
     ticks = Ticks()
     ticking = gevent.spawn(ticks.run)
     try:
-        gevent.sleep(0)
+        turn_hub()
         yield
         gevent.sleep(0.005)  # a last tick, which ends the last gap
     finally:

@@ -14,6 +14,7 @@ import pytest
 
 import gtask
 from tests.support.process import children
+from tests.support.waiting import wait_until
 
 SOURCE = """
     _log = os.open(os.path.join(DIR, "tokens"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -58,8 +59,7 @@ def test_no_token_is_there_twice(faulty, connect, tmp_path, seed):
         while True:
             # So however slow the machine forks, most calls are served.
             enough = values() + chance.randrange(2, 6)
-            while values() < enough:
-                gevent.sleep(0.001)
+            wait_until(lambda enough=enough: values() >= enough, "some values")
             gevent.sleep(chance.random() * 0.004)
             victims = children(server.pid)
             if victims and chance.random() < 0.8:

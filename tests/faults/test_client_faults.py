@@ -11,7 +11,7 @@ import gevent
 import pytest
 
 from tests.support.process import children, is_reaped
-from tests.support.waiting import SOON, wait_until
+from tests.support.waiting import SOON, turn_hub, wait_until
 
 from .conftest import raised_by, ran, steady_hub
 
@@ -119,7 +119,7 @@ def test_the_hub_stalls_while_the_answer_is_readable(faulty, connect, way):
     with client.checkout(timeout=0.3) as worker:
         worker.pid()
         result = worker.echo.submit("value") if way == "submit" else gevent.spawn(worker.echo, "value")
-        gevent.sleep(0)  # it is sent
+        turn_hub()  # it is sent
         until = monotonic() + 0.8
         while monotonic() < until:
             pass  # the stall

@@ -5,13 +5,12 @@ import os
 import resource
 import signal
 
-import gevent
 import pytest
 
 import gtask
 from tests.support.daemon import Daemon, daemon
 from tests.support.process import children, descriptors
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -103,7 +102,7 @@ def test_more_clients_than_descriptors(tmp_path, connect, limit, unmeasured):
             wait_until(lambda: f"worker {first} was ended by SIGKILL" in server.log)
             wait_until(lambda: len(children(master)) >= served, "another worker in its place")
             assert descriptors(master) < limit
-        gevent.sleep(0)
+        turn_hub()
         assert client.call("pid")
         assert server.master == master
         assert "status 70" not in server.log

@@ -13,7 +13,7 @@ import pytest
 import gtask
 from tests.support.daemon import SOURCE, daemon, refused
 from tests.support.process import check_that_it_rests, children, is_gone, stop
-from tests.support.waiting import wait_until
+from tests.support.waiting import stays, turn_hub, wait_until
 
 from .conftest import raised_by
 
@@ -140,7 +140,7 @@ def test_keeper_and_master_are_stopped_and_continued(connect, tmp_path):
                 stop(server.pid)
                 gate.write("ended meanwhile")
             assert ending.get() == "ended meanwhile"
-            gevent.sleep(0.6)  # the time that must make no difference
+            stays(lambda: not any(map(is_gone, pids)), 0.6)
             os.kill(server.pid, signal.SIGCONT)
             os.kill(master, signal.SIGCONT)
             assert connect(server.address).call("pids")[1] == master
@@ -171,12 +171,12 @@ def test_it_starts_late(connect, tmp_path):
     """Row 56: who called before it was there is served by it, also by one that takes its time to load."""
     client = connect(f"unix:{tmp_path}/sock", timeout=30)
     early = [gevent.spawn(client.call, "pids") for _ in range(5)]
-    gevent.sleep(0)
+    turn_hub()
     os.mkfifo(tmp_path / "gate")
     with daemon(tmp_path, source=f"open({str(tmp_path / 'gate')!r}).read()\n" + SOURCE, wait=False) as server:
         with open(tmp_path / "gate", "w"):  # opens when the application is being loaded; the keeper listens already
             late = gevent.spawn(client.call, "pids")
-            gevent.sleep(0)
+            turn_hub()
             assert not any(one.ready() for one in early)
         assert {one.get()[1] for one in [*early, late]} == {server.master}
 

@@ -12,7 +12,7 @@ import pytest
 
 import gtask
 from tests.support.process import children, is_gone, stop
-from tests.support.waiting import SOON, wait_until
+from tests.support.waiting import SOON, turn_hub, wait_until
 
 from .conftest import raised_by, ran, steady_hub
 
@@ -128,7 +128,7 @@ def test_fifty_workers_are_killed_at_once(faulty, connect, server_log):
     pids = [worker.pid() for worker in checkouts]
     assert sorted(children(server.pid)) == sorted(pids)
     running = [worker.sleep.submit() for worker in checkouts[:25]]
-    gevent.sleep(0)
+    turn_hub()
     stop(server.pid)  # so that they all lie there, and one SIGCHLD stands for them all
     for pid in pids:
         os.kill(pid, signal.SIGKILL)

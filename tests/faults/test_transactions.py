@@ -16,7 +16,7 @@ import pytest
 
 import gtask
 from tests.support.process import children, is_reaped, stop
-from tests.support.waiting import SOON, wait_until
+from tests.support.waiting import SOON, turn_hub, wait_until
 
 from .conftest import raised_by, ran, steady_hub
 
@@ -194,7 +194,7 @@ def test_a_worker_that_finishes_just_as_its_caller_gives_up(faulty, connect, ser
         pid = worker.pid()
         stop(server.pid)
         caller = gevent.spawn(raised_by, worker.wait_for, str(tmp_path / "gate"))
-        gevent.sleep(0)
+        turn_hub()
         with open(tmp_path / "gate", "w") as gate:  # opens when the call has begun
             if how == "cancel":
                 worker.cancel("enough")

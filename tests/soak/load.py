@@ -104,9 +104,8 @@ class Load:
 
     def _is_crowded(self) -> bool:
         """Whether who came now would wait for long, as fast as turns have ended of late."""
-        if self._under_way < FEW or not self._ends:
-            return self._under_way >= FEW
-        return self._under_way > CALM * len(self._ends) / (monotonic() - self._ends[0])
+        pace = len(self._ends) / (monotonic() - self._ends[0]) if self._ends else 0.0
+        return self._under_way > max(FEW, CALM * pace)
 
     def _have_a_rest(self, seconds: float) -> None:
         self._resting.add(gevent.getcurrent())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
+import gevent
+
 from gtask import testing
 
 PATIENCE = 45.0
@@ -20,3 +24,23 @@ def wait_until(condition, what="the condition"):
         what: for the error's text.
     """
     testing.wait_until(condition, PATIENCE, what)
+
+
+def turn_hub():
+    """Let the hub turn once: each greenlet that is ready runs until it blocks, the new ones too."""
+    gevent.sleep(0)
+
+
+def stays(condition, seconds, what="the condition"):
+    """Let the hub run for a time in which nothing is to happen; fail as soon as a condition does not hold.
+
+    Args:
+        condition: called again and again.
+        seconds: the time.
+        what: for the error's text.
+    """
+    deadline = monotonic() + seconds
+    while monotonic() < deadline:
+        assert condition(), f"{what} did not stay"
+        gevent.sleep(0.005)
+    assert condition(), f"{what} did not stay"

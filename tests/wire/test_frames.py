@@ -34,7 +34,7 @@ from gtask.wire.messages import (
     Skipped,
     Value,
 )
-from gtask.wire.reading import CHUNK
+from gtask.wire.reading import CHUNK, FrameReader
 from gtask.wire.values import kinds as extensions
 from gtask.wire.values.kinds import NESTED_EXT
 
@@ -472,6 +472,25 @@ def test_the_cuts_of_a_stream_do_not_matter(data, batch):
     cuts = sorted(data.draw(st.sets(st.integers(1, len(stream) - 1), max_size=12)))
     messages = feed(Decoder(), stream, cuts)
     assert [shape(message.args) for message in messages] == [shape(normalise(args)) for args in batch]
+
+
+USUAL = Request(["echo", 1.5], {}, 70_000)
+NAMED = Request(["echo"], {"key": [1]}, 70_000)
+TIMED = Request(["echo", "x"], {}, 70_000, RequestMeta(2.5, True))
+
+
+@settings(deadline=None)
+@example([USUAL, Done()], set())
+@example([Done(), USUAL, Done()], set())
+@example([Done(), NAMED, Done()], set())
+@example([USUAL, Done(), USUAL], set())
+@example([Done(), Done()], set())
+@given(st.lists(st.sampled_from([USUAL, NAMED, TIMED, Done()]), min_size=1, max_size=5), st.sets(st.integers(1, 60)))
+def test_the_short_way_reads_what_the_general_way_reads(batch, cuts):
+    """Calls between ends of checkouts, however they come together, and however they are cut."""
+    stream = b"".join(Encoder().encode(message) for message in batch)
+    cuts = sorted(cut for cut in cuts if cut < len(stream))
+    assert feed(Decoder(), stream, cuts) == feed(FrameReader(), stream, cuts) == batch
 
 
 @pytest.mark.parametrize("size", [CHUNK - 20, CHUNK - 4, CHUNK, CHUNK + 1, 3 * CHUNK, 2 * MIB])

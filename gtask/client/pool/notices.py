@@ -60,6 +60,7 @@ class Notices:
 
     def over(self) -> None:
         """A worker has come."""
+        self._alarm.stop()
         since, told = self._since, self._told
         self._since, self._reason, self._told = math.inf, "", ""
         if told:

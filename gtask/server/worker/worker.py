@@ -119,21 +119,21 @@ class Worker:
         replies, hearers, interruption, retirement = self.replies, self.hearers, self.interruption, self.retirement
         decoder, recv_into = self.dialect.decoder, self._socket.recv_into
         message: Message | None
-        now = 0.0
         while True:
             if messages:
                 last: Message | None = messages[-1]
                 if type(last) is Done and len(messages) > 1:
                     last = messages[-2]  # the end of a checkout is no reason to hold its last reply
+                replies.more_follow = True
                 for message in messages:
-                    replies.more_follow = message is not last
-                    now = hearers[type(message)](message) or now
+                    if message is last:
+                        replies.more_follow = False
+                    now = hearers[type(message)](message)
                     if interruption.error is not None:
                         return
                     if retirement.may_be_due:
                         retirement.look()
                 self.board.end(now)
-                replies.more_follow = False  # also behind the end of a checkout
                 message = last = None  # or their values would wait for the client, too
                 messages.clear()
             self.is_waiting = True
@@ -241,8 +241,7 @@ class Worker:
         if replies.holds:
             replies.flush()
         if not self.has_checkout_done and replies.more_follow and conversation.state == "idle":
-            return 0.0  # a request follows at once, or came before, so that nobody looks at the time
-        replies.more_follow = False
+            return 0.0  # a request follows at once, so that nobody looks at the time
         conversation.done()
         if self.has_checkout_done:
             error = self.hooks.checkout_done()

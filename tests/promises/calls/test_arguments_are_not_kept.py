@@ -5,8 +5,9 @@ Each connection keeps some objects for its next call, and an idle one may wait f
 
 import tracemalloc
 
-import gevent
 import pytest
+
+from tests.support.waiting import turn_hub
 
 SOURCE = """
     def size(data):
@@ -52,7 +53,7 @@ def test_an_idle_client_is_small_again(serve, connect, way):
     tracemalloc.start()
     try:
         way(client)
-        gevent.sleep(0)  # the hub was just handing it over
+        turn_hub()  # the hub was just handing it over
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -10,7 +10,7 @@ import os
 import gevent
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -60,7 +60,7 @@ def test_submitted_calls_finish_first(shared, connect, tmp_path):
     wait_until((tmp_path / "inside").exists)
     del checkout
     following = gevent.spawn(client.call, "note", "following")
-    gevent.sleep(0)
+    turn_hub()
     (tmp_path / "gate").write_text("")
     assert [result.get() for result in results] == ["held", "second"]
     assert following.get() == "following"
@@ -73,7 +73,7 @@ def test_calls_that_are_not_yet_sent_finish_too(shared, connect, tmp_path):
     holder = client.checkout()
     holder.pid()
     results = [client.checkout().note.submit(text) for text in ("first", "second")]
-    gevent.sleep(0)
+    turn_hub()
     holder.release()
     assert [result.get() for result in results] == ["first", "second"]
     assert client.call("note", "third") == "third"
@@ -121,7 +121,7 @@ def test_a_checkout_in_use_is_not_dropped(serve, connect, tmp_path):
     wait_until((tmp_path / "inside").exists)
     gc.collect()
     following = gevent.spawn(client.call, "note", "following")
-    gevent.sleep(0)
+    turn_hub()
     (tmp_path / "gate").write_text("")
     assert call.get() == "held"
     following.get()

@@ -19,7 +19,7 @@ import pytest
 
 import gtask
 from gtask.client.many.executor import Future
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -94,7 +94,7 @@ def ticks():
     def run():
         while True:
             next(count)
-            gevent.sleep(0)
+            turn_hub()
 
     greenlet = gevent.spawn(run)
     yield lambda: next(count)
@@ -277,8 +277,8 @@ def test_futures_are_gevents_too(jobs, connect, tmp_path):
     gevent.spawn(gates[0].open)
     assert set(gevent.iwait([first, second])) == {first, second}
     second.rawlink(linked.append)
-    gevent.sleep(0)
-    gevent.sleep(0)
+    turn_hub()
+    turn_hub()
     assert linked == [second, second]
     assert unlinked == []
 
@@ -311,7 +311,7 @@ def test_cancel_until_it_is_sent(jobs, connect, gate, tmp_path):
     assert not held.cancel()
     assert not held.cancelled()
     waiter = gevent.spawn(concurrent.futures.wait, [waiting])
-    gevent.sleep(0)
+    turn_hub()
     assert waiting.cancel()
     assert waiting.cancel()
     assert waiter.get(timeout=30).done == concurrent.futures.wait([waiting], timeout=30).done == {waiting}

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os, time
@@ -69,7 +69,7 @@ def test_amid_a_reply(shared, connect):
         pid = worker.pid()
         caller = gevent.spawn(worker.large)
         for _ in range(20):  # turns of the hub, each of which reads one piece if there is one
-            gevent.sleep(0)
+            turn_hub()
         caller.kill()
         with pytest.raises(gtask.Cancelled):
             worker.pid()
@@ -96,7 +96,7 @@ def test_no_answer_goes_to_a_wrong_call(shared, connect):
     callers = [gevent.spawn(client.call, "note", f"killed-{number}") for number in range(30)]
     for turn, caller in enumerate(callers):
         for _ in range(turn % 5):
-            gevent.sleep(0)
+            turn_hub()
         caller.kill(block=False)
     texts = [f"text-{number}" for number in range(300)]
     answers = [caller.get() for caller in [gevent.spawn(client.call, "note", text) for text in texts]]
@@ -115,7 +115,7 @@ def test_who_only_waits_for_a_worker_has_sent_nothing(shared, connect, tmp_path,
             waiting.note("interrupted")
     else:
         caller = gevent.spawn(waiting.note, "interrupted")
-        gevent.sleep(0)
+        turn_hub()
         caller.kill()
     following = client.checkout()
     behind = following.note.submit("behind")
@@ -135,7 +135,7 @@ def test_one_of_several_that_wait_for_a_worker(shared, connect, tmp_path):
         holder.pid()
         waiting = client.checkout()
         callers = [gevent.spawn(waiting.note, name) for name in ("first", "second", "third")]
-        gevent.sleep(0)
+        turn_hub()
         callers[1].kill()
     assert [callers[0].get(), callers[2].get()] == ["first", "third"]
     waiting.release()

@@ -19,7 +19,7 @@ import pytest
 
 import gtask
 from gtask.logdefer import RequestLog
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, turn_hub
 
 SOURCE = """
     import contextvars
@@ -207,7 +207,7 @@ def waiting(client):
             assert checkout.slow(token) == [token, ""]
 
     waiters = [gevent.spawn(other), gevent.spawn(other)]
-    gevent.sleep(0)
+    turn_hub()
     try:
         with client.checkout() as mine:
             result = mine.echo.submit(token)

@@ -7,6 +7,7 @@ import gevent
 import pytest
 
 import gtask
+from tests.support.waiting import turn_hub
 
 SOURCE = """
     import os
@@ -41,7 +42,7 @@ def test_releasing_again_does_nothing(shared, connect):
     with client.checkout() as worker:
         assert worker.pid() == pid
         waiting = gevent.spawn(client.call, "pid")
-        gevent.sleep(0)
+        turn_hub()
         over.release()
         with over:
             pass

@@ -7,6 +7,7 @@ import gevent
 import pytest
 
 import gtask
+from tests.support.waiting import turn_hub
 
 SOURCE = """
     import os
@@ -33,7 +34,7 @@ def test_each_gets_its_own_answer(shared, connect):
             answers = []
             for turn in range(10):
                 answers.append(worker.note([name, turn]))
-                gevent.sleep(0)
+                turn_hub()
             return answers
 
         shared = [gevent.spawn(work, name) for name in range(20)]
@@ -70,7 +71,7 @@ def test_the_end_of_one_checkout_is_the_end_for_all(shared, connect):
     """A release lets the calls that were made finish and refuses others."""
     checkout = connect(shared(SOURCE)).checkout()
     made = gevent.spawn(checkout.note, "made")
-    gevent.sleep(0)
+    turn_hub()
     checkout.release()
     late = gevent.spawn(checkout.note, "late")
     assert made.get()[0] == "made"

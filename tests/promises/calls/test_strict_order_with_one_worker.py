@@ -5,6 +5,8 @@ The worker of a checkout that is released is the next one's. Nobody overtakes, a
 
 import gevent
 
+from tests.support.waiting import turn_hub
+
 SOURCE = """
     import os
 
@@ -39,7 +41,7 @@ def test_nobody_overtakes(shared, connect):
         for turn in range(3):
             with client.checkout() as worker:
                 worker.note([turn, name])
-                gevent.sleep(0)
+                turn_hub()
                 worker.note([turn, name])
 
     workers = [gevent.spawn(work, name) for name in "abcd"]
@@ -58,12 +60,12 @@ def test_who_gave_up_is_passed_over(shared, connect):
             worker.note(name)
 
     first = gevent.spawn(work, "first")
-    gevent.sleep(0)
+    turn_hub()
     released, dropped = client.checkout(), client.checkout()
     killed = gevent.spawn(work, "killed")
-    gevent.sleep(0)
+    turn_hub()
     last = gevent.spawn(work, "last")
-    gevent.sleep(0)
+    turn_hub()
     released.release()
     del dropped
     killed.kill()
@@ -84,7 +86,7 @@ def test_a_waiter_killed_in_the_tick_of_its_hand_off_passes_the_worker_on(shared
 
     killed = gevent.spawn(wait_with, client.checkout(), "killed")
     following = gevent.spawn(wait_with, client.checkout(), "following")
-    gevent.sleep(0)
+    turn_hub()
     killed.kill(block=False)
     holder.release()
     gevent.joinall([killed, following])

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -90,7 +90,7 @@ def test_results_are_async_results(shared, connect, tmp_path):
         for _ in range(2):
             with pytest.raises(LookupError, match="on purpose"):
                 failing.get()
-        gevent.sleep(0)
+        turn_hub()
         assert linked == [value]
         assert {result.get() for result in gevent.iwait([worker.note.submit(n) for n in range(5)])} == set(range(5))
 

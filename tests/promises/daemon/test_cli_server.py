@@ -14,7 +14,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 ROOT = Path(gtask.__file__).parents[1]
 COMMAND = [sys.executable, str(ROOT / "bin" / "gtask-server")]
@@ -120,7 +120,7 @@ def test_the_client_first(start, connect, directory):
     """A client made, and already used, before the server is started waits, and is served when it comes."""
     client = connect(f"unix:{directory}/hasher.sock", timeout=30)
     waiting = gevent.spawn(hash_and_verify, client)
-    gevent.sleep(0)
+    turn_hub()
     assert not waiting.ready()
     start("hasher", "--listen", f"unix:{directory}/hasher.sock", wait=False)
     assert waiting.get() == (True, False)

@@ -17,7 +17,7 @@ from gtask.wire.frames import Encoder
 from gtask.wire.messages import Greeting
 from tests.support.daemon import APPLICATION, daemons, write
 from tests.support.process import ROOT, children, is_gone, processes
-from tests.support.waiting import wait_until
+from tests.support.waiting import stays, turn_hub, wait_until
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_new_daemon_takes_over(start, connect, tmp_path):
                     served.append(1)
             except (OSError, AssertionError) as error:
                 refused.append(repr(error))
-            gevent.sleep(0)
+            turn_hub()
 
     hammers = [gevent.spawn(connects) for _ in range(4)]
     with connect(first).checkout() as worker:
@@ -158,7 +158,7 @@ def test_an_orphan_serves_until_its_successor_serves(start, connect, tmp_path, w
     first.process.kill()
     first.process.wait()
     wait_until(lambda: "it serves on until another one serves" in first.log)
-    gevent.sleep(4)  # longer than an orphan waits that has no path
+    stays(lambda: not is_gone(orphan), 4)  # longer than an orphan waits that has no path
     write(tmp_path, "open('begun', 'w').close()\nwith open('gate') as gate: gate.read()\n" + APPLICATION, VERSION=2)
     second = start(*listen, wait=False)
     wait_until((tmp_path / "begun").exists)

@@ -232,6 +232,5 @@ def test_a_terminal_that_stops_what_writes_from_the_background(tmp_path, start, 
 
 def _read_always(descriptor):
     while True:
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.read(descriptor, 65536)
-        gevent.sleep(0.01)
+        gevent.socket.wait_read(descriptor)
+        os.read(descriptor, 65536)

@@ -22,7 +22,7 @@ from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Greeting, Request, Retire, Value
 from tests.support.daemon import APPLICATION, daemons, write
 from tests.support.process import ROOT, children, is_gone
-from tests.support.waiting import wait_until
+from tests.support.waiting import stays, wait_until
 
 
 @pytest.fixture
@@ -104,9 +104,7 @@ def test_held_checkouts_finish_on_old_code(start, connect, tmp_path):
         write(tmp_path, VERSION=2)
         daemon.reload()
         assert connect(daemon).call("version") == 2
-        for _ in range(10):
-            assert (held.version(), held.pid(), held.master()) == (1, pid, old)
-            gevent.sleep(0.005)  # the pace of the calls
+        stays(lambda: (held.version(), held.pid(), held.master()) == (1, pid, old), 0.05)
     wait_until(lambda: is_gone(pid) and is_gone(old), what="the end of the old worker and its master")
     assert client.call("version") == 2
 

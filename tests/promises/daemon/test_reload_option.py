@@ -11,7 +11,7 @@ import socket
 import gevent
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import stays, wait_until
 
 
 @pytest.fixture
@@ -96,19 +96,21 @@ def test_a_change_while_the_new_code_is_loaded(operator, connect, write, look):
     write("app.py", "import library\n\ndef value(): return library.number\n")
     server = operator.start("--reload")
     slow = """
-        import library, os, time
+        import library, os
 
         open("loading", "w").close()
-        while not os.path.exists("go"):
-            time.sleep(0.001)
+        if os.path.exists("go"):
+            open("go").read()
 
         def value(): return library.number
     """
+    os.mkfifo(operator.directory / "go")
     write("app.py", slow)
     look()
     wait_until(lambda: (operator.directory / "loading").exists(), "the second master")
     write("library.py", "number = 2\n")
-    write("go", "")
+    with (operator.directory / "go").open("w"):
+        (operator.directory / "go").unlink()
     server.wait_for("library.py")
     server.wait_for(" serves", count=3)
     answer(server, connect(operator.address), 2)  # the old one may accept until it has heard of the new
@@ -124,7 +126,6 @@ def test_callers_do_not_notice(operator, connect, write, look):
     def call():
         while not seen or seen[-1] != 3:
             seen.append(client.call("value"))
-            gevent.sleep(0.001)
 
     calling = gevent.spawn(call)
     for number in (1, 2, 3):
@@ -142,8 +143,7 @@ def test_without_it_nothing_changes(operator, connect, write):
     server = operator.start()
     client = connect(operator.address)
     write("app.py", "def value(): return 2\n")
-    gevent.sleep(1.2)  # longer than between two looks, if it looked
-    assert client.call("value") == 1
+    stays(lambda: client.call("value") == 1, 1.2)  # longer than between two looks, if it looked
     assert "reload" not in server.log
     server.process.send_signal(signal.SIGHUP)
     answer(server, client, 2)
@@ -168,8 +168,7 @@ def change_it_behind_its_back(serve, connect, tmp_path):
     (path,) = tmp_path.glob("served_*.py")
     path.write_text("def value(): return 2\n")
     os.utime(path, (1, 1))
-    gevent.sleep(1.2)  # longer than between two looks, if it looked
-    assert client.call("value") == 1
+    stays(lambda: client.call("value") == 1, 1.2)  # longer than between two looks, if it looked
 
 
 def test_a_file_that_was_written_but_not_changed(operator, connect, write, look):

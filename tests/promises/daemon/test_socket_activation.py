@@ -15,7 +15,7 @@ import gevent.socket
 import pytest
 
 from tests.support.daemon import SOURCE, daemon, refused
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 BECOME = """
 import os, sys
@@ -67,7 +67,7 @@ def test_the_sockets_make_listen_unnecessary(connect, tmp_path, sockets):
     path = str(tmp_path / "theirs")
     first, second = sockets(path, ("127.0.0.1", 0))
     early = gevent.spawn(connect(f"unix:{path}").call, "pids")
-    gevent.sleep(0)
+    turn_hub()
     with daemon(tmp_path, **handing_over(first, second)) as server:
         assert early.get()[1] == server.master
         client = connect(f"tcp://127.0.0.1:{second.getsockname()[1]}")

@@ -9,13 +9,12 @@ import signal
 import time
 import traceback
 
-import gevent
 import pytest
 
 import gtask
 from tests.support.daemon import APPLICATION, daemons, write
 from tests.support.process import is_gone, processes
-from tests.support.waiting import SOON, wait_until
+from tests.support.waiting import SOON, stays, turn_hub, wait_until
 
 
 @pytest.fixture
@@ -46,10 +45,7 @@ def test_a_held_checkout_finishes(start, connect, tmp_path):
         pid = worker.pid()
         daemon.send(signal.SIGTERM)
         wait_until(lambda: os.path.exists(f"/proc/{daemon.pid}") and worker.pid() == pid)
-        for _ in range(20):
-            assert worker.pid() == pid
-            gevent.sleep(0.005)  # the pace of the calls
-        assert daemon.process.poll() is None
+        stays(lambda: worker.pid() == pid and daemon.process.poll() is None, 0.1)
     assert daemon.wait() == 0
     assert is_gone(pid)
     assert nothing_left(tmp_path)
@@ -88,7 +84,7 @@ def stubborn():
     one, two, idle = (client.checkout() for _ in range(3))
     pids = [worker.pid() for worker in (one, two, idle)]
     running = [one.sleep.submit(), two.stubborn.submit()]
-    gevent.sleep(0)
+    turn_hub()
     begun = time.monotonic()
     daemon.send(signal.SIGTERM)
     daemon.wait_for("stops the checkouts that have not ended within 0.3 s")
@@ -121,8 +117,7 @@ def teardown():
     daemon.send(signal.SIGTERM)
     wait_until((tmp_path / "begun").exists)
     with open(tmp_path / "gate", "w"):
-        gevent.sleep(0.05)  # the time that must make no difference
-        assert daemon.process.poll() is None
+        stays(lambda: daemon.process.poll() is None, 0.05)
     assert daemon.wait() == 0
     assert (tmp_path / "done").exists()
     assert nothing_left(tmp_path)

@@ -8,6 +8,20 @@ from tests.support.daemon import COMMAND, daemon
 from tests.support.process import environment
 from tests.support.program import run_program
 
+BARE_THREAD = """
+import _thread, time
+
+started = _thread.allocate_lock()
+
+def _run():
+    started.release()
+    time.sleep(600)
+
+started.acquire()
+_thread.start_new_thread(_run, ())
+started.acquire()
+"""
+
 SAID = {
     "call": ("def call(): pass", "call: a checkout has a method of this name"),
     "submit": ("def submit(): pass", "submit: a checkout has a method of this name"),
@@ -20,7 +34,7 @@ SAID = {
         "1 thread runs (ticker) in the master",
     ),
     "bare thread": (
-        "import _thread, time\n_thread.start_new_thread(time.sleep, (600,))\ntime.sleep(0.5)",
+        BARE_THREAD,
         "1 thread runs in the master",
     ),
 }

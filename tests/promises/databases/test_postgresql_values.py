@@ -26,6 +26,7 @@ from psycopg2 import sql
 import gtask
 from gtask import dbapi
 from tests.support.postgresql import private_cluster
+from tests.support.waiting import turn_hub
 
 SERVER = """
     import psycopg2
@@ -280,7 +281,7 @@ def test_too_many_in_line(start):
     module = start(max_workers=1, max_waiting=1)
     with contextlib.closing(module.connect()):
         waiting = gevent.spawn(module.connect)
-        gevent.sleep(0)
+        turn_hub()
         with pytest.raises(psycopg2.OperationalError) as caught:
             module.connect()
         assert isinstance(caught.value, gtask.Overloaded)

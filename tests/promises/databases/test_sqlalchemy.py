@@ -22,6 +22,7 @@ from gevent.event import Event
 import gtask
 from gtask import dbapi
 from gtask.testing import wait_until
+from tests.support.waiting import turn_hub
 
 sqlalchemy = pytest.importorskip("sqlalchemy", "2.1", reason="SQLAlchemy 2.1 needs Python 3.11")
 orm, pool = (pytest.importorskip(f"sqlalchemy.{name}") for name in ("orm", "pool"))
@@ -288,7 +289,7 @@ def test_two_hundred_greenlets_share_four_workers(url, create_engine):
     def earn():
         with orm.Session(engine) as session, session.begin():
             session.execute(sqlalchemy.update(Account).values(cents=Account.cents + 1))
-            gevent.sleep(0)
+            turn_hub()
             return session.scalar(sqlalchemy.text("SELECT pid()"))
 
     greenlets = [gevent.spawn(earn) for _ in range(200)]
@@ -338,7 +339,7 @@ def test_a_killed_greenlet_rolls_back(engine, busy):
 
     greenlet = gevent.spawn(spend)
     there.wait()
-    gevent.sleep(0)  # it is at what comes next
+    turn_hub()  # it is at what comes next
     greenlet.kill()
     assert cents(engine) == 100
     with orm.Session(engine) as session, session.begin():

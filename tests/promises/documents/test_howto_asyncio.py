@@ -56,16 +56,16 @@ def test_why_not_to_thread(page):
         import gtask
 
         async def main():
-            client, over = gtask.Client("spawn:jobs"), threading.Event()
+            client, called, over = gtask.Client("spawn:jobs"), threading.Event(), threading.Event()
 
             def first():
                 value = client.call("count", 10)
+                called.set()
                 over.wait()  # so that another thread is taken for the next call
                 return value
 
             one = asyncio.create_task(asyncio.to_thread(first))
-            while not client.stats().checkouts:
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(called.wait)
             try:
                 await asyncio.to_thread(client.call, "count", 10)
             except gtask.WrongThread as error:

@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os, time
@@ -64,7 +64,7 @@ def test_one_that_waits_for_a_worker_ends_at_once(shared, connect, tmp_path):
     waiting, following = client.checkout(), client.checkout()
     call = gevent.spawn(waiting.note, "waiting")
     result = waiting.note.submit("waiting")
-    gevent.sleep(0)
+    turn_hub()
     waiting.cancel("no longer wanted")
     for ended in (call, result):
         with pytest.raises(gtask.Cancelled, match="no longer wanted"):

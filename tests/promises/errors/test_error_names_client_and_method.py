@@ -3,10 +3,10 @@
 In a program with many clients the log shows at once who asked whom for what.
 """
 
-import gevent
 import pytest
 
 import gtask
+from tests.support.waiting import turn_hub
 
 SOURCE = """
     import os
@@ -92,7 +92,7 @@ def test_a_full_queue_names_both(connect, tmp_path):
         with pytest.raises(gtask.Overloaded) as caught:
             worker.misbehave.submit("nothing")
         worker.cancel()
-        gevent.sleep(0)
+        turn_hub()
     assert "the-billing-client" in text_of(caught.value)
     assert "misbehave" in text_of(caught.value)
 

@@ -8,11 +8,11 @@ import gc
 import threading
 import weakref
 
-import gevent
 import pytest
 
 import gtask
 from gtask.testing import wait_until
+from tests.support.waiting import turn_hub
 
 SOURCE = """
     import os
@@ -171,7 +171,7 @@ def frees(client, error, caller):
         pass
     else:
         raise AssertionError("nothing was raised")
-    gevent.sleep(0)  # what a greenlet or the hub was just doing with it
+    turn_hub()  # what a greenlet or the hub was just doing with it
     return kept[0]() is None
 
 

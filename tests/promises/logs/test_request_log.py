@@ -15,6 +15,7 @@ import pytest
 import gtask
 from gtask import logdefer
 from gtask.logdefer import RequestLog
+from tests.support.waiting import turn_hub
 
 SOURCE = """
     import logging, os, threading, time
@@ -173,7 +174,7 @@ def test_nothing_keeps_it_alive(shared, connect, method):
     gc.disable()
     try:
         gone = request()
-        gevent.sleep(0)
+        turn_hub()
         assert gone() is None
     finally:
         gc.enable()

@@ -19,7 +19,7 @@ from gevent.event import Event
 from gevent.lock import RLock
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import logging, os, signal, threading, time
@@ -223,7 +223,7 @@ def test_they_are_logged_in_the_callers_context(shared, connect):
 
     class Handler(logging.Handler):
         def emit(self, record):
-            gevent.sleep(0)  # it may switch
+            turn_hub()  # it may switch
             heard.append((record.getMessage(), request.get()))
 
     handler = Handler()
@@ -257,7 +257,7 @@ def test_a_thousand_greenlets_never_mix(shared, connect):
         def emit(self, record):
             heard[0] += 1
             if heard[0] % 7 == 0:
-                gevent.sleep(0)
+                turn_hub()
             if record.getMessage() != f"warning {request.get()}":
                 wrong.append(record)
 

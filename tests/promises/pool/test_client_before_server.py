@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -27,7 +27,7 @@ def test_the_client_comes_first(serve, connect, tmp_path):
     submitted = client.checkout()
     result = submitted.pid.submit()
     callers = [gevent.spawn(client.call, "pid") for _ in range(10)]
-    gevent.sleep(0)
+    turn_hub()
     assert not os.path.exists(f"{tmp_path}/later.sock")
     serve(SOURCE, address=address)
     pids = {caller.get() for caller in callers} | {result.get()}
@@ -56,6 +56,6 @@ def test_the_server_comes_back(serve, connect, tmp_path, left):
         assert os.path.exists(f"{tmp_path}/back.sock")
     wait_until(lambda: client.stats().idle == 0, what="the client's notice of its server's end")
     waiting = gevent.spawn(client.call, "pid")
-    gevent.sleep(0)
+    turn_hub()
     serve(SOURCE, address=address)
     assert waiting.get() != pid

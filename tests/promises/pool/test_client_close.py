@@ -12,7 +12,7 @@ import pytest
 
 import gtask
 from gtask import testing
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -70,7 +70,7 @@ def test_who_waits_is_told(shared, connect):
         holder.pid()
         in_line, other = client.checkout(), client.checkout()
         caller, result = gevent.spawn(client.call, "pid"), in_line.pid.submit()
-        gevent.sleep(0)
+        turn_hub()
         client.close()
         for waiting in (caller, result):
             with pytest.raises(gtask.ClientClosed):
@@ -121,8 +121,8 @@ def test_a_checkout_outlives_its_dropped_client(shared):
         pid = worker.pid()
         del client
         gc.collect()
-        gevent.sleep(0)
-        gevent.sleep(0)
+        turn_hub()
+        turn_hub()
         assert worker.pid() == pid
     wait_for_end(pid)
 
@@ -132,7 +132,7 @@ def test_a_remote_keeps_its_client(shared):
     remote = gtask.Client(shared(SOURCE).address, min_workers=0).remote
     pid = remote.pid()
     gc.collect()
-    gevent.sleep(0)
+    turn_hub()
     assert remote.pid() == pid
     del remote
     wait_for_end(pid)
@@ -160,7 +160,7 @@ def test_a_client_that_never_found_its_server(connect, tmp_path):
     """It closes as any other."""
     client = connect(f"unix:{tmp_path}/nobody.sock", timeout=None, min_workers=2)
     caller = gevent.spawn(client.call, "pid")
-    gevent.sleep(0)
+    turn_hub()
     client.close()
     with pytest.raises(gtask.ClientClosed):
         caller.get()
@@ -182,7 +182,7 @@ def test_close_with_a_time_out_waits_for_lent_workers(shared, connect, tmp_path)
     with client.checkout() as other:
         pid = other.pid()
         closing = gevent.spawn(client.close, 1000)
-        gevent.sleep(0)
+        turn_hub()
         assert "closed" in repr(client)
         assert other.pid() == pid
         (tmp_path / "gate").write_text("")
@@ -202,7 +202,7 @@ def test_close_with_a_time_out_turns_away_who_waits_at_once(shared, connect, tmp
     with client.checkout() as holder:
         holder.pid()
         waiting = gevent.spawn(client.call, "pid")
-        gevent.sleep(0)
+        turn_hub()
         closing = gevent.spawn(client.close, 1000)
         with pytest.raises(gtask.ClientClosed):
             waiting.get()
@@ -253,7 +253,7 @@ def test_after_the_time_out_no_worker_is_waited_for_that_is_in_checkout_done(ser
     checkout = client.checkout()
     checkout.pid()
     closing = gevent.spawn(client.close, 0.3)
-    gevent.sleep(0)
+    turn_hub()
     checkout.release()
     wait_until((tmp_path / "inside").exists, what="the beginning of checkout_done")
     closing.get()
@@ -269,10 +269,10 @@ def test_close_with_a_time_out_waits_for_checkout_done(serve, connect, tmp_path)
     checkout = client.checkout()
     checkout.pid()
     closing = gevent.spawn(client.close, 1000)
-    gevent.sleep(0)
+    turn_hub()
     checkout.release()
     wait_until((tmp_path / "inside").exists, what="the beginning of checkout_done")
-    gevent.sleep(0)
+    turn_hub()
     assert not closing.ready()
     assert client.stats().settling == 1
     (tmp_path / "gate").write_text("")
@@ -296,7 +296,7 @@ def test_close_again_with_a_time_out(shared, connect, tmp_path):
     _, caller = hold_one(client, tmp_path)
     client.close()
     patient = gevent.spawn(client.close, timeout=1000)
-    gevent.sleep(0)
+    turn_hub()
     assert not patient.ready()
     assert not caller.ready()
     client.close(timeout=0.05)

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -76,7 +76,7 @@ def test_a_lent_worker_goes_when_it_comes_back(shared, connect):
         assert [submitted.get(), worker.pid(), worker.pid()] == [pid] * 3
         assert client.stats().retirements == {}
         following = gevent.spawn(client.call, "pid")
-        gevent.sleep(0)
+        turn_hub()
     assert client.stats().retirements == {"drain": 1}
     assert following.get() != pid
     wait_for_end(pid)
@@ -88,7 +88,7 @@ def test_who_waits_in_line_is_served_by_new_workers(shared, connect):
     holders = [client.checkout() for _ in range(2)]
     old = {holder.pid() for holder in holders}
     callers = [gevent.spawn(client.call, "pid") for _ in range(20)]
-    gevent.sleep(0)
+    turn_hub()
     client.drain()
     for holder in holders:
         holder.release()

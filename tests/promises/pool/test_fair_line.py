@@ -14,7 +14,7 @@ import greenlet
 import pytest
 
 import gtask
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.waiting import PATIENCE, turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -58,7 +58,7 @@ def test_the_place_is_taken_when_the_checkout_is_made(shared, connect):
     assert client.stats().waiting == 2
     result = second.pid.submit()
     holder.release()
-    gevent.sleep(0)
+    turn_hub()
     assert not result.ready()
     assert client.stats().waiting == 1
     pid = first.pid()
@@ -119,7 +119,7 @@ def test_thousands_who_want_nothing_any_more_are_passed_over(shared, connect):
     callers = [gevent.spawn(checkout.pid) for checkout in checkouts]
     last = client.checkout()
     result = last.pid.submit()
-    gevent.sleep(0)
+    turn_hub()
     for checkout in checkouts:
         checkout.release()
     gevent.killall(callers)
@@ -196,7 +196,7 @@ def test_release_never_switches(serve, connect, source, prepare):
     checkout.pid()
     waiting = prepare(client, checkout) or []
     if any(isinstance(thing, gevent.Greenlet) for thing in waiting):
-        gevent.sleep(0)
+        turn_hub()
         assert client.stats().waiting == len(waiting)
     assert switches(checkout.release) == 0
     assert switches(checkout.release) == 0
@@ -212,7 +212,7 @@ def test_release_in_line_never_switches(shared, connect):
         waiting = client.checkout()
         assert switches(waiting.release) == 0
         assert client.stats().waiting == 0
-        assert switches(lambda: gevent.sleep(0)) > 0  # so it does see them
+        assert switches(lambda: turn_hub()) > 0  # so it does see them
 
 
 def test_10000_greenlets_over_20_workers(shared, connect):

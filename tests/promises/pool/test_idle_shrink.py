@@ -5,10 +5,9 @@ Needed are as many as were in use at the busiest moment of the last max_idle sec
 
 import time
 
-import gevent
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import stays, wait_until
 
 SOURCE = """
     import os
@@ -74,8 +73,7 @@ def test_the_minimum_stays_for_good(shared, connect):
     client = connect(shared(SOURCE), min_workers=2, max_idle=0.02)
     client.open(wait=True)
     pids = burst(client, 2)
-    gevent.sleep(0.2)  # the time that must make no difference
-    assert client.stats().retirements == {}
+    stays(lambda: client.stats().retirements == {}, 0.2)
     assert sorted(burst(client, 2)) == sorted(pids)
     assert client.stats().connects == 2
 
@@ -86,7 +84,7 @@ def test_lent_workers_do_not_end(shared, connect):
     checkouts, pids = lend(client, 3)
     checkouts[2].release()
     wait_until(lambda: ended(client) == 1, what="the end of the idle one")
-    gevent.sleep(0.15)  # the time that must make no difference
+    stays(lambda: client.stats().busy == 2, 0.15)
     assert [checkout.pid() for checkout in checkouts[:2]] == pids[:2]
     stats = client.stats()
     assert (stats.busy, stats.idle, stats.retirements) == (2, 0, {"max_idle": 1})
@@ -98,19 +96,9 @@ def test_those_that_a_burst_needs_stay(shared, connect, lifo):
     client = connect(shared(SOURCE), max_idle=1.0, lifo=lifo)
     burst(client, 4)
 
-    def go_on(wanted):
-        burst(client, 2)
-        gevent.sleep(0.05)  # the pace of the bursts
-        return wanted()
-
-    wait_until(lambda: go_on(lambda: ended(client) == 2), what="the end of two")
-    until = time.monotonic() + 2.0  # twice max_idle
-    pids = set()
-    while time.monotonic() < until:
-        pids.update(burst(client, 2))
-        gevent.sleep(0.05)  # the pace of the bursts
-    assert ended(client) == 2
-    assert len(pids) == 2
+    wait_until(lambda: burst(client, 2) and ended(client) == 2, what="the end of two")
+    pids = set(burst(client, 2))
+    stays(lambda: set(burst(client, 2)) == pids and ended(client) == 2, 2.0)  # twice max_idle
     assert client.stats().connects == 4
     wait_until(lambda: client.stats().idle == 0, what="the end of the others, now unused")
 
@@ -119,17 +107,14 @@ def test_by_choice_all_stay(shared, connect):
     """With max_idle=None there is no alarm at all, so nothing can end them."""
     client = connect(shared(SOURCE), max_idle=None)
     burst(client, 3)
-    gevent.sleep(0.1)  # the time that must make no difference
-    stats = client.stats()
-    assert (stats.idle, stats.retirements) == (3, {})
+    stays(lambda: (client.stats().idle, client.stats().retirements) == (3, {}), 0.1)
 
 
 def test_a_lower_minimum_counts_from_then_on(shared, connect):
     """What resize makes superfluous ends in the same way."""
     client = connect(shared(SOURCE), min_workers=3, max_workers=3, max_idle=0.05)
     client.open(wait=True)
-    gevent.sleep(0.1)  # the time that must make no difference
-    assert client.stats().idle == 3
+    stays(lambda: client.stats().idle == 3, 0.1)
     client.resize(1, 3)
     wait_until(lambda: client.stats().idle == 1, what="the end of two")
     assert client.stats().retirements == {"max_idle": 2}
@@ -141,6 +126,6 @@ def test_a_higher_minimum_counts_at_once(shared, connect):
     burst(client, 4)
     wait_until(lambda: ended(client) == 1, what="the end of the first")
     client.resize(3, 20)
-    gevent.sleep(0.3)  # the time that must make no difference
+    stays(lambda: client.stats().idle == 3, 0.3)
     stats = client.stats()
     assert (stats.idle, stats.retirements, stats.connects) == (3, {"max_idle": 1}, 4)

@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 import gtask
-from gtask.testing import wait_until
+from tests.support.waiting import stays, turn_hub, wait_until
 
 SOURCE = """
     import time
@@ -57,7 +57,8 @@ def test_nobody_gets_an_error(server, connect):
         for turn in range(10):
             with client.checkout() as checkout:
                 assert checkout.echo((number, turn)) == [number, turn]
-            gevent.sleep(0.01 * (number % 3))
+            for _ in range(number % 3):
+                turn_hub()
 
     greenlets = [gevent.spawn(work, client, number) for number, client in enumerate(clients * 3)]
     gevent.joinall(greenlets, raise_error=True)
@@ -77,13 +78,11 @@ def test_lent_workers_are_left_alone(server, connect):
     assert first.stats().retirements == {}
     for checkout in held:
         checkout.release()
-    wait_until(lambda: second.call("echo", 4) == 4, 60)
+    wait_until(lambda: second.call("echo", 4) == 4)
 
 
 def test_nobody_is_asked_without_need(server, connect):
     """A full server at which nobody waits lets its clients keep their workers."""
     client = connect(server.address, min_workers=0, max_workers=MOST, timeout=60)
     fill(client)
-    gevent.sleep(1)  # several looks, at none of which there is anything to be seen
-    assert client.stats().idle == MOST
-    assert client.stats().retirements == {}
+    stays(lambda: (client.stats().idle, client.stats().retirements) == (MOST, {}), 1)  # while it looks several times

@@ -11,7 +11,7 @@ import os
 import gevent
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import stays, turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -51,7 +51,7 @@ def leaks(records):
 
 def wait_for_leaks(client, count):
     wait_until(lambda: client.stats().leaks >= count, what=f"{count} leaks")
-    gevent.sleep(0)  # the log is written in the next turn of the hub
+    turn_hub()  # the log is written in the next turn of the hub
 
 
 def this_line(offset=0):
@@ -160,7 +160,7 @@ def test_time_in_line_does_not_count(shared, connect, leaks):
     holder.pid()
     waiting = client.checkout()
     wait_for_leaks(client, 1)
-    gevent.sleep(LONG)  # the other has waited for as long, though it came later
+    stays(lambda: client.stats().leaks == 1, LONG)  # the other has waited for as long, though it came later
     holder.release()
     waiting.pid()
     later = client.checkout()

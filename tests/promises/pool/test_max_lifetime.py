@@ -6,12 +6,11 @@ Workers that began together end at different times: each lives max_lifetime, or 
 import os
 import time
 
-import gevent
 import pytest
 
 from gtask.client import in_line
 from gtask.client.loop import Loop
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -67,7 +66,7 @@ def test_a_checkout_is_never_cut_short(shared, connect, clock):
         clock.ahead += 100_000
         client.open()
         following = client.checkout()
-        gevent.sleep(0)
+        turn_hub()
         assert [worker.pid(), worker.pid()] == [pid] * 2
         assert retired(client) == 0
     assert retired(client) == 1

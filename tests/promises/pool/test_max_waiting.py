@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import stays, turn_hub, wait_until
 
 SOURCE = """
     def echo(value):
@@ -79,7 +79,7 @@ def test_the_message(shared, connect):
     holder = client.checkout()
     holder.echo("taken")
     waiting = [client.checkout() for _ in range(2)]
-    gevent.sleep(0.15)  # they wait
+    stays(lambda: client.stats().waiting == 2, 0.15)
     with pytest.raises(gtask.Overloaded) as caught:
         client.checkout()
     said = str(caught.value)
@@ -129,7 +129,7 @@ def test_a_place_that_is_given_up_is_free(shared, connect, way):
             waiting.echo(1)
     elif way == "killed":
         caller = gevent.spawn(waiting.echo, 1)
-        gevent.sleep(0)
+        turn_hub()
         del waiting
         caller.kill()
         del caller

@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -268,7 +268,7 @@ def test_a_worker_that_goes_to_one_that_waits_already_while_there_are_others(add
     wait_until(lambda: client.stats().waiting == 2)
     holder.release()
     wait_until(lambda: client.stats().waiting == 1)
-    gevent.sleep(0)
+    turn_hub()
     assert not greenlets[1].ready()
     go_on.set()
     assert greenlets[1].get()

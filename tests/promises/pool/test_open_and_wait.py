@@ -12,7 +12,7 @@ import greenlet
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -172,7 +172,7 @@ def test_it_is_closed_meanwhile(connect, tmp_path):
     """Who waits is told at once."""
     client = connect(f"unix:{tmp_path}/nobody.sock", min_workers=1)
     opening = gevent.spawn(client.open, wait=True, timeout=1000)
-    gevent.sleep(0)
+    turn_hub()
     client.close()
     with pytest.raises(gtask.ClientClosed):
         opening.get()
@@ -204,7 +204,7 @@ def test_whoever_waits_can_be_interrupted(serve, connect, tmp_path):
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.01):
         client.open(wait=True)
     opening = gevent.spawn(client.open, wait=True)
-    gevent.sleep(0)
+    turn_hub()
     opening.kill()
     serve(SOURCE, address=address)
     client.open(wait=True)
@@ -224,7 +224,7 @@ def test_a_client_is_lazy(serve, connect):
     server = serve(SOURCE)
     connect(server).call("pid")  # the server is there
     with connect(server, min_workers=2) as client:
-        gevent.sleep(0)
+        turn_hub()
         stats = client.stats()
         assert (stats.idle, stats.connecting, stats.connects) == (0, 0, 0)
         assert "not yet open" in repr(client)

@@ -18,7 +18,7 @@ import gevent
 import pytest
 
 from gtask import errors
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -143,7 +143,7 @@ class History:
                 os.kill(self.chance.choice(list(lent.values())), signal.SIGKILL)
 
     def turn(self):
-        gevent.sleep(0)
+        turn_hub()
 
     def wait(self):
         """Some milliseconds, in which workers do what they do."""

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -42,7 +42,7 @@ def test_more_workers_serve_who_waits(shared, connect):
     client = connect(shared(SOURCE), max_workers=1, timeout=None)
     (holder,), (pid,) = lend(client, 1)
     callers = [gevent.spawn(client.call, "pid") for _ in range(6)]
-    gevent.sleep(0)
+    turn_hub()
     assert client.stats().waiting == 6
     client.resize(0, 3)
     pids = {caller.get() for caller in callers}
@@ -140,12 +140,12 @@ def test_there_are_never_more_than_the_new_maximum_in_use(shared, connect):
     def work():
         with client.checkout() as worker:
             pid = worker.pid()
-            gevent.sleep(0)
+            turn_hub()
             assert worker.pid() == pid
 
     for size in sizes:
         callers = [gevent.spawn(work) for _ in range(10)]
-        gevent.sleep(0)
+        turn_hub()
         client.resize(min(size, 2), size)
         gevent.joinall(callers, raise_error=True)
         stats = client.stats()

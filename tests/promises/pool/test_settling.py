@@ -213,8 +213,17 @@ def in_checkout(client):
         return checkout.echo(1)
 
 
+def first_call(client, peer):
+    """The first such call, for which the peer is connected."""
+    calling = gevent.spawn(in_checkout, client)
+    peer.accept()
+    peer.expect("do")
+    peer.say("ok", None, 1)
+    assert calling.get() == 1
+
+
 def call(client, peer):
-    """Such a call, answered by the peer; returns what the peer heard for it."""
+    """A call in a checkout, answered by the peer; returns what the peer heard for it."""
     calling = gevent.spawn(in_checkout, client)
     wait_until(lambda: "do" in peer.kinds())
     heard = peer.kinds()
@@ -233,11 +242,7 @@ def test_where_nothing_was_announced_the_end_rides_with_the_next_request(connect
     client = connect(address, max_workers=1)
     opening = gevent.spawn(client.open)
     opening.get()
-    calling = gevent.spawn(in_checkout, client)
-    worker.accept()
-    worker.expect("do")
-    worker.say("ok", None, 1)
-    assert calling.get() == 1
+    first_call(client, worker)
     assert client.stats().idle == 1
     worker.expect("dn")
     assert worker.kinds() == []
@@ -269,11 +274,7 @@ def test_a_release_with_calls_under_way_is_told_behind_them(connect, peer):
     """At once, though the hub does not turn: the worker may be free long before its replies are read."""
     worker, address = peer(done=False)
     client = connect(address, max_workers=1)
-    calling = gevent.spawn(in_checkout, client)
-    worker.accept()
-    worker.expect("do")
-    worker.say("ok", None, 1)
-    calling.get()
+    first_call(client, worker)
     worker.expect("dn")
     with client.checkout() as checkout:
         results = [checkout.echo.submit(number) for number in range(20)]
@@ -289,11 +290,7 @@ def test_where_a_hook_was_announced_the_end_is_sent_at_once(connect, peer):
     """The worker is settling until it has answered; the next request goes out only then."""
     worker, address = peer(done=True)
     client = connect(address, max_workers=1)
-    calling = gevent.spawn(client.call, "echo", 1)
-    worker.accept()
-    worker.expect("do")
-    worker.say("ok", None, 1)
-    assert calling.get() == 1
+    first_call(client, worker)
     worker.expect("dn")
     following = gevent.spawn(client.call, "echo", 2)
     wait_until(lambda: client.stats().waiting == 1)
@@ -310,11 +307,7 @@ def test_an_idle_worker_that_says_by_is_closed_at_once(connect, peer):
     """Not when it would be lent next; its reason is counted."""
     worker, address = peer(done=False)
     client = connect(address, max_workers=1)
-    calling = gevent.spawn(in_checkout, client)
-    worker.accept()
-    worker.expect("do")
-    worker.say("ok", None, 1)
-    calling.get()
+    first_call(client, worker)
     worker.say("by", {"why": "draining"})
     wait_until(lambda: client.stats().retirements == {"draining": 1})
     assert client.stats().idle == 0
@@ -347,11 +340,7 @@ def test_a_settling_worker_that_says_by_is_not_lent_again(connect, peer):
     """It is closed when its hook is done."""
     worker, address = peer(done=True)
     client = connect(address, max_workers=1)
-    calling = gevent.spawn(in_checkout, client)
-    worker.accept()
-    worker.expect("do")
-    worker.say("ok", None, 1)
-    calling.get()
+    first_call(client, worker)
     worker.expect("dn")
     worker.say("by", {})
     worker.say("dn", None)

@@ -12,6 +12,7 @@ import gevent
 import pytest
 
 import gtask
+from tests.support.waiting import stays, wait_until
 
 SOURCE = """
     import time
@@ -95,7 +96,8 @@ def test_it_is_off_by_default(serve, connect):
     client = connect(running(serve, connect), max_workers=1, shed_interval=0.01)
     holder = hold(client)
     caller = gevent.spawn(client.call, "echo", "patient")
-    gevent.sleep(0.3)  # many intervals
+    wait_until(lambda: client.stats().waiting == 1)
+    stays(lambda: client.stats().waiting == 1, 0.3)  # many intervals
     holder.release()
     assert caller.get() == "patient"
     assert client.stats().shed == 0
@@ -108,8 +110,7 @@ def test_a_line_in_which_somebody_was_served_quickly_is_left_alone(serve, connec
     quick, slow = client.checkout(), client.checkout()
     holder.release()  # into the hands of the quick one, at once
     caller = gevent.spawn(slow.echo, "slow")
-    gevent.sleep(1.1)  # the end of the interval is past, that of the next is not
-    assert client.stats().waiting == 1
+    stays(lambda: client.stats().waiting == 1, 1.1)  # past the end of the interval, not of the next
     quick.release()
     assert caller.get() == "slow"
     slow.release()
@@ -123,7 +124,8 @@ def test_a_short_jam_is_left_alone(serve, connect):
     client = connect(running(serve, connect), max_workers=1, shed_target=0.001, shed_interval=30)
     holder = hold(client)
     callers = [gevent.spawn(client.call, "echo", number) for number in range(5)]
-    gevent.sleep(0.1)  # a hundred times the target
+    wait_until(lambda: client.stats().waiting == 5)
+    stays(lambda: client.stats().waiting == 5, 0.1)  # a hundred times the target
     holder.release()
     assert [caller.get() for caller in callers] == list(range(5))
     assert client.stats().shed == 0

@@ -12,7 +12,7 @@ import pytest
 
 import gtask
 from gtask.stats import BOUNDS, ClientStats, Times
-from tests.support.waiting import wait_until
+from tests.support.waiting import stays, turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -324,7 +324,7 @@ def test_retirements_by_cause(address, connect, retire, cause):
     """Each is counted once, under the one reason for which the client closed the worker, and none is a death."""
     client = retire(address, connect)
     wait_until(lambda: client.stats().retirements, what="a retirement")
-    gevent.sleep(0)
+    turn_hub()
     assert client.stats().retirements == {cause: 1}
     assert client.stats().deaths == {}
 
@@ -377,12 +377,12 @@ def test_waits_and_uses(address, connect, gate):
     client.call("pid")
     client.pop_stats()
     holding = gevent.spawn(client.call, "hold", "gate")
-    gevent.sleep(0)
+    turn_hub()
     waiting = gevent.spawn(client.call, "pid")
     wait_until(lambda: client.stats().waiting == 1)
     assert client.stats().waits == Times(1, 0.0, 0.0, (1, *[0] * len(BOUNDS)))
     assert client.stats().uses == Times()
-    gevent.sleep(0.06)  # how long both last
+    stays(lambda: client.stats().waiting == 1, 0.06)  # how long both last
     go_on()
     gevent.joinall([holding, waiting], raise_error=True)
     stats = client.stats()

@@ -2,6 +2,8 @@
 
 import gevent
 
+from tests.support.waiting import turn_hub
+
 SOURCE = """
     import os
 
@@ -23,7 +25,7 @@ def test_100_checkouts_over_5_workers(serve, connect):
         with client.checkout() as worker:
             before = worker.pid()
             siblings = worker.siblings()
-            gevent.sleep(0)
+            turn_hub()
             assert worker.pid() == before
             return before, siblings
 

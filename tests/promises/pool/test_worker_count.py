@@ -10,7 +10,7 @@ from collections import Counter
 import gevent
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -76,7 +76,7 @@ def test_never_more_are_in_use_than_max_workers(serve, connect):
 def test_min_workers_are_ready_before_anyone_asks(serve, connect, tmp_path):
     """Not at construction, but after open(); three checkouts are then served without a turn of the hub."""
     client = connect(serve(SOURCE), min_workers=3)
-    gevent.sleep(0)
+    turn_hub()
     assert "not yet open" in repr(client)
     client.open()
     wait_until(lambda: len(setups(tmp_path)) == 3)

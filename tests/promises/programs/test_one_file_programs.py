@@ -139,13 +139,13 @@ def test_a_thread_of_the_application_is_refused_as_well(tmp_path, serve, connect
 @pytest.mark.parametrize("how", ["kill", "exit"])
 def test_a_server_that_loads_notices_that_its_program_is_gone(tmp_path, how):
     """However long the application takes to load, and though a sibling holds the other end of the pipe."""
+    os.mkfifo(tmp_path / "begun")
     (tmp_path / "slow.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(600)\n")
     program = f"""
         import os, signal, sys, time
         import gtask
         server = gtask.spawn_server("slow")
-        while not os.path.exists("begun"):
-            time.sleep(0.01)
+        open("begun").read()
         sibling = os.fork()
         if not sibling:
             time.sleep(600)

@@ -5,25 +5,25 @@ as a whole. It hears at once, without a LoopExit, however many wait, and also if
 """
 
 import concurrent.futures
+import contextlib
+import os
 import threading
-import time
 
 import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import SOON, wait_until
+from tests.support.waiting import SOON, turn_hub, wait_until
 
 SOURCE = """
     import os
-    import time
 
     def module():
         return __name__
 
     def hold(gate):
-        while not os.path.exists(os.path.join(DIR, gate)):
-            time.sleep(0.001)
+        with open(os.path.join(DIR, gate)) as file:
+            file.readline()
         return "value"
 
     def fail(gate):
@@ -59,15 +59,20 @@ class Gate:
     """Lets a call go."""
 
     def __init__(self, directory):
-        self._path = directory / "gate"
+        os.mkfifo(directory / "gate")
+        self._fifo = os.open(directory / "gate", os.O_RDWR)  # blocks nobody, whoever comes first
 
     def open(self):
-        self._path.touch()
+        os.write(self._fifo, b"\n")
+
+    def close(self):
+        os.close(self._fifo)
 
 
 @pytest.fixture
 def gate(tmp_path):
-    return Gate(tmp_path)
+    with contextlib.closing(Gate(tmp_path)) as gate:
+        yield gate
 
 
 def submitted(client, method):
@@ -101,13 +106,7 @@ WAITS = {
     "iwait": lambda result: get(*gevent.iwait([result])),
     "a greenlet": lambda result: gevent.spawn(get, result).get(),
     "many greenlets": lambda result: {one.get() for one in [gevent.spawn(get, result) for _ in range(5)]}.pop(),
-    "done before": lambda result: [wait_natively(result), get(result)][1],
 }
-
-
-def wait_natively(result):
-    while not result.ready():
-        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
@@ -122,6 +121,14 @@ def test_it_hears_at_once(begin, gate, wait):
     assert get(result) == "value"
 
 
+def test_one_that_is_there_already(begin, gate):
+    """A thread that asks when all is over has it at once."""
+    result = begin("hold")
+    gate.open()
+    assert get(result) == "value"
+    assert [thread.end() for thread in [Thread(wait, result) for wait in WAITS.values()]] == ["value"] * len(WAITS)
+
+
 def test_the_other_greenlets_of_its_hub_go_on(begin, gate):
     """Only the greenlet that waits is stopped."""
     result = begin("hold")
@@ -130,7 +137,7 @@ def test_the_other_greenlets_of_its_hub_go_on(begin, gate):
     def run():
         waiting = gevent.spawn(get, result)
         for _ in range(5):
-            gevent.sleep(0.001)
+            turn_hub()
         others_run.set()
         return waiting.get()
 
@@ -190,7 +197,7 @@ def test_a_callback_is_called_in_the_hub_that_has_asked_for_it(begin, gate):
         result.rawlink(linked.append)
         result.unlink(linked.append)
         gevent.wait([result])
-        gevent.sleep(0)
+        turn_hub()
         return threading.get_ident()
 
     thread = Thread(run)

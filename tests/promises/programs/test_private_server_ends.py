@@ -13,8 +13,8 @@ import time
 import pytest
 
 import gtask
-from gtask.testing import wait_until
 from tests.support.process import is_gone
+from tests.support.waiting import wait_until
 
 JOBS = """
 import os
@@ -48,7 +48,7 @@ def private(tmp_path, monkeypatch, nothing_is_left_behind):
     yield make
     for client in clients:
         client.close(timeout=60)
-    wait_until(lambda: os.listdir(temporary) == [], 60, "an empty directory")
+    wait_until(lambda: os.listdir(temporary) == [], "an empty directory")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT, signal.SIGSEGV])
@@ -63,7 +63,7 @@ def test_another_one_is_started(private, caplog, how, where):
         else:
             client.call("end_of_server", how)
         client.drain()  # so that no worker of before is lent any more
-        wait_until(lambda: is_gone(first), 60, "the end of the server")
+        wait_until(lambda: is_gone(first), "the end of the server")
         assert [client.call("echo", number) for number in range(5)] == list(range(5))
     assert client.call("server") != first
     assert client.stats().server_restarts == 1

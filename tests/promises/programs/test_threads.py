@@ -14,7 +14,7 @@ import pytest
 
 import gtask
 from tests.support.program import run_program
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 SOURCE = """
     import os
@@ -169,7 +169,7 @@ def test_a_release_with_calls_under_way(shared, connect, tmp_path):
     results = [checkout.hold.submit(), checkout.echo.submit("second")]
     wait_until((tmp_path / "inside").exists)
     in_thread(checkout.release)
-    gevent.sleep(0)
+    turn_hub()
     (tmp_path / "gate").write_text("")
     assert [result.get() for result in results] == [None, "second"]
     wait_until(lambda: client.stats().idle == 1, what="the release")

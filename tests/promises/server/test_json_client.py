@@ -21,7 +21,7 @@ import gtask
 from gtask.address import UnixAddress
 from gtask.logdefer import RequestLog
 from tests.support import perl
-from tests.support.waiting import wait_until
+from tests.support.waiting import turn_hub, wait_until
 
 
 class Perl:
@@ -296,7 +296,7 @@ def test_a_peer_that_speaks_something_else(tmp_path, connect):
         client = connect(f"unix:{tmp_path}/other.sock", codec="json")
         with client.checkout() as worker:
             result = worker.echo.submit(1)
-            gevent.sleep(0)
+            turn_hub()
             peer, _ = listener.accept()
             with peer:
                 peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")

@@ -17,7 +17,7 @@ import gtask
 from gtask.target import LEVELS, Private, private
 from tests.support.process import children, is_gone
 from tests.support.program import run_program
-from tests.support.waiting import wait_until
+from tests.support.waiting import stays, wait_until
 
 SOURCE = """
 import os
@@ -102,13 +102,12 @@ def test_reload(connect, write, tmp_path):
     def ask():
         while going_on:
             answers.append(client.call("version"))
-            gevent.sleep(0.01)
 
     greenlets = [gevent.spawn(ask) for _ in range(4)]
     write(2)
     wait_until(lambda: 2 in answers and set(answers[-40:]) == {2}, "answers of new code")
     (tmp_path / "fresh.py").write_text("this is no Python\n")
-    gevent.sleep(0.5)
+    stays(lambda: set(answers[-40:]) == {2}, 0.5)
     write(3)
     wait_until(lambda: set(answers[-40:]) == {3}, "answers of repaired code")
     going_on = False
