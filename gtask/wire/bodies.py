@@ -17,8 +17,8 @@ from gtask.wire.values.kinds import Unpacking
 
 __all__ = [
     "ARRAY", "FIRST_EPOCH", "HEADERS", "ITEMS", "LAST_EPOCH", "LENGTH", "REQUEST", "REQUEST_HEADS", "REQUEST_ITEMS",
-    "SHORT", "VALUE", "VALUES", "VALUE_HEAD", "Data", "decode_body", "heads", "new", "note_used", "read_any",
-    "read_request", "read_value", "request_of", "unpack_again", "unpackb",
+    "SHORT", "VALUE", "VALUES", "VALUE_HEAD", "Data", "decode_body", "heads", "new", "note_used", "packb",
+    "read_any", "read_request", "read_value", "request_of", "unpack_again", "unpackb",
 ]  # fmt: skip
 
 LENGTH = struct.Struct("!I")
@@ -48,7 +48,7 @@ VALUES = tuple(VALUE.pack(size, VALUE_HEAD) for size in range(SHORT))
 """The beginning of a usual value's frame, by what stands in it as its length."""
 
 Data = bytearray | memoryview
-new, unpackb = object.__new__, msgpack.unpackb
+new, packb, unpackb = object.__new__, msgpack.packb, msgpack.unpackb
 
 
 def decode_body(body: Data, unpacking: Unpacking) -> Message:

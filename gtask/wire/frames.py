@@ -27,7 +27,7 @@ from gtask.wire.bodies import (
 )
 from gtask.wire.forms import to_plain
 from gtask.wire.messages import DEFAULT_LIMIT, NOTHING_USED, Done, Message, Request, RequestMeta, Value
-from gtask.wire.named import frame_of
+from gtask.wire.named import TIMED, frame_of, packed_timeout
 from gtask.wire.reading import ANY, READERS, FrameReader
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
 from gtask.wire.values.culprit import check
@@ -99,7 +99,7 @@ class Encoder(FrameWriter):
         if used:
             used.clear()
         try:
-            if kwargs or meta is not None or epoch < FIRST_EPOCH:
+            if kwargs or epoch < FIRST_EPOCH or (meta is not None and (meta.concerns_aspects or not meta.has_timeout)):
                 whole = (*args,) if name is None else (name, *args)
                 frame = frame_of(whole, kwargs, epoch, meta, self._pack, self._is_lossless)
                 size = len(frame) - LENGTH.size
@@ -109,11 +109,12 @@ class Encoder(FrameWriter):
                         check(value, self._is_lossless)
                 pack = self._pack
                 items = pack(args)
-                first = self._names[name]
+                count, first = len(args), self._names[name]
+                head = NAMED_REQUEST_HEADS[count] if first else REQUEST_HEADS[count]
+                if meta is not None:
+                    head, first = TIMED[head], (meta.packed or packed_timeout(meta)) + first
                 size = len(items) + len(first) + 11
                 # This is cheaper than a head and items[1:].
-                count = len(args)
-                head = NAMED_REQUEST_HEADS[count] if first else REQUEST_HEADS[count]
                 frame = items.replace(HEADERS[count], pack_request(size, head, epoch) + first, 1)
         except Exception:  # the general way finds out what is wrong, or knows more items and larger epochs
             return self.request(args if name is None else (name, *args), kwargs, epoch, meta)

@@ -70,10 +70,6 @@ NOT_PLAIN: Any = type("NotPlain", (), {"__slots__": ()})()
 """Stands for a value where no plain one has come."""
 
 
-def _nothing() -> dict[str, Any]:
-    return NOTHING
-
-
 @dataclass(slots=True)
 class RequestMeta:
     """What few calls have."""
@@ -83,17 +79,19 @@ class RequestMeta:
     has_timeout: bool = False
     ld: bool = False
     """Whether what the worker writes into its deferred log is wanted."""
-    headers: dict[str, str] = field(default_factory=_nothing)
+    headers: dict[str, str] = field(default_factory=lambda: NOTHING)
     """Of the request to which the call belongs, such as ``traceparent``."""
-    context: dict[str, Any] = field(default_factory=_nothing)
+    context: dict[str, Any] = field(default_factory=lambda: NOTHING)
     """The values of context variables, by ``module:name``."""
-    others: dict[str, Any] = field(default_factory=_nothing)
+    others: dict[str, Any] = field(default_factory=lambda: NOTHING)
     """The values of further aspects, by their keys."""
+    concerns_aspects: bool = field(init=False, compare=False, repr=False)
+    """Whether there is more in it than a time-out."""
+    packed: bytes = field(default=b"", init=False, compare=False, repr=False)
+    """The time-out as it travels, once it has been packed."""
 
-    @property
-    def concerns_aspects(self) -> bool:
-        """Whether there is more in it than a time-out."""
-        return bool(self.ld or self.headers or self.context or self.others)
+    def __post_init__(self) -> None:
+        self.concerns_aspects = bool(self.ld or self.headers or self.context or self.others)
 
     def put(self, key: str, value: Any) -> None:
         """Set the value of an aspect."""
@@ -101,6 +99,7 @@ class RequestMeta:
             setattr(self, key, value)
         else:
             self.others = {**self.others, key: value}
+        self.__post_init__()
 
 
 @dataclass(slots=True)

@@ -1,31 +1,51 @@
-"""Requests with arguments by name, or with a time-out: their short way to bytes and back.
+"""Requests with arguments by name, or with a time-out: how they begin, and their short way from bytes and to them.
 
-They are ``["do", {"kw": map, "q": epoch}, *items]`` and ``["do", {"q": epoch, "t": seconds}, *items]``. The fields that
-have no one form are packed and read as one array with the items.
+They are ``["do", {"kw": map, "q": epoch}, *items]`` and ``["do", {"q": epoch, "t": seconds}, *items]``. The map and the
+epoch behind it have no one form, so they are packed and read as one array with the items. A client says the same
+time-out again and again, so its bytes are remembered.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
-from gtask.wire.bodies import FIRST_EPOCH, HEADERS, LAST_EPOCH, Data, decode_body, heads, request_of, unpackb
+from gtask.wire.bodies import (
+    FIRST_EPOCH,
+    HEADERS,
+    LAST_EPOCH,
+    REQUEST_HEADS,
+    Data,
+    decode_body,
+    heads,
+    packb,
+    request_of,
+    unpackb,
+)
 from gtask.wire.forms import are_names, seconds
 from gtask.wire.messages import Message, RequestMeta
 from gtask.wire.values.culprit import check
 from gtask.wire.values.kinds import SCALARS, Unpacking
 
 __all__ = [
-    "NAMED_FIELDS", "NAMED_HEADS", "TIMED_FIELDS", "TIMED_HEADS", "TIMEOUT_KEY", "frame_of", "read_named", "read_timed",
+    "NAMED_FIELDS", "NAMED_HEADS", "TIMED", "TIMED_HEADS", "TIMEOUT_KEY", "frame_of", "packed_timeout", "read_named",
+    "read_timed",
 ]  # fmt: skip
 
 NAMED, NAMED_HEADS = struct.Struct("!I8s"), heads(b"\xa2do\x82\xa2kw")
-TIMED, TIMED_HEADS = struct.Struct("!I8sI2s"), heads(b"\xa2do\x82\xa1q\xce")
+TIMED_HEADS = heads(b"\xa2do\x82\xa1q\xce")
+"""How requests with a time-out begin; the epoch follows, as in the usual one, then the time-out behind its key."""
+TIMED = dict(zip(REQUEST_HEADS, TIMED_HEADS, strict=True))
+"""The same by the usual request's."""
 TIMEOUT_KEY = b"\xa1t"
-NAMED_FIELDS, TIMED_FIELDS = 3, 1
+NAMED_FIELDS = 3
 """How many fields, or keys, are in one array with the items."""
+FIRST, SECOND = TIMEOUT_KEY
+SIZES = {0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xC0: 1, **dict.fromkeys(range(0x80), 1)}
+"""How many bytes a time-out has, by the first of them."""
+TIMEOUTS = {first: (struct.Struct(f"{size}s").unpack_from, size - 1) for first, size in SIZES.items()}
+"""What takes these bytes, which is quicker than a slice, and how far the last is from the first."""
 
 
 def frame_of(
@@ -36,7 +56,7 @@ def frame_of(
     pack: Callable[[Any], bytes],
     is_lossless: bool,
 ) -> bytes:
-    """The frame of a request with these fields.
+    """The frame of a request with arguments by name.
 
     Args:
         args, kwargs, epoch, meta: of the request.
@@ -46,26 +66,39 @@ def frame_of(
     Raises:
         Exception: the request is of another form, or cannot travel; the general way finds out which.
     """
-    if not FIRST_EPOCH <= epoch <= LAST_EPOCH:
-        raise ValueError(epoch)
+    if meta is not None or not FIRST_EPOCH <= epoch <= LAST_EPOCH:
+        raise ValueError(meta, epoch)
     for value in args:
         if type(value) not in SCALARS:
             check(value, is_lossless)
     count = len(args)
-    if meta is None:
-        for key, value in kwargs.items():
-            if type(key) is not str or type(value) not in SCALARS:
-                check({key: value}, is_lossless)
-        items = pack((kwargs, "q", epoch, *args))
-        return items.replace(HEADERS[count + NAMED_FIELDS], NAMED.pack(len(items) + 7, NAMED_HEADS[count]), 1)
-    if kwargs or meta.concerns_aspects or not meta.has_timeout:
-        raise ValueError(meta)
-    items = pack((meta.timeout, *args))
-    head = TIMED.pack(len(items) + 13, TIMED_HEADS[count], epoch, TIMEOUT_KEY)
-    return items.replace(HEADERS[count + TIMED_FIELDS], head, 1)
+    for key, value in kwargs.items():
+        if type(key) is not str or type(value) not in SCALARS:
+            check({key: value}, is_lossless)
+    items = pack((kwargs, "q", epoch, *args))
+    return items.replace(HEADERS[count + NAMED_FIELDS], NAMED.pack(len(items) + 7, NAMED_HEADS[count]), 1)
 
 
-_of_timeout = lru_cache(maxsize=100, typed=True)(lambda timeout: RequestMeta(timeout, True))
+def packed_timeout(meta: RequestMeta) -> bytes:
+    """A time-out behind its key, which the meta knows from now on."""
+    packed: bytes = packb(meta.timeout)
+    meta.packed = TIMEOUT_KEY + packed
+    return meta.packed
+
+
+class Metas(dict[bytes, RequestMeta]):
+    """What says no more than a time-out, by the bytes of that."""
+
+    def __missing__(self, packed: bytes) -> RequestMeta:
+        meta = RequestMeta(seconds("t", unpackb(packed)), True)
+        if len(self) < MOST_METAS:
+            self[packed] = meta
+        return meta
+
+
+MOST_METAS = 100
+"""The most of them that are kept."""
+_metas = Metas()
 
 
 def read_named(data: Data, start: int, stop: int, header: int, epoch: int, unpacking: Unpacking) -> Message:
@@ -84,14 +117,20 @@ def read_named(data: Data, start: int, stop: int, header: int, epoch: int, unpac
 
 def read_timed(data: Data, start: int, stop: int, header: int, epoch: int, unpacking: Unpacking) -> Message:
     """The frame between start and stop: a request with a time-out, or what else begins in this way."""
-    at = start + 17
-    if stop > at and data[at] == TIMEOUT_KEY[1] and data[at - 1] == TIMEOUT_KEY[0]:
-        data[at] = header
+    begin = start + 18
+    timeout = None
+    if begin < stop and data[begin - 1] == SECOND and data[begin - 2] == FIRST:
+        timeout = TIMEOUTS.get(data[begin])
+    if timeout is not None and begin + timeout[1] < stop:
+        take, more = timeout
+        items = begin + more  # their header stands in the place of the time-out's last byte
+        last = data[items]
         try:
-            args = unpackb(data[at:stop], ext_hook=unpacking.hook, strict_map_key=False, timestamp=3)
-            timeout = seconds("t", args.pop(0))
+            meta = _metas[take(data, begin)[0]]
+            data[items] = header
+            args = unpackb(data[items:stop], ext_hook=unpacking.hook, strict_map_key=False, timestamp=3)
         except Exception:  # the general way finds out what is wrong
-            data[at] = TIMEOUT_KEY[1]
+            data[items] = last
         else:
-            return request_of(args, {}, epoch, _of_timeout(timeout), unpacking)
+            return request_of(args, {}, epoch, meta, unpacking)
     return decode_body(data[start + 4 : stop], unpacking)

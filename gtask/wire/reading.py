@@ -11,7 +11,7 @@ from collections.abc import Callable
 from gtask.errors import ProtocolError
 from gtask.wire.bodies import ARRAY, LENGTH, REQUEST, REQUEST_ITEMS, Data, read_any, read_request
 from gtask.wire.messages import DEFAULT_LIMIT, Message
-from gtask.wire.named import NAMED_FIELDS, NAMED_HEADS, TIMED_FIELDS, TIMED_HEADS, read_named, read_timed
+from gtask.wire.named import NAMED_FIELDS, NAMED_HEADS, TIMED_HEADS, read_named, read_timed
 from gtask.wire.values.agreement import PLAIN, Agreement
 from gtask.wire.values.kinds import Unpacking
 
@@ -23,7 +23,7 @@ CHUNK = 64 * 1024
 READERS: dict[bytes, tuple[Callable[[Data, int, int, int, int, Unpacking], Message], int]] = {
     **{head: (read_request, header) for head, header in REQUEST_ITEMS.items()},
     **{head: (read_named, ARRAY + count + NAMED_FIELDS) for count, head in enumerate(NAMED_HEADS)},
-    **{head: (read_timed, ARRAY + count + TIMED_FIELDS) for count, head in enumerate(TIMED_HEADS)},
+    **{head: (read_timed, ARRAY + count) for count, head in enumerate(TIMED_HEADS)},
 }
 """What reads a frame, by its head, with the header that it needs."""
 ANY = (read_any, 0)

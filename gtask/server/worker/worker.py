@@ -175,7 +175,7 @@ class Worker:
         self.board.begin_call(started, method.label)
         self.request = request
         try:
-            if request.meta is not None or request.used or companions.of_every_call:
+            if (request.meta is not None and request.meta.concerns_aspects) or request.used or companions.of_every_call:
                 companions.begin(request, method.name)
             interruption.began = started
             if companions:
