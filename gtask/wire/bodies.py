@@ -12,7 +12,7 @@ import msgpack
 
 from gtask.errors import ProtocolError
 from gtask.wire.forms import WORDS, from_plain
-from gtask.wire.messages import NOTHING_USED, Message, Request, RequestMeta, Value
+from gtask.wire.messages import NOTHING_USED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.values.kinds import Unpacking
 
 __all__ = [
@@ -42,6 +42,7 @@ def heads(word: bytes) -> tuple[bytes, ...]:
 REQUEST, REQUEST_HEADS = struct.Struct("!I8sI"), heads(b"\xa2do\x81\xa1q\xce")
 REQUEST_ITEMS = {head: ARRAY + count for count, head in enumerate(REQUEST_HEADS)}
 """The header of a usual request's items, by its head."""
+DONE_BODY = b"\x92\xa2dn\xc0"
 VALUE, VALUE_HEAD = struct.Struct("!I5s"), b"\x93\xa2ok\xc0"
 SHORT = 1000
 VALUES = tuple(VALUE.pack(size, VALUE_HEAD) for size in range(SHORT))
@@ -147,5 +148,7 @@ def read_value(packed: Data, unpacking: Unpacking) -> Value:
 
 
 def read_any(data: Data, start: int, stop: int, header: int, epoch: int, unpacking: Unpacking) -> Message:
-    """The frame between start and stop, any message."""
+    """The frame between start and stop, any message; the end of a checkout is often among others."""
+    if stop - start == 4 + len(DONE_BODY) and bytes(data[start + 4 : stop]) == DONE_BODY:
+        return Done()
     return decode_body(data[start + 4 : stop], unpacking)

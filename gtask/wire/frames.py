@@ -25,7 +25,6 @@ from gtask.wire.bodies import (
     unpack_again,
     unpackb,
 )
-from gtask.wire.forms import to_plain
 from gtask.wire.messages import DEFAULT_LIMIT, NOTHING_USED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.named import TIMED, frame_of, packed_timeout
 from gtask.wire.reading import ANY, READERS, FrameReader
@@ -65,7 +64,7 @@ class Encoder(FrameWriter):
         if type(message) is Request:
             frame = self.encode_request(message.args, message.kwargs, message.epoch, message.meta)
             return frame.data if isinstance(frame, ConditionalFrame) else frame
-        return self.frame(to_plain(message), (message.value,) if type(message) is Value else ())
+        return super().encode(message)
 
     def encode_value(self, value: Any) -> bytes:
         """The frame of a :class:`Value` that has no ``ld``; raises as :meth:`encode`."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from gtask.errors import ProtocolError
 from gtask.wire.bodies import ARRAY, LENGTH, REQUEST, REQUEST_ITEMS, Data, read_any, read_request
+from gtask.wire.left import LEFT_HEAD, read_left
 from gtask.wire.messages import DEFAULT_LIMIT, Message
 from gtask.wire.named import NAMED_FIELDS, NAMED_HEADS, TIMED_HEADS, read_named, read_timed
 from gtask.wire.values.agreement import PLAIN, Agreement
@@ -24,6 +25,7 @@ READERS: dict[bytes, tuple[Callable[[Data, int, int, int, int, Unpacking], Messa
     **{head: (read_request, header) for head, header in REQUEST_ITEMS.items()},
     **{head: (read_named, ARRAY + count + NAMED_FIELDS) for count, head in enumerate(NAMED_HEADS)},
     **{head: (read_timed, ARRAY + count) for count, head in enumerate(TIMED_HEADS)},
+    LEFT_HEAD: (read_left, 0),
 }
 """What reads a frame, by its head, with the header that it needs."""
 ANY = (read_any, 0)

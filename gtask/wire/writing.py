@@ -14,8 +14,9 @@ import msgpack
 
 from gtask.errors import EncodeError
 from gtask.wire.bodies import LENGTH
-from gtask.wire.forms import plain_request
-from gtask.wire.messages import DEFAULT_LIMIT, NOTHING, RequestMeta
+from gtask.wire.forms import plain_request, to_plain
+from gtask.wire.left import frame_of_left
+from gtask.wire.messages import DEFAULT_LIMIT, NOTHING, Message, Preamble, RequestMeta, Value
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
 from gtask.wire.values.copies import body_of_copy
 from gtask.wire.values.culprit import check
@@ -61,6 +62,12 @@ class FrameWriter:
         self._packing = Packing(agreement, self._limit, self._is_lossless)
         self._used = self._packing.used
         self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self._packing.default).pack
+
+    def encode(self, message: Message) -> bytes:
+        """The frame of a message; raises as :meth:`frame`."""
+        if type(message) is Preamble and message.levels is None and type(message.left) is float:
+            return frame_of_left(message.left)
+        return self.frame(to_plain(message), (message.value,) if type(message) is Value else ())
 
     def request(
         self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None

@@ -62,13 +62,18 @@ class Progress:
     def __init__(self, record: Record) -> None:
         self._record = record
         self._begin = self._printed = monotonic()
+        self._end: float | None = None
         self._longest_gap = self._gap = Gap()
         self._collections = Collections()
         gc.callbacks.append(self._collections)
         self._greenlet = gevent.spawn(self._run)
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """What comes from now on is in no figure; the gaps of the hub are recorded all the same, until :meth:`stop`."""
         self._end = monotonic()
+
+    def stop(self) -> None:
+        gevent.sleep(2 * TICK)  # a gap is known when it is over
         self._greenlet.kill()
         gc.callbacks.remove(self._collections)
 
@@ -80,10 +85,11 @@ class Progress:
             gap = Gap(now - last - TICK, process_time() - ran, self._collections.seconds - collected)
             if gap.seconds > TICK:
                 self._record.gap(gap.seconds)
-            self._gap = max(self._gap, gap)
             last, ran, collected = now, process_time(), self._collections.seconds
-            if now - self._printed >= EVERY:
-                self._print(now)
+            if self._end is None:
+                self._gap = max(self._gap, gap)
+                if now - self._printed >= EVERY:
+                    self._print(now)
 
     def _print(self, now: float) -> None:
         record = self._record
@@ -99,7 +105,7 @@ class Progress:
     def summary(self) -> str:
         """What there is to say at the end."""
         record = self._record
-        seconds = self._end - self._begin
+        seconds = (self._end or monotonic()) - self._begin
         errors = {name: count for name, count in record.outcomes.items() if name not in ("value", NOTHING)}
         return "\n".join(
             [

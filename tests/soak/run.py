@@ -93,9 +93,10 @@ def under_load(
     at_half_time = memory()
     gevent.sleep(seconds / 2)
     at_the_end = memory()
-    progress.stop()  # first: waking ten thousand greenlets to end them takes the hub a while
+    progress.end()  # first: waking ten thousand greenlets to end them takes the hub a while
     gevent.killall(injectors)
     load.stop(PATIENCE)
+    progress.stop()
     print(progress.summary())
     print(f"memory of the client: {at_half_time / 2**20:.0f} MiB at half-time, {at_the_end / 2**20:.0f} at the end")
     failed = [f"an injector failed: {injector.exception!r}" for injector in injectors if injector.exception]

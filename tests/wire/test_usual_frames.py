@@ -1,4 +1,5 @@
-"""The usual request and the usual value, which are written and recognised whole, are the messages that they stand for.
+"""What is written and recognised whole is the message that it stands for: the usual request, the usual value, and what
+comes with the request when a worker is handed over.
 
 Their bytes are those of the message's plain form, and what is read of any bytes is what the general decoder reads.
 """
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
 from gtask.wire.bodies import REQUEST_HEADS, VALUE_HEAD, decode_body
-from gtask.wire.forms import plain_request
+from gtask.wire.forms import plain_request, to_plain
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.lastwords import ReplyDecoder
-from gtask.wire.messages import Request, RequestMeta, Value
+from gtask.wire.left import LEFT_HEAD
+from gtask.wire.messages import Done, Preamble, Request, RequestMeta, Value
 from gtask.wire.named import NAMED_HEADS, TIMED_HEADS, TIMEOUT_KEY
 from gtask.wire.reading import CHUNK
 from gtask.wire.values.agreement import PLAIN
@@ -36,8 +38,16 @@ NAMED = st.dictionaries(st.text(max_size=5), VALUES, max_size=18)
 ARGS = st.lists(VALUES, max_size=17).map(tuple)
 TIMEOUTS = st.none() | st.integers(0, 2**53) | st.floats(0)
 METAS = st.none() | st.builds(RequestMeta, TIMEOUTS, st.just(True))
-HEADS = [(REQUEST_HEADS[0], b""), (NAMED_HEADS[0], b""), (TIMED_HEADS[0], b"\0\1\0\0" + TIMEOUT_KEY)]
-"""How usual requests begin."""
+HEADS = [
+    (REQUEST_HEADS[0], b""),
+    (NAMED_HEADS[0], b""),
+    (TIMED_HEADS[0], b"\0\1\0\0" + TIMEOUT_KEY),
+    (LEFT_HEAD, b"ft\xcb"),
+    (b"\x92\xa2dn\xc0", b""),
+]
+"""How begins what is recognised whole."""
+BETWEEN = st.just(Done()) | st.builds(Preamble, st.none(), st.none() | st.floats(0) | st.integers(0, 9).map(float))
+"""What may come between requests."""
 
 
 def framed(plain):
@@ -97,14 +107,27 @@ def test_a_value_has_the_bytes_of_its_plain_form(value):
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(ARGS, NAMED, EPOCHS, METAS), max_size=8), st.integers(1, 300))
-def test_requests_in_pieces_are_read_as_they_were(requests, size):
+@given(BETWEEN)
+def test_what_comes_between_has_the_bytes_of_its_plain_form(message):
+    """The end of a checkout, and the time that the next call has left."""
+    frame = Encoder().encode(message)
+    assert frame == framed(to_plain(message))
+    assert read(Decoder(), frame) == [message] == read_generally(frame[4:])
+
+
+REQUESTS = st.builds(lambda args, *rest: Request(list(args), *rest), ARGS, NAMED, EPOCHS, METAS)
+
+
+@settings(deadline=None)
+@example([Done(), Preamble(None, 1.5), Request(["f"], {}, 65536)], 300)
+@given(st.lists(REQUESTS | BETWEEN, max_size=8), st.integers(1, 300))
+def test_messages_in_pieces_are_read_as_they_were(messages, size):
     """Several in one read, and one in several."""
-    data = b"".join(Encoder().encode_request(*request) for request in requests)
-    decoder, messages = Decoder(), []
+    data = b"".join(map(Encoder().encode, messages))
+    decoder, found = Decoder(), []
     for start in range(0, len(data), size):
-        messages += read(decoder, data[start : start + size])
-    assert messages == [Request(list(args), *rest) for args, *rest in requests]
+        found += read(decoder, data[start : start + size])
+    assert found == messages
     assert not decoder.midway
 
 

@@ -63,7 +63,7 @@ SWEEP = 0.1
 """Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""
 
 
-_of_threads: dict[int, weakref.WeakSet[Workers]] = {}
+_of_threads: dict[int, list[weakref.ref[Workers]]] = {}
 """Those of the pools that have been used in this process, by the thread that owns them: it alone looks at its own."""
 
 
@@ -117,7 +117,8 @@ class Workers:
         self._on_reconnect_failed = on_reconnect_failed
         self._audit = Audit(ledger, connector)
         self._is_abandoned, self._thread = False, thread_ident()
-        _of_threads.setdefault(self._thread, weakref.WeakSet()).add(self)
+        neighbours = _of_threads.setdefault(self._thread, [])
+        neighbours.append(weakref.ref(self, neighbours.remove))
 
     # --- acting ----------------------------------------------------------------------------------------
 
@@ -175,7 +176,8 @@ class Workers:
 
     def holds_elsewhere(self) -> bool:
         """Whether this greenlet is in the ``with`` block of a checkout of another client."""
-        return any(each._blocks.has_any for each in self._neighbours() if each is not self)
+        neighbours = self._neighbours()
+        return len(neighbours) > 1 and any(each._blocks.has_any for each in neighbours if each is not self)
 
     def deadlock_of(self, greenlet: Any) -> Error | None:
         """The error for a greenlet that waits for a worker, if the wait has no end because of what the greenlet holds:
@@ -201,7 +203,8 @@ class Workers:
 
     def _neighbours(self) -> list[Workers]:
         """The workers of all pools of this thread, this one's too."""
-        return [each for each in _of_threads[self._thread] if not each._is_abandoned]
+        references = tuple(_of_threads[self._thread])  # the list shrinks wherever a client is freed
+        return [each for reference in references if (each := reference()) is not None and not each._is_abandoned]
 
     def _give(self, slot: PoolSlot, lease: Lease, actions: list[Action]) -> None:
         worker: Connection = slot.worker  # which the slot has no more if the sending shows that it is dead

@@ -53,17 +53,18 @@ ARROWS = {
     "wire.exceptions.telling": "wire.exceptions.anatomy wire.exceptions.stayed wire.exceptions.tracebacks wire.plain",
     "wire.exceptions.tracebacks": "",
     "wire.forms": "errors wire.messages",
-    "wire.frames": "wire.bodies wire.forms wire.messages wire.named wire.reading wire.values.agreement "
-    "wire.values.culprit wire.values.kinds wire.writing",
+    "wire.frames": "wire.bodies wire.messages wire.named wire.reading wire.values.agreement wire.values.culprit "
+    "wire.values.kinds wire.writing",
     "wire.json": "",
     "wire.json.conversation": "wire.conversation wire.messages",
     "wire.json.text": "errors wire.forms wire.json.conversation wire.messages wire.values.bases",
     "wire.lastwords": "errors wire.bodies wire.frames wire.messages wire.reading wire.values.agreement "
     "wire.values.kinds",
+    "wire.left": "wire.bodies wire.messages wire.values.kinds",
     "wire.messages": "",
     "wire.named": "wire.bodies wire.forms wire.messages wire.values.culprit wire.values.kinds",
     "wire.plain": "wire.values.bases",
-    "wire.reading": "errors wire.bodies wire.messages wire.named wire.values.agreement wire.values.kinds",
+    "wire.reading": "errors wire.bodies wire.left wire.messages wire.named wire.values.agreement wire.values.kinds",
     "wire.values": "",
     "wire.values.agreement": "wire.values.kinds",
     "wire.values.arrays": "wire.values.kinds",
@@ -75,7 +76,7 @@ ARROWS = {
     "wire.values.pickles",
     "wire.values.pickles": "errors wire.values.kinds",
     "wire.values.remedies": "",
-    "wire.writing": "errors wire.bodies wire.forms wire.messages wire.values.agreement wire.values.copies "
+    "wire.writing": "errors wire.bodies wire.forms wire.left wire.messages wire.values.agreement wire.values.copies "
     "wire.values.culprit wire.values.kinds",
     #
     "client": "",
@@ -181,11 +182,11 @@ ARROWS = {
     "server.scoreboard",
     "server.master.deaths": "server.master.children server.master.workers server.metrics.status wire.lastwords "
     "wire.messages",
-    "server.master.master": "errors loading serving server.comm server.config server.descriptors server.listener "
+    "server.master.master": "errors loading server.comm server.config server.descriptors server.listener "
     "server.master.attendants server.master.children server.master.crowding server.master.deaths "
     "server.master.refusals server.master.workers server.metrics.scrapes server.metrics.status server.originals "
     "server.output server.patches server.peers server.process server.scoreboard server.worker.interface "
-    "server.worker.parts server.worker.serve wire.values.arrays",
+    "server.worker.parts server.worker.serve serving wire.values.arrays",
     "server.master.refusals": "server.config server.master.attendants wire.exceptions.failure wire.frames "
     "wire.json.text wire.messages",
     "server.master.workers": "server.master.children server.originals server.process server.scoreboard",
