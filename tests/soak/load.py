@@ -74,6 +74,11 @@ class Load:
             self._cancel(turn, checkout)
         gevent.joinall(self._callers, HASTE + 1)
 
+    @property
+    def begun(self) -> int:
+        """How many callers have begun: on a machine that has other work they take long to."""
+        return len(self._callers)
+
     def failures(self) -> list[BaseException]:
         """What ended a caller that should not have; nothing, unless the soak itself is wrong."""
         return [caller.exception for caller in self._callers if caller.exception is not None]

@@ -31,7 +31,7 @@ PATIENCE = 8.0
 """Seconds that the line gets to empty at the end, before who still waits in it is cancelled."""
 
 GROWTH, SOME_MEMORY = 1.2, 10 * 2**20
-"""At the end the client may have so many times the memory of half-time, or so many bytes more."""
+"""At the end the client may have so many times the memory of half-time, or so many bytes more, for as many callers."""
 
 LIMIT = 120.0
 """Seconds over the soak's after which the program is ended, wherever it may hang."""
@@ -90,7 +90,7 @@ def under_load(
     injectors = [gevent.spawn(inject, server, record, seed) for inject in INJECTORS]
     load = Load(client, record, seed, greenlets)
     gevent.sleep(seconds / 2)
-    at_half_time = memory()
+    at_half_time, had_begun = memory(), load.begun
     gevent.sleep(seconds / 2)
     at_the_end = memory()
     progress.end()  # first: waking ten thousand greenlets to end them takes the hub a while
@@ -98,10 +98,13 @@ def under_load(
     load.stop(PATIENCE)
     progress.stop()
     print(progress.summary())
-    print(f"memory of the client: {at_half_time / 2**20:.0f} MiB at half-time, {at_the_end / 2**20:.0f} at the end")
+    print(
+        f"memory of the client: {at_half_time / 2**20:.0f} MiB at half-time, when {had_begun} callers had begun, "
+        f"{at_the_end / 2**20:.0f} at the end of {load.begun}"
+    )
     failed = [f"an injector failed: {injector.exception!r}" for injector in injectors if injector.exception]
     failed += [f"a caller failed: {error!r}" for error in load.failures()]
-    if at_the_end > max(GROWTH * at_half_time, at_half_time + SOME_MEMORY):
+    if at_the_end / load.begun > max(GROWTH * at_half_time, at_half_time + SOME_MEMORY) / max(1, had_begun):
         failed.append(f"memory is not flat: it grew from {at_half_time} to {at_the_end} bytes in the second half")
     return failed
 
