@@ -16,9 +16,9 @@ from gtask.wire.messages import NOTHING_USED, Done, Message, Request, RequestMet
 from gtask.wire.values.kinds import Unpacking
 
 __all__ = [
-    "ARRAY", "FIRST_EPOCH", "HEADERS", "ITEMS", "LAST_EPOCH", "LENGTH", "REQUEST", "REQUEST_HEADS", "REQUEST_ITEMS",
-    "SHORT", "VALUE", "VALUES", "VALUE_HEAD", "Data", "decode_body", "heads", "new", "note_used", "packb",
-    "read_any", "read_request", "read_value", "request_of", "unpack_again", "unpackb",
+    "ARRAY", "DONE_BODY", "FIRST_EPOCH", "HEADERS", "ITEMS", "LAST_EPOCH", "LENGTH", "REQUEST", "REQUEST_HEADS",
+    "REQUEST_ITEMS", "SHORT", "VALUE", "VALUES", "VALUE_HEAD", "Data", "decode_body", "heads", "new", "note_used",
+    "packb", "read_any", "read_request", "read_value", "request_of", "unpack_again", "unpackb",
 ]  # fmt: skip
 
 LENGTH = struct.Struct("!I")
@@ -43,6 +43,7 @@ REQUEST, REQUEST_HEADS = struct.Struct("!I8sI"), heads(b"\xa2do\x81\xa1q\xce")
 REQUEST_ITEMS = {head: ARRAY + count for count, head in enumerate(REQUEST_HEADS)}
 """The header of a usual request's items, by its head."""
 DONE_BODY = b"\x92\xa2dn\xc0"
+"""The end of a checkout, which has one form."""
 VALUE, VALUE_HEAD = struct.Struct("!I5s"), b"\x93\xa2ok\xc0"
 SHORT = 1000
 VALUES = tuple(VALUE.pack(size, VALUE_HEAD) for size in range(SHORT))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gtask.wire.bodies import (
+    DONE_BODY,
     FIRST_EPOCH,
     HEADERS,
     LENGTH,
@@ -124,9 +125,8 @@ class Encoder(FrameWriter):
         return frame
 
 
-A_DONE = Done()
-DONE = Encoder().encode(A_DONE)
-DONE_LENGTH = len(DONE) - LENGTH.size
+A_DONE, DONE_LENGTH = Done(), len(DONE_BODY)
+DONE = LENGTH.pack(DONE_LENGTH) + DONE_BODY
 
 
 class Decoder(FrameReader):

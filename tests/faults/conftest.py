@@ -163,6 +163,7 @@ PROGRAM = """
 import json, os, sys, time
 import gevent
 import gtask
+from gtask.testing import wait_until
 
 client = gtask.Client(sys.argv[1], min_workers=0, timeout=None)
 checkout = client.checkout()

@@ -134,8 +134,7 @@ def test_the_interpreter_exits_without_close(faulty, program, tmp_path, call):
     mark = tmp_path / {"note": "ran"}.get(call, "grandchild")
     source = f"""
         result = checkout.{call}.submit({argument})
-        while not os.path.exists({str(mark)!r}):
-            gevent.sleep(0.001)
+        wait_until(lambda: os.path.exists({str(mark)!r}), {SOON})
     """
     process, pid = program(source, faulty())
     with steady_hub():

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire.bodies import REQUEST_HEADS, VALUE_HEAD, decode_body
+from gtask.wire.bodies import DONE_BODY, REQUEST_HEADS, VALUE_HEAD, decode_body
 from gtask.wire.forms import plain_request, to_plain
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.lastwords import ReplyDecoder
@@ -43,7 +43,7 @@ HEADS = [
     (NAMED_HEADS[0], b""),
     (TIMED_HEADS[0], b"\0\1\0\0" + TIMEOUT_KEY),
     (LEFT_HEAD, b"ft\xcb"),
-    (b"\x92\xa2dn\xc0", b""),
+    (DONE_BODY, b""),
 ]
 """How begins what is recognised whole."""
 BETWEEN = st.just(Done()) | st.builds(Preamble, st.none(), st.none() | st.floats(0) | st.integers(0, 9).map(float))
@@ -141,6 +141,9 @@ def test_messages_in_pieces_are_read_as_they_were(messages, size):
 @example(b"\x80\xa1t\x01\xa1f")
 @example(b"\x80\xa1q\x01\xa1f")
 @example(b"\xcb\xff\xf8\x00\x00\x00\x00\x00\x00\xa1f")
+@example(struct.pack("!d", -1.5))
+@example(struct.pack("!d", float("nan")))
+@example(struct.pack("!d", 1.5))
 @example(b"\xff\xa1f")
 @example(b"\xc2\xa1f")
 @example(b"\xc0")
