@@ -67,14 +67,13 @@ class Estate:
         self._heirs = {}
 
     def _hand_over(self) -> None:
-        with contextlib.suppress(OSError):  # who asked is gone
-            heir = accept(self._door)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as refused:  # an asker may be gone
+            heir = refused.enter_context(accept(self._door))
             heir.setblocking(False)
             if _user_of(heir) in (0, os.geteuid()):
                 socket.send_fds(heir, [b"!"], [self._descriptor])
+                refused.pop_all()
                 self._heirs[heir.fileno()] = heir
-            else:
-                heir.close()
 
     def _serves(self, descriptor: int) -> bool:
         try:

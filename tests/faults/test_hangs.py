@@ -16,7 +16,7 @@ import pytest
 
 import gtask
 from tests.support.process import is_gone, is_reaped, state_of
-from tests.support.waiting import SOON, wait_until
+from tests.support.waiting import SOON, text_once_written, wait_until
 
 from .conftest import line_of, raised_by, ran, steady_hub
 
@@ -32,8 +32,7 @@ def hang(faulty, connect, tmp_path):
 
     def hang(method, *arguments, when=None):
         def strike(pid):
-            grandchild = tmp_path / "grandchild"
-            wait_until(lambda: grandchild.exists() and grandchild.read_text())
+            text_once_written(tmp_path / "grandchild")
             when(pid)
 
         client = connect(faulty(), max_workers=1)
@@ -207,14 +206,12 @@ def test_cancel_and_an_interrupted_greenlet(faulty, connect, tmp_path, method):
             pid = worker.pid()
             with steady_hub():
                 caller = gevent.spawn(raised_by, worker.call, method)
-                written = tmp_path / "grandchild"
-                wait_until(lambda written=written: written.exists() and written.read_text())
+                grandchild = int(text_once_written(tmp_path / "grandchild"))
                 ended = monotonic()
                 if way == "cancel":
                     worker.cancel("enough")
                 else:
                     caller.kill()
-                grandchild = int(written.read_text())
                 wait_until(lambda pid=pid: is_reaped(pid), what="the end of the worker")
                 wait_until(lambda grandchild=grandchild: is_gone(grandchild), what="the grandchild's end")
             assert monotonic() - ended < SOON

@@ -65,6 +65,14 @@ def test_an_heir_that_ends_before_it_serves(listener, estate):
         assert len(estate.descriptors) == 1
 
 
+def test_an_asker_that_is_gone(listener, estate):
+    """It gets nothing, and its connection is closed (one that is left to the collector is a warning, thus an error)."""
+    with socket.socket(socket.AF_UNIX) as asker:
+        asker.connect(estates._name_of(listener[1]))
+    assert not estate.turn(estate.descriptors)
+    assert len(estate.descriptors) == 1
+
+
 def test_strangers_get_and_give_nothing(listener, estate, monkeypatch):
     """Another user's daemon is not served, and another user's master not believed."""
     assert claimed(estate, listener[1], users={os.geteuid() + 1}) is None

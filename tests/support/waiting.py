@@ -26,6 +26,12 @@ def wait_until(condition, what="the condition"):
     testing.wait_until(condition, PATIENCE, what)
 
 
+def text_once_written(path):
+    """The text of a file, once it is there and not empty: a file exists before its writer has written."""
+    wait_until(lambda: path.exists() and path.read_text(), f"the text of {path}")
+    return path.read_text()
+
+
 def turn_hub():
     """Let the hub turn once: each greenlet that is ready runs until it blocks, the new ones too."""
     gevent.sleep(0)

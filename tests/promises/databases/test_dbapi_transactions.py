@@ -15,7 +15,7 @@ import pytest
 
 import gtask
 from gtask import dbapi
-from tests.support.waiting import wait_until
+from tests.support.waiting import text_once_written, wait_until
 
 SERVER = """
     import os, sqlite3, sys, time
@@ -123,7 +123,7 @@ def test_an_interrupted_greenlet_rolls_back(client, database, tmp_path, how):
 
     greenlet = gevent.spawn(work)
     if how == "kill":
-        wait_until(lambda: marker.exists() and marker.read_text())
+        text_once_written(marker)
         greenlet.kill()
     with contextlib.suppress(gevent.Timeout):
         greenlet.get()
@@ -155,8 +155,7 @@ def test_a_worker_that_dies_rolls_back(client, database, tmp_path):
     marker = tmp_path / "hangs"
     connection = insert(client, database)
     statement = gevent.spawn(connection.execute, "SELECT hang(?)", (str(marker),))
-    wait_until(lambda: marker.exists() and marker.read_text())
-    os.kill(int(marker.read_text()), signal.SIGKILL)
+    os.kill(int(text_once_written(marker)), signal.SIGKILL)
     with pytest.raises(sqlite3.OperationalError, match="SIGKILL") as caught:
         statement.get()
     assert isinstance(caught.value, gtask.WorkerDied)

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import gtask
-from tests.support.waiting import wait_until
+from tests.support.waiting import text_once_written, wait_until
 
 SOURCE = """
     import os, signal, time
@@ -67,7 +67,7 @@ def test_it_is_killed_from_outside(shared, connect, tmp_path):
     with client.checkout() as worker, client.checkout() as other:
         pid, other_pid = worker.pid(), other.pid()
         call = gevent.spawn(worker.hang)
-        wait_until((tmp_path / "ran").exists)
+        text_once_written(tmp_path / "ran")
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(gtask.WorkerDied, match="hang"):
             call.get()

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.process import is_gone
-from tests.support.waiting import wait_until
+from tests.support.waiting import text_once_written, wait_until
 
 SERVERS = {
     "flask": ("flask_app",),
@@ -51,7 +51,6 @@ def hang_up_while_it_hangs(server, site):
     browser.request("GET", "/hang")
     wait_until((site.marks / "hanging").exists)
     browser.close()
-    wait_until((site.marks / "interrupted").exists)
-    worker = int((site.marks / "interrupted").read_text())
+    worker = int(text_once_written(site.marks / "interrupted"))
     wait_until(lambda: is_gone(worker), "the interrupted worker's end")
     assert server.get("/double/4") == "8"
