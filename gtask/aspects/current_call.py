@@ -35,7 +35,8 @@ class CurrentCallAspect(WorkerAspect):
         if worker.left is not None:
             timeout = worker.left
         deadline = None if timeout is None else max(worker.started + timeout, self._until())
-        method = request.args[0] if request.args and type(request.args[0]) is str else "()"
+        args = request.args  # once: the call may end meanwhile in its own thread
+        method = args[0] if args and type(args[0]) is str else "()"
         return running_call.CurrentCall(method, worker.client, deadline, meta.headers, meta.context, self._extend)
 
     def _until(self) -> float:

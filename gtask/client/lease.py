@@ -92,11 +92,8 @@ class Lease:
         if connection is None or connection.spare_call is None:
             call = BlockingCall(name, self._timeout)
         else:
-            call = connection.spare_call
-            connection.spare_call = None
-            call.name = name
-            call.timeout = self._timeout
-            call.deadline = 0.0
+            call, connection.spare_call = connection.spare_call, None
+            call.name, call.timeout, call.deadline = name, self._timeout, 0.0
         self._prepare(call, args, kwargs)
         try:
             connection = self.connection

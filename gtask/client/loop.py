@@ -5,10 +5,13 @@ A loop belongs to the OS thread in which it was made, as gevent's hub does, and 
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -19,7 +22,10 @@ from gevent import getcurrent
 
 from gtask.client.forks import look
 
-__all__ = ["SHORTEST", "Alarm", "Event", "Loop", "getcurrent", "socket_watcher", "thread_ident"]
+__all__ = [
+    "SHORTEST", "Alarm", "Event", "Loop", "getcurrent", "refuse_bytes", "socket_watcher", "socket_writer",
+    "thread_ident",
+]  # fmt: skip
 
 SHORTEST = 0.001
 """Seconds of the shortest timer that all of gevent's loops have: libuv would warn of others."""
@@ -137,6 +143,17 @@ def socket_watcher(loop: Any, descriptor: int, events: int) -> Any:
     if shared is not None:
         shared.ref = False
     return watcher
+
+
+def socket_writer(sock: Any) -> Callable[[bytes | memoryview], int]:
+    """What sends bytes, as the socket's own ``send`` does that takes longer. After the socket was closed it must not be
+    called: the descriptor may be another file's."""
+    return partial(os.write, sock.fileno())
+
+
+def refuse_bytes(data: bytes | memoryview) -> int:
+    """In its place, from then on; raises OSError."""
+    raise OSError(errno.EBADF, "the connection is closed")
 
 
 class Loop:

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gtask.client.forks import HERE, look
-from gtask.client.loop import Alarm, socket_watcher
+from gtask.client.loop import Alarm, refuse_bytes, socket_watcher, socket_writer
 from gtask.errors import ProtocolError, reason_of
 from gtask.wire.messages import NOT_PLAIN
 
@@ -59,7 +59,7 @@ class Stream:
         self._reader = reader
         self._connection = connection
         self._read_into: Callable[[memoryview], int] = sock.recv_into
-        self._send: Callable[[bytes | memoryview], int] = sock.send
+        self._send = socket_writer(sock)
         self._burst: list[bytes] = []
         self._unsent: deque[memoryview] = deque()
         self._settling = Alarm(loop, self._on_settling)
@@ -203,6 +203,7 @@ class Stream:
                 watcher.stop()
                 watcher.close()
         self._settling.close()
+        self._send = refuse_bytes  # before the descriptor may be another file's
         self._socket.close()
         self._unsent.clear()
         self._burst.clear()

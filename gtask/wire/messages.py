@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
-    "DEFAULT_LIMIT", "NOTHING", "NOTHING_USED", "NOT_PLAIN", "OFFERS", "OF_ASPECTS", "VERSION", "Done", "Extend",
-    "Failure", "Fields", "Greeting", "LastWords", "LogRecords", "Message", "Preamble", "Request", "RequestMeta",
-    "Retire", "Skipped", "Value",
+    "DEFAULT_LIMIT", "NOTHING", "NOTHING_USED", "NOT_PLAIN", "OFFERS", "OF_ASPECTS", "SERVED", "VERSION", "Done",
+    "Extend", "Failure", "Fields", "Greeting", "LastWords", "LogRecords", "Message", "Preamble", "Request",
+    "RequestMeta", "Retire", "Skipped", "Value",
 ]  # fmt: skip
 
 DEFAULT_LIMIT = 64 * 1024 * 1024
@@ -100,6 +100,10 @@ class RequestMeta:
         else:
             self.others = {**self.others, key: value}
         self.__post_init__()
+
+
+SERVED: Sequence[Any] = []
+"""The arguments of a request that nobody needs any more."""
 
 
 @dataclass(slots=True)

@@ -1035,6 +1035,7 @@ def fake_world(monkeypatch):
         monkeypatch.setattr(module, "monotonic", now)
     monkeypatch.setattr(connection_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
     monkeypatch.setattr(calls_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
+    monkeypatch.setattr(stream_module, "socket_writer", lambda sock: sock.send)
     monkeypatch.setattr(connector_module, "connect", lambda *args: Histories.current.world.connect(*args))
     monkeypatch.setattr(ownership_module, "_inherited", [])
     monkeypatch.setattr(Connection, "lend", lends)

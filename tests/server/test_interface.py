@@ -22,7 +22,7 @@ def call(interface, *args, **kwargs):
     """What a client's call does in the worker."""
     methods = Methods(interface)
     method = methods[args[0]] if args and type(args[0]) is str else methods.of(args)
-    return method.function(*args[method.takes :], **kwargs)
+    return method.function(*args[method.takes], **kwargs)
 
 
 def refusal(interface, *args):

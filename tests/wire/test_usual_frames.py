@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import struct
+from decimal import Decimal
 
 import msgpack
 import pytest
@@ -15,14 +16,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
-from gtask.wire.bodies import DONE_BODY, REQUEST_HEADS, VALUE_HEAD, decode_body
+from gtask.wire.bodies import DONE_BODY, FIRST_EPOCH, REQUEST_HEADS, VALUE_HEAD, decode_body
 from gtask.wire.forms import plain_request, to_plain
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.lastwords import ReplyDecoder
 from gtask.wire.left import LEFT_HEAD
-from gtask.wire.messages import Done, Preamble, Request, RequestMeta, Value
+from gtask.wire.messages import SERVED, Done, Greeting, Preamble, Request, RequestMeta, Value
 from gtask.wire.named import NAMED_HEADS, TIMED_HEADS, TIMEOUT_KEY
 from gtask.wire.reading import CHUNK
+from gtask.wire.values import offers
 from gtask.wire.values.agreement import PLAIN
 from gtask.wire.values.kinds import Unpacking
 from gtask.wire.writing import KEEP
@@ -180,6 +182,29 @@ def test_what_does_not_fit_the_head_travels_all_the_same():
     for value in (10**30, "x" * KEEP, [b"x" * (2 * KEEP)]):
         frame = Encoder().encode_value(value)
         assert read(ReplyDecoder(), frame) == [Value(value)]
+
+
+def test_a_request_that_is_served_becomes_the_next():
+    """One that is not, or that came under an offer, stays what it was."""
+    decoder = Decoder()
+    first, second, third = (Request([name, 1], {}, FIRST_EPOCH + number) for number, name in enumerate("abc"))
+    (served,) = read(decoder, Encoder().encode(first))
+    assert served == first
+    served.args = SERVED
+    (kept,) = read(decoder, Encoder().encode(second))
+    assert (kept is served, kept) == (True, second)
+    (other,) = read(decoder, Encoder().encode(third))
+    assert (other, kept) == (third, second)
+
+    agreement = offers.at_worker(frozenset({"pickle"}), Greeting(offers=frozenset({"pickle"})))
+    decoder.agree(agreement)
+    encoder = Encoder(agreement=agreement)
+    other.args = SERVED
+    (pickled,) = read(decoder, encoder.encode(Request(["d", Decimal], {}, FIRST_EPOCH)))
+    assert pickled.used == {"pickle"}
+    pickled.args = SERVED
+    (plain,) = read(decoder, encoder.encode(first))
+    assert plain == first
 
 
 def test_the_limit_is_kept():

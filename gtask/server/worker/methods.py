@@ -23,7 +23,7 @@ class Method:
 
     Attributes:
         function: is called; an unknown method's raises AttributeError.
-        takes: where the arguments of the function begin among those of a request.
+        takes: the arguments of the function among those of a request.
         name: ``()`` if the interface is a callable.
         label: the name as the scoreboard shows it: also of a callable it is the first argument, if that is a str.
         usual: seconds that its calls take; the slowest counts, but halves with each quicker call.
@@ -34,7 +34,7 @@ class Method:
     def __init__(self, interface: Interface, first: Any) -> None:
         called = first if type(first) is str else "()"
         self.function = function_of(interface, first)
-        self.takes = 0 if interface.is_function else 1
+        self.takes = slice(0 if interface.is_function else 1, None)
         self.name = "()" if interface.is_function else called
         self.label = label(called)
         self.usual = 2 * QUICK  # until the first call has ended it counts as slow

@@ -10,6 +10,7 @@ Messages before a reply (log records, say) are held there, too, if there is no h
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -48,13 +49,13 @@ class ReplyBuffer:
     """
 
     __slots__ = (
-        "_board", "_fires_at", "_handler", "_hold_until", "_send", "holds", "is_holding", "lock", "more_follow"
+        "_board", "_fileno", "_fires_at", "_handler", "_hold_until", "_send",
+        "holds", "is_holding", "lock", "more_follow",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, board: BoardLine, handler: Callable[[int, object], None]) -> None:
-        self._send = sock.sendall
-        self._board = board
-        self._handler = handler
+        self._send, self._fileno = sock.sendall, sock.fileno()
+        self._board, self._handler = board, handler
         self._hold_until = 0.0  # 0 while no reply is held
         self._fires_at = 0.0  # when the timer does; 0 if it was stopped
         self.holds = self.more_follow = self.is_holding = False
@@ -83,8 +84,9 @@ class ReplyBuffer:
         elif self.holds:
             self._send_all(frame)
         else:
-            send = self._send
-            send(frame)
+            sent = os.write(self._fileno, frame)  # this takes less than sendall
+            if sent < len(frame):  # a signal has come meanwhile
+                self._send(frame[sent:])
 
     def tell(self, frame: bytes, now: bool) -> None:
         """Send a message before the reply: now or with the reply."""

@@ -21,7 +21,7 @@ from gtask.server.worker.replies import QUICK, ReplyBuffer
 from gtask.server.worker.retirement import Ended, Retirement
 from gtask.server.worker.teller import Teller
 from gtask.wire.forms import WORDS
-from gtask.wire.messages import Done, Message, Preamble, Request, Skipped
+from gtask.wire.messages import SERVED, Done, Message, Preamble, Request, Skipped
 
 if TYPE_CHECKING:
     import socket
@@ -180,12 +180,11 @@ class Worker:
             interruption.began = started
             if companions:
                 companions.enter()
-            function, args = method.function, args[method.takes :]
+            function, args = method.function, args[method.takes]
             frame = encode(function(*args, **kwargs) if kwargs else function(*args))
             interruption.began = 0.0
         except BaseException as raised:
-            interruption.began = 0.0
-            error = raised
+            interruption.began, error = 0.0, raised
         self.request = self.left = None
         if self.teller.is_busy:
             self.teller.wait()
@@ -195,6 +194,7 @@ class Worker:
             method.usual = took if took > method.usual / 2 else method.usual / 2
         if error is None and interruption.error is None and not companions:
             replies.send(frame)
+            request.args = SERVED
         else:
             self._conclude(request, interruption.error or error, frame if error is None else b"")
             error = None  # it knows this frame
@@ -224,7 +224,7 @@ class Worker:
         self._has_failed = True
         if kind is TypeError:
             method = self._methods.of(request.args)
-            explain(error, method.function, request.args[method.takes :], request.kwargs)
+            explain(error, method.function, request.args[method.takes], request.kwargs)
         self._conversation.client_says(request)
         self._conversation.failed(request)
         failures.tell(self, error)
