@@ -23,8 +23,8 @@ def spin(seconds):
 
 def hang():
     """Until it is interrupted."""
-    _mark("hanging")
     try:
+        _mark("hanging")
         time.sleep(300)
     finally:
         _mark("interrupted")

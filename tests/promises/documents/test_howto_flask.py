@@ -43,8 +43,8 @@ import time
 def count_primes(limit):
     if limit == 10:
         return "few"
-    open("hanging", "w").close()
     try:
+        open("hanging", "w").close()
         time.sleep(300)
     finally:
         open("interrupted", "w").close()

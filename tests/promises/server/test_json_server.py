@@ -72,8 +72,8 @@ SOURCE = """
         return "logged"
 
     def hang():
-        mark("hangs")
         try:
+            mark("hangs")
             while True:
                 time.sleep(60)
         finally:

@@ -24,8 +24,8 @@ SOURCE = """
     import os, time
 
     def hang():
-        mark = open(os.path.join(DIR, "hanging"), "w")
         try:
+            open(os.path.join(DIR, "hanging"), "w").close()
             time.sleep(300)
         finally:
             open(os.path.join(DIR, "interrupted"), "w").close()
