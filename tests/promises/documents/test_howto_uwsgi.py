@@ -57,7 +57,7 @@ def start(tmp_path, nothing_is_left_behind):
         running.append(web)
         web.wait_for("spawned uWSGI worker 2")
         if "lazy-apps" in more:
-            web.wait_for("ready in", 2)  # or the end would come while one loads its application
+            web.wait_for("seconds on interpreter", 2)  # or the end would come while one loads its application
         address = re.search(r"bound to TCP address (127\.0\.0\.1:\d+)", web.log)[1]
 
         def get(path):
