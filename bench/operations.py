@@ -81,6 +81,14 @@ def call(address: Address) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def checkout_and_call(address: Address) -> Iterator[Run]:
+    """In a greenlet, as a web server does it."""
+    with in_main_greenlet(address) as run:
+        yield lambda times: gevent.spawn(run, times).get()
+
+
+@contextlib.contextmanager
+def in_main_greenlet(address: Address) -> Iterator[Run]:
+    """As a script does it, whose hub perhaps never turns again: so each end is told at once."""
     with client_of(address) as client:
 
         def run(times: int) -> None:
@@ -244,6 +252,7 @@ def line(address: Address, waiters: int = SHORT_LINE, workers: int = 1) -> Itera
 OPERATIONS = (
     Operation("call", "call on a held checkout", call, most=1.7),
     Operation("checkout", "checkout, call, release", checkout_and_call, most=2.6),
+    Operation("script", "the same in the main greenlet", in_main_greenlet),
     Operation("keywords", "call with keyword arguments", keywords),
     Operation("own-timeout", "call, time-out of the checkout", own_timeout),
     Operation("by-name", "checkout.call", by_name),

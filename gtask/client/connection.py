@@ -51,6 +51,7 @@ class Connection:
         orders: the standing orders for the client's workers.
 
     Attributes:
+        alarm: for the deadline of the call at the head; it holds the loop while it is set.
         pending: the calls that are owed a reply, in order.
         behind: the calls behind them that the dialect does not allow at once; they have not been sent.
         in_hand: the call that is just being told its outcome.
@@ -68,10 +69,10 @@ class Connection:
     """
 
     __slots__ = (
-        "_agreement", "_alarm", "_aspects", "_at_once", "_closed", "_conversation", "_done_frame", "_ends_with_next",
+        "_agreement", "_aspects", "_at_once", "_closed", "_conversation", "_done_frame", "_ends_with_next",
         "_handshake", "_has_answered", "_knows_end", "_loop", "_overtime", "_owner", "_preambles", "_reader", "_stream",
-        "address", "behind", "client", "dialect", "error", "in_hand", "none_begun", "owes_done", "pending", "pid",
-        "server", "slot", "spare_call", "tell_drained", "unpickle", "untouched", "watcher",
+        "address", "alarm", "behind", "client", "dialect", "error", "in_hand", "none_begun", "owes_done", "pending",
+        "pid", "server", "slot", "spare_call", "tell_drained", "unpickle", "untouched", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -111,7 +112,7 @@ class Connection:
         self._stream = Stream(sock, loop, self._reader, self)
         self.watcher = self._stream.watcher
         self._overtime = Overtime(self, loop, self._stream, dialect.has_last_words)
-        self._alarm = self._overtime.alarm
+        self.alarm = self._overtime.alarm
 
     # These stand in labels.py.
     __repr__ = labels.description
@@ -188,7 +189,7 @@ class Connection:
         if not before:
             timeout = call.timeout
             call.deadline = deadline = call.deadline or (math.inf if timeout is None else now + timeout)
-            if deadline <= self._alarm.at:  # infinite, both of them, for the first call without a time-out
+            if deadline <= self.alarm.at:  # infinite, both of them, for the first call without a time-out
                 self._overtime.watch(call, now)
         try:
             if before < BUSY_WITH:
@@ -227,8 +228,7 @@ class Connection:
             self._knows_end = True
 
     def tell_done(self) -> None:
-        """Tell the idle worker now that its checkout is over, unless it knows; and hold the loop no more."""
-        self._alarm.stop()
+        """Tell the idle worker now that its checkout is over, unless it knows."""
         if self.owes_done:
             self.owes_done = False
             self._write(self._done_frame)

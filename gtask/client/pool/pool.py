@@ -283,7 +283,9 @@ class Pool:
         else:
             if ledger.wake_at < workers.wake.at:
                 workers.wake.set(ledger.wake_at, now)
-            if connection.owes_done and (workers.tell_from <= now or now - slot.since > LONG):
+            if connection.owes_done and (
+                workers.tell_from <= now or now - slot.since > LONG or getcurrent().parent is None  # as in a script
+            ):
                 workers.told(now)
                 connection.tell_done()
         if workers.sweeper.at == math.inf:

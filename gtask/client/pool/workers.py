@@ -55,16 +55,19 @@ LONG = 0.002
 script that goes on to something else. Telling takes some 10 us, which is little beside such a checkout."""
 
 TELLS, TELL_EVERY = 100, 0.002
-"""A budget for shorter checkouts: the number of those whose end is told at once, and the seconds until one more may be.
-Without a budget left the end rides along with the next request. Where checkouts are that frequent it comes soon. A call
-without a checkout needs no budget: its request announces the end."""
+"""A budget for shorter checkouts in other greenlets than the main one: the number of those whose end is told at once,
+and the seconds until one more may be. Without a budget left the end rides along with the next request. Where checkouts
+are that frequent it comes soon. A call without a checkout needs no budget: its request announces the end."""
 
 SWEEP = 0.1
 """Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""
 
 
 _of_threads: dict[int, list[weakref.ref[Workers]]] = {}
-"""Those of the pools that have been used in this process, by the thread that owns them: it alone looks at its own."""
+"""Those of the pools that have been used in this process, by the thread that owns them: it alone looks at its own.
+
+A list never changes, and the next one leaves out who is gone. A garbage collection that shortened a list while it was
+copied has crashed Python 3.10 and 3.11."""
 
 
 class Workers:
@@ -117,8 +120,8 @@ class Workers:
         self._on_reconnect_failed = on_reconnect_failed
         self._audit = Audit(ledger, connector)
         self._is_abandoned, self._thread = False, thread_ident()
-        neighbours = _of_threads.setdefault(self._thread, [])
-        neighbours.append(weakref.ref(self, neighbours.remove))
+        neighbours = [each for each in _of_threads.get(self._thread, ()) if each() is not None]
+        _of_threads[self._thread] = [*neighbours, weakref.ref(self)]
 
     # --- acting ----------------------------------------------------------------------------------------
 
@@ -203,7 +206,7 @@ class Workers:
 
     def _neighbours(self) -> list[Workers]:
         """The workers of all pools of this thread, this one's too."""
-        references = tuple(_of_threads[self._thread])  # the list shrinks wherever a client is freed
+        references = _of_threads[self._thread]
         return [each for reference in references if (each := reference()) is not None and not each._is_abandoned]
 
     def _give(self, slot: PoolSlot, lease: Lease, actions: list[Action]) -> None:
@@ -259,6 +262,7 @@ class Workers:
         self._notices.look()
         for slot in list(self._ledger.slots):
             if slot.state == IDLE:
+                slot.worker.alarm.stop()
                 slot.worker.tell_done()
 
     # --- interruptions ---------------------------------------------------------------------------------

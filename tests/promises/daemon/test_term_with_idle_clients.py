@@ -57,6 +57,12 @@ for _ in range(20):
 assert client.remote.pid()
 stand_still()
 """,
+    "many short checkouts": """
+for _ in range(2000):
+    with client.checkout() as worker:
+        worker.pid()
+stand_still()
+""",
     "several workers": """
 workers = [client.checkout() for _ in range(3)]
 assert len({worker.pid() for worker in workers}) == 3
