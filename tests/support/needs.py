@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -19,6 +21,16 @@ def fail_or_skip(lacking):
     if os.environ.get(REQUIRED):
         pytest.fail(f"this test needs {lacking}")
     pytest.skip(f"there is no {lacking}")
+
+
+def needed_package(name):
+    """Import a package of another project; where it is not installed this test is skipped, or fails."""
+    if name == "sqlalchemy" and sys.version_info < (3, 11):
+        pytest.skip("SQLAlchemy 2.1 needs Python 3.11")
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        fail_or_skip(f"{name}: pip install {name}")
 
 
 def needs_program(name, package):

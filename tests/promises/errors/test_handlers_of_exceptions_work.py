@@ -17,7 +17,7 @@ import traceback
 import pytest
 
 import gtask
-from tests.support.needs import fail_or_skip
+from tests.support.needs import needed_package
 
 ERRORS = """
 class Response:
@@ -91,9 +91,8 @@ SOURCE = """
     def many():
         raise ApiError("many", **{f"attribute_{n}": object() for n in range(300)})
 
-    def call(source):
-        import requests, httpx, sqlalchemy, urllib.error
-        exec(source, {**globals(), **locals()})
+    def call(module, source):
+        exec(f"import {module}\\n{source}", {})
 
     def integrity():
         import sqlalchemy
@@ -279,49 +278,43 @@ def test_nothing_is_loaded_without_consent(errors, serve, connect):
 # --- of packages -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def packages():
-    """requests, httpx and SQLAlchemy, by their names."""
-    try:
-        return {name: importlib.import_module(name) for name in ("httpx", "requests", "sqlalchemy")}
-    except ImportError as error:
-        fail_or_skip(f"{error.name}: pip install {error.name}")
-
-
-def test_sqlalchemy(packages, client):
+def test_sqlalchemy(client):
     """The driver's error, the statement and its parameters."""
+    sqlalchemy = needed_package("sqlalchemy")
     error = raised(client, "integrity")
-    assert isinstance(error, packages["sqlalchemy"].exc.IntegrityError)
+    assert isinstance(error, sqlalchemy.exc.IntegrityError)
     assert isinstance(error.orig, sqlite3.IntegrityError)
     assert error.orig.args == ("UNIQUE constraint failed: t.a",)
     assert (error.statement, error.params) == ("INSERT INTO t VALUES (?)", [1])
     assert "INSERT INTO t" in str(error)
 
 
-def test_requests(packages, client, trusting):
+def test_requests(client, trusting):
     """The response stays, and comes where pickles are agreed upon."""
+    requests = needed_package("requests")
     error = raised(client, "http_error", 404)
-    assert isinstance(error, packages["requests"].HTTPError)
+    assert isinstance(error, requests.HTTPError)
     stays(r"response \(requests.models.Response\)", lambda: error.response.status_code)
     assert any("response (requests.models.Response)" in note for note in error.__notes__)
     assert raised(trusting, "http_error", 404).response.status_code == 404
     assert raised(trusting, "http_error", 500).response.content == b"gone"
-    error = raised(client, "call", "requests.get('http://127.0.0.1:1/')")
+    error = raised(client, "call", "requests", "requests.get('http://127.0.0.1:1/')")
     assert isinstance(error.args[0], Exception)
     assert "Connection refused" in str(error.args[0].reason)
 
 
-def test_httpx(packages, client):
+def test_httpx(client):
     """Its own property asks for what has stayed."""
+    httpx = needed_package("httpx")
     source = "httpx.Response(404, request=httpx.Request('GET', 'http://x')).raise_for_status()"
-    error = raised(client, "call", source)
-    assert isinstance(error, packages["httpx"].HTTPStatusError)
+    error = raised(client, "call", "httpx", source)
+    assert isinstance(error, httpx.HTTPStatusError)
     stays(r"response \(httpx.Response\)", lambda: error.response.status_code)
     stays(r"_request \(httpx.Request\)", lambda: error.request.url)
 
 
 def test_urllib(client):
     """Its reason is an exception."""
-    error = raised(client, "call", "raise urllib.error.URLError(TimeoutError(110, 'late'))")
+    error = raised(client, "call", "urllib.error", "raise urllib.error.URLError(TimeoutError(110, 'late'))")
     assert isinstance(error.reason, TimeoutError)
     assert error.reason.errno == 110

@@ -17,7 +17,7 @@ import traceback
 import pytest
 
 import gtask
-from tests.support.needs import fail_or_skip
+from tests.support.needs import needed_package
 
 ERRORS = """
 class ShopError(Exception):
@@ -244,12 +244,7 @@ def forgotten(names):
 def test_errors_of_packages(client, source, names, base, text, is_known):
     """Of pydantic, requests, urllib, json, httpx and SQLAlchemy."""
     package = names.split()[0]
-    if package == "sqlalchemy" and sys.version_info < (3, 11):
-        pytest.skip("SQLAlchemy 2.1 needs Python 3.11")
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        fail_or_skip(f"{package}: pip install {package}")
+    needed_package(package)
     with contextlib.nullcontext() if is_known else forgotten(names):
         error = raised(client, "call", source, package)
     assert isinstance(error, base)
