@@ -128,7 +128,8 @@ class WorkerAspect:
         """A call begins.
 
         Args:
-            request: the call; read it only.
+            request: the call; read it only. After a call without companions the object serves the next call, so keep
+                nothing but its values.
             method: the method's name; ``()`` if the interface is a callable.
 
         Returns:

@@ -146,13 +146,13 @@ def socket_watcher(loop: Any, descriptor: int, events: int) -> Any:
 
 
 def socket_writer(sock: Any) -> Callable[[bytes | memoryview], int]:
-    """What sends bytes, as the socket's own ``send`` does that takes longer. After the socket was closed it must not be
-    called: the descriptor may be another file's."""
+    """A function that sends bytes in less time than the socket's own ``send``. Never call it once the socket is closed:
+    its descriptor may belong to another file."""
     return partial(os.write, sock.fileno())
 
 
 def refuse_bytes(data: bytes | memoryview) -> int:
-    """In its place, from then on; raises OSError."""
+    """Take the place of a socket's writer when the socket is closed; raises OSError."""
     raise OSError(errno.EBADF, "the connection is closed")
 
 

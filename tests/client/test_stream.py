@@ -1,4 +1,4 @@
-"""A stream that is closed writes nothing, not even to what has got its descriptor since."""
+"""A closed stream writes nothing: its descriptor may belong to another file."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ SWEEP = 0.1
 _of_threads: dict[int, list[weakref.ref[Workers]]] = {}
 """Those of the pools that have been used in this process, by the thread that owns them: it alone looks at its own.
 
-A list never changes, and the next one leaves out who is gone. A garbage collection that shortened a list while it was
-copied has crashed Python 3.10 and 3.11."""
+A list never changes: a new one takes its place, without the pools that are gone. A garbage collection that shortened a
+list while it was copied has crashed Python 3.10 and 3.11."""
 
 
 class Workers:
@@ -249,8 +249,9 @@ class Workers:
         self.loop.spawn(log.warning, text, slot.worker, self._no_worker.where, self._config.leak_after, stack)
 
     def told(self, now: float) -> None:
-        """The end of a checkout is told at once."""
-        self.tell_from = max(self.tell_from, now - TELLS * TELL_EVERY) + TELL_EVERY
+        """The end of a checkout is told at once. That takes of the budget, but leaves no debt."""
+        if self.tell_from <= now:
+            self.tell_from = max(self.tell_from, now - TELLS * TELL_EVERY) + TELL_EVERY
 
     # --- alarms ----------------------------------------------------------------------------------------
 

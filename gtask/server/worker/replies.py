@@ -84,7 +84,7 @@ class ReplyBuffer:
         elif self.holds:
             self._send_all(frame)
         else:
-            sent = os.write(self._fileno, frame)  # this takes less than sendall
+            sent = os.write(self._fileno, frame)  # os.write takes less than sendall
             if sent < len(frame):  # a signal has come meanwhile
                 self._send(frame[sent:])
 

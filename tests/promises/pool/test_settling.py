@@ -252,6 +252,19 @@ def test_where_nothing_was_announced_the_end_rides_with_the_next_request(connect
     assert worker.kinds() == []
 
 
+def test_ends_that_are_told_beyond_the_budget_leave_no_debt(connect, peer):
+    """Those of long checkouts and of the main greenlet: after any number of them others are told again at once."""
+    worker, address = peer(done=False)
+    client = connect(address, max_workers=1)
+    first_call(client, worker)
+    worker.expect("dn")
+    pool = client._pool._workers
+    now = pool.loop.clock()
+    for _ in range(10 * workers.TELLS):
+        pool.told(now)
+    assert now < pool.tell_from <= now + workers.TELL_EVERY
+
+
 def test_a_call_without_a_checkout_announces_its_end(connect, peer):
     """It comes right behind the request, for the next call, too; of a checkout that has lasted it comes behind none."""
     worker, address = peer(done=False)
