@@ -138,6 +138,10 @@ COVERED = [
 To be measured makes the start of a process two to three times as long, and the tests start thousands. So coverage is
 measured by few of them, and only if it is asked for. What is not here executes little that these do not."""
 
+REPEATING = "hypothesis or long_histories or megabyte_of_empty_containers"
+"""The tests that execute the same lines thousands of times: coverage learns nothing from them, and triples their time.
+They run unmeasured."""
+
 MEASURED = {
     "COVERAGE_PROCESS_START": str(ROOT / "setup.cfg"),
     "COVERAGE_FILE": str(ROOT / ".coverage"),
@@ -222,6 +226,12 @@ def is_covered(path: str) -> bool:
     return any(path == name or path.startswith(f"{name}/") for name in COVERED)
 
 
+def repeats(path: str) -> bool:
+    """Whether a test file may have tests that execute the same lines thousands of times."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return any(word in text for word in REPEATING.split(" or "))
+
+
 def parts_of(usual: bool, names: list[str]) -> list[Part]:
     """What is to be run, in the order in which it is to begin: the longest parts first.
 
@@ -235,7 +245,12 @@ def parts_of(usual: bool, names: list[str]) -> list[Part]:
         covered = [path for path in files if is_covered(path)]
         files = [path for path in files if path not in covered]
         shared = parts.distribute(covered, seconds, AT_ONCE)
-        found += [Part(f"covered {number}", some, measured=True) for number, some in enumerate(shared, 1) if some]
+        found += [
+            Part(f"covered {number}", [*some, "-k", f"not ({REPEATING})"], measured=True)
+            for number, some in enumerate(shared, 1)
+            if some
+        ]
+        found.append(Part("repeating", [*filter(repeats, covered), "-k", REPEATING]))
     if usual:
         shared = parts.distribute(files, seconds, 2 * AT_ONCE)
         found += [Part(f"part {number}", some) for number, some in enumerate(shared, 1) if some]

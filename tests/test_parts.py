@@ -50,21 +50,38 @@ def test_kill_safety_is_cut_into_parts():
 def test_no_test_is_run_twice(usual, names):
     """Nor is one left out: what coverage measures leaves the usual parts for parts that are measured."""
     found = run.parts_of(usual, names)
-    files = [path for part in found if "-k" not in part.arguments for path in part.arguments]
+    whole = [part for part in found if part.measured or "-k" not in part.arguments]
+    files = [path for part in whole for path in files_of(part)]
     covered = {path for path in run.usual_files() if run.is_covered(path)}
     long = {part.arguments[0] for name in names if name in run.LONG for part in run.LONG[name]} - {run.KILL_SAFETY}
     expected = long | (covered if "coverage" in names else set()) | (set(run.usual_files()) if usual else set())
     assert sorted(files) == sorted(expected)
-    assert {path for part in found if part.measured for path in part.arguments} == (
+    assert {path for part in found if part.measured for path in files_of(part)} == (
         covered if "coverage" in names else set()
     )
     assert len({part.name for part in found}) == len(found)
 
 
+def test_what_is_not_measured_is_run():
+    """Tests that execute the same lines thousands of times are left out of the measured parts, and run in another."""
+    found = run.parts_of(False, ["coverage"])
+    assert {part.arguments[-1] for part in found if part.measured} == {f"not ({run.REPEATING})"}
+    (other,) = (part for part in found if not part.measured)
+    assert other.arguments[-1] == run.REPEATING
+    assert {"tests/client/test_pool.py", "tests/wire/test_frames.py"} < set(files_of(other))
+    assert set(files_of(other)) < {path for part in found if part.measured for path in files_of(part)}
+
+
+def files_of(part):
+    """The files whose tests a part runs, all or some."""
+    arguments = part.arguments
+    return arguments[: arguments.index("-k")] if "-k" in arguments else arguments
+
+
 def test_more_processors_than_files(monkeypatch):
     """No part is without files: its pytest would run all tests."""
     monkeypatch.setattr(run, "AT_ONCE", 1000)
-    assert all(part.arguments for part in run.parts_of(True, run.NAMES))
+    assert all(files_of(part) for part in run.parts_of(True, run.NAMES))
 
 
 def test_what_coverage_is_measured_by_is_there():
