@@ -68,7 +68,7 @@ def test_what_is_not_measured_is_run():
     assert {part.arguments[-1] for part in found if part.measured} == {f"not ({run.REPEATING})"}
     (other,) = (part for part in found if not part.measured)
     assert other.arguments[-1] == run.REPEATING
-    assert {"tests/client/test_pool.py", "tests/wire/test_frames.py"} < set(files_of(other))
+    assert {"tests/client/test_pool.py", "tests/client/test_ledger.py"} < set(files_of(other))
     assert set(files_of(other)) < {path for part in found if part.measured for path in files_of(part)}
 
 
