@@ -161,9 +161,9 @@ def client(classes, shared, connect):
 
 
 @pytest.fixture
-def trusting(classes, serve, connect):
+def trusting(classes, shared, connect):
     """A client that consents to pickles, and so does its server."""
-    return connect(serve(SOURCE, "--pickle"), pickle=True)
+    return connect(shared(SOURCE, "--pickle"), pickle=True)
 
 
 def plain_types(value):
@@ -335,11 +335,27 @@ def packages():
         fail_or_skip(f"{error.name}: pip install {error.name}")
 
 
+LOADED = f"\n    import pandas, pendulum\n{SOURCE}"
+"""With the packages from the beginning, for to import them takes each worker a second."""
+
+
+@pytest.fixture
+def equipped(packages, classes, shared, connect):
+    """A client whose server has the packages, without pickles."""
+    return connect(shared(LOADED))
+
+
+@pytest.fixture
+def equipped_trusting(packages, classes, shared, connect):
+    """A client whose server has the packages; both consent to pickles."""
+    return connect(shared(LOADED, "--pickle"), pickle=True)
+
+
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_value_of_a_package_arrives_or_is_refused(packages, client, source):
+def test_a_value_of_a_package_arrives_or_is_refused(packages, equipped, source):
     """pandas's and pendulum's, in either direction: what arrives equals what was sent."""
     value = eval(source, dict(packages))
-    with client.checkout() as worker:
+    with equipped.checkout() as worker:
         pid = worker.pid()
         for outcome in (outcome_of(worker.one, value), outcome_of(worker.evaluate, source)):
             if isinstance(outcome, gtask.EncodeError):
@@ -367,10 +383,10 @@ def test_a_negative_duration_stays_what_it_is(packages, client):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_with_pickles_each_arrives_as_what_it_is(packages, trusting, source):
+def test_with_pickles_each_arrives_as_what_it_is(packages, equipped_trusting, source):
     """Of its own class, but for numpy's scalars that derive from Python's types."""
     value = eval(source, dict(packages))
-    for arrived in (trusting.call("one", value), trusting.call("evaluate", source)):
+    for arrived in (equipped_trusting.call("one", value), equipped_trusting.call("evaluate", source)):
         if isinstance(value, packages["numpy"].floating):
             assert arrived == float(value)
         else:
