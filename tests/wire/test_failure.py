@@ -98,13 +98,16 @@ def is_plain(value):
 
 
 @pytest.fixture
-def script(tmp_path):
-    """A worker's file hasher.py, and a function that runs its text and gives what it defines."""
+def script(tmp_path, monkeypatch):
+    """A worker's file hasher.py, and a function that loads its text as a module here and gives what it defines."""
     path = tmp_path / "hasher.py"
 
     def load(source=WORKER):
         path.write_text(source)
-        scope = {"__name__": "hasher", "__file__": str(path)}
+        module = types.ModuleType("hasher")
+        module.__file__ = str(path)
+        monkeypatch.setitem(sys.modules, "hasher", module)
+        scope = vars(module)
         exec(compile(source, str(path), "exec"), scope)
         return types.SimpleNamespace(path=path, **{k: v for k, v in scope.items() if k[0] != "_"})
 
@@ -945,8 +948,8 @@ class TestTracebacks:
         assert "^" not in again
         assert "~" not in again
 
-    def test_file_name(self, script):
-        """The name is the worker's own, unless a file here would show other lines under it."""
+    def test_file_name(self, script, monkeypatch):
+        """The name is the worker's own, unless a module's file here would show other lines under it."""
         worker = script()
         data = describe(caught(worker.outer, 1))
 
@@ -957,7 +960,7 @@ class TestTracebacks:
         assert shown() == path
         worker.path.write_text("other")
         assert shown() == f"{path} (worker)"
-        worker.path.unlink()
+        monkeypatch.delitem(sys.modules, "hasher")
         assert shown() == path
 
     def test_real_context_of_the_same_file(self, script):

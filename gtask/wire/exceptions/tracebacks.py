@@ -6,6 +6,9 @@ frames *and their source lines*, also where the source files do not exist or are
 No line of a local file is ever shown for a remote frame unless it is the same line, and linecache is
 left as it was once the last remote traceback is gone.
 
+The peer may name any file in its frames. Only those are read, and looked for, from which this process has
+loaded code itself. For any other name linecache is given the peer's lines, so that it reads no file either.
+
 The way of remaking code objects is that of tblib and Jinja2 (``code.replace``); the way of giving them
 source is PEP 302's ``__loader__.get_source``, which linecache, pdb and Sentry all ask.
 """
@@ -14,19 +17,22 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import stat
 import sys
 from collections import deque
+from collections.abc import Sequence
 from itertools import chain
 from types import FunctionType, ModuleType, TracebackType
-from typing import Any
+from typing import Any, overload
 from weakref import WeakValueDictionary
 
 __all__ = ["from_frames", "module_vars", "to_frames"]
 
 _TEXT_LIMIT = 1000  # characters of a file name, a function name, a source line
 _FRAMES_LIMIT = 200  # frames of one traceback that are made here, whatever a peer sends
-_FILE_LIMIT = 8 << 20  # bytes of a local file that is worth reading for a comparison
+_READ_LIMIT = 4 << 20  # bytes of local files that are read for the comparison with one traceback
+_NEVER_CODE = "/+(proc|sys|dev)/"  # under these names a read may block, or never end
 _LAST_LINE = 50_000  # line number above which no source is shown: linecache would hold a list that long
 _LINES_LIMIT = 2000  # lines that one source holds
 _VARIANTS = 16  # versions of one file that are told apart at the same time
@@ -89,7 +95,8 @@ def from_frames(frames: object) -> TracebackType | None:
     for file, _, number, module, text in valid:
         lines.setdefault(file, {})[number] = text
         modules[file] = module
-    places = {file: _place(file, modules[file], known) for file, known in lines.items()}
+    local = _LocalFiles()
+    places = {file: _place(file, local.has_same(file, modules[file], known), known) for file, known in lines.items()}
     scopes: dict[tuple[str, str], dict[str, Any]] = {}
     tb: TracebackType | None = None
     for file, function, number, module, _ in reversed(valid):
@@ -189,19 +196,52 @@ def _line(file: str, number: int, scope: dict[str, Any] | None = None) -> str:
 # ---- source lines --------------------------------------------------------------------------------
 
 
+class _Lines(Sequence[str]):
+    """The lines of a file as far as they are known, in the form in which linecache keeps them; the others are empty."""
+
+    __slots__ = ("known", "last")
+
+    def __init__(self) -> None:
+        self.known: dict[int, str] = {}
+        self.last = 0
+
+    def add(self, lines: dict[int, str]) -> None:
+        self.known.update(lines)
+        self.last = max((number for number in self.known if number <= _LAST_LINE), default=0)
+
+    def __len__(self) -> int:
+        return self.last
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        at = range(1, self.last + 1)[index]
+        if isinstance(at, range):
+            return [self.known.get(number, "") + "\n" for number in at]
+        return self.known.get(at, "") + "\n"
+
+
 class _Source:
     """What the living remote tracebacks know of one file: a loader as of PEP 302.
 
-    All tracebacks share it, because linecache keeps one text for each file name. When a line is
-    added, and when the last traceback is gone, linecache forgets the file.
+    All tracebacks share it, because linecache keeps one text for each file name. linecache has it from the beginning:
+    it would look for a file of that name before it asks a loader. When the last traceback is gone, linecache forgets
+    the file.
     """
 
-    __slots__ = ("__weakref__", "file", "lines", "shown")
+    __slots__ = ("__weakref__", "_lines", "file", "shown")
 
     def __init__(self, file: str, shown: str) -> None:
         self.file = file
         self.shown = shown
-        self.lines: dict[int, str] = {}
+        self._lines = _Lines()
+
+    @property
+    def lines(self) -> dict[int, str]:
+        """The known lines, by their numbers."""
+        return self._lines.known
 
     def get_source(self, fullname: str) -> str:
         """The file's text as far as it is known; the other lines are empty."""
@@ -221,27 +261,28 @@ class _Source:
         if not lines.keys() <= known.keys():
             if len(known) + len(lines) > _LINES_LIMIT:
                 return False
-            known.update(lines)
-            linecache.cache.pop(self.shown, None)
+            self._lines.add(lines)
+        linecache.cache[self.shown] = (0, None, self._lines, self.shown)  # type: ignore[assignment]  # a sequence will do
         return True
 
     def __del__(self) -> None:
-        linecache.cache.pop(self.shown, None)
+        entry: Any = linecache.cache.get(self.shown)
+        if entry is not None and len(entry) > 2 and entry[2] is self._lines:
+            del linecache.cache[self.shown]
 
 
 _sources: WeakValueDictionary[str, _Source] = WeakValueDictionary()
 
 
-def _place(file: str, module: str, lines: dict[int, str]) -> tuple[str, _Source | None]:
+def _place(file: str, is_same: bool | None, lines: dict[int, str]) -> tuple[str, _Source | None]:
     """Under which file name these lines will be shown, and by which loader.
 
     The name is the file's own if its lines here are the same (no loader: all of the file may show), or
     if it is not known here. Otherwise the name says that this is the worker's version of the file.
     """
-    same = None if file in _sources else _same(file, module, lines)
-    if same:
+    if is_same and file not in _sources:
         return file, None
-    for version in range(0 if same is None else 1, _VARIANTS):
+    for version in range(0 if is_same is None else 1, _VARIANTS):
         shown = _shown(file, version)
         source = _sources.get(shown)
         if source is None:
@@ -255,21 +296,57 @@ def _shown(file: str, version: int) -> str:
     return f"{file} (worker {version})" if version > 1 else f"{file} (worker)" if version else file
 
 
-def _same(file: str, module: str, lines: dict[int, str]) -> bool | None:
-    """Whether this process has the same lines in its own file of that name. None: it has no such file."""
-    try:
-        status = os.stat(file)
-    except OSError:
-        linecache.checkcache(file)
-        known = (
-            file in linecache.cache  # such as code typed in
-            or (file[0] == "<" and file[-1] == ">")  # linecache asks no loader for these
-            or module_vars(module).get("__file__") == file  # such as a module in a zip file
-        )
-        if not known:
-            return None
-    else:
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _FILE_LIMIT:
-            return False  # a peer could name a device or a pipe, which must not be read
-        linecache.checkcache(file)
-    return all(_line(file, number) == text for number, text in lines.items())
+# ---- local files ---------------------------------------------------------------------------------
+
+
+class _Loaded:
+    """The files from which this process has loaded its modules, as they were when the number of these changed last."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._files: set[object] = set()
+
+    def __contains__(self, file: str) -> bool:
+        if len(sys.modules) != self._count:
+            self._count = len(sys.modules)
+            found = (module_vars(name).get("__file__") for name in list(sys.modules))
+            self._files = {name for name in found if type(name) is str}
+        return file in self._files
+
+
+_loaded = _Loaded()
+
+
+class _LocalFiles:
+    """The files of this process, as far as they are read for the comparison with one traceback."""
+
+    def __init__(self) -> None:
+        self._room = _READ_LIMIT
+
+    def has_same(self, file: str, module: str, lines: dict[int, str]) -> bool | None:
+        """Whether this process has the same lines in its own file of that name. None: it has no such file."""
+        entry: Any = linecache.cache.get(file)
+        if module_vars(module).get("__file__") == file or file in _loaded:
+            return self._read(file, lines, entry)
+        if entry is not None and len(entry) > 2 and entry[1] is None and type(entry[2]) is not _Lines:
+            known = entry[2]  # of code that has no file, such as code typed in
+            return all(known[number - 1 : number] == [f"{text}\n"] for number, text in lines.items())
+        if file[0] == "<" and file[-1] == ">":  # linecache asks no loader for these
+            return not any(lines.values())
+        # Should linecache be cleared, it would look for a file when the traceback is shown.
+        return False if re.match(_NEVER_CODE, os.path.normpath(file)) else None
+
+    def _read(self, file: str, lines: dict[int, str], entry: Any) -> bool:
+        try:
+            status = os.stat(file)
+        except OSError:  # such as a module in a zip file
+            linecache.checkcache(file)
+        else:
+            self._room -= status.st_size
+            if not stat.S_ISREG(status.st_mode) or self._room < 0:
+                return False
+            linecache.checkcache(file)
+        is_same = all(_line(file, number) == text for number, text in lines.items())
+        if entry is None:
+            linecache.cache.pop(file, None)
+        return is_same
