@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gtask.client.forks import HERE, look
-from gtask.client.loop import Alarm, refuse_bytes, socket_watcher, socket_writer
+from gtask.client.loop import refuse_bytes, socket_watcher, socket_writer
 from gtask.errors import ProtocolError, reason_of
 from gtask.wire.messages import NOT_PLAIN
 
 if TYPE_CHECKING:
     from gtask.client.connection import Connection
     from gtask.client.dialects.dialect import Reader
-    from gtask.wire.messages import Message
 
 __all__ = ["Stream"]
 
@@ -29,9 +27,6 @@ SHUT_WR = 1
 
 BURST = 16
 """Pieces that are collected at the most before they are sent."""
-
-SETTLE = 0.05
-"""Seconds after which a stream that could end here goes on."""
 
 
 class Stream:
@@ -49,8 +44,7 @@ class Stream:
     """
 
     __slots__ = (
-        "_burst", "_connection", "_loop", "_read_into", "_reader", "_send", "_settling", "_socket", "_unsent",
-        "_writer", "watcher",
+        "_burst", "_connection", "_loop", "_read_into", "_reader", "_send", "_socket", "_unsent", "_writer", "watcher",
     )  # fmt: skip
 
     def __init__(self, sock: Any, loop: Any, reader: Reader, connection: Connection) -> None:
@@ -62,7 +56,6 @@ class Stream:
         self._send = socket_writer(sock)
         self._burst: list[bytes] = []
         self._unsent: deque[memoryview] = deque()
-        self._settling = Alarm(loop, self._on_settling)
         self._writer: Any = socket_watcher(loop, sock.fileno(), WRITE)
         self.watcher: Any = socket_watcher(loop, sock.fileno(), READ)
         self.watcher.start(self.read)
@@ -89,10 +82,9 @@ class Stream:
             if value is not NOT_PLAIN:
                 connection.take_value(value)
                 return
-            self._take_all(reader.received(count))
-            if reader.withheld:
-                self._settling.stop()
-                self._settling.set((now := monotonic()) + SETTLE, now)
+            for message in reader.received(count):
+                if connection.error is None:
+                    connection.take(message)
         except BlockingIOError:
             return
         except ProtocolError as error:
@@ -104,24 +96,8 @@ class Stream:
             raise
 
     def _end(self, how: str) -> None:
-        """Nothing more will come: take what has come, and the last words."""
-        connection = self._connection
-        try:
-            messages, words = self._reader.ended()
-            self._take_all(messages)
-        except ProtocolError as error:
-            connection.violated(error)
-        else:
-            connection.die(how, words)
-
-    def _on_settling(self) -> None:
-        self.guard(lambda: self._take_all(self._reader.settle()))
-
-    def _take_all(self, messages: list[Message]) -> None:
-        connection = self._connection
-        for message in messages:
-            if connection.error is None:
-                connection.take(message)
+        """Nothing more will come, but the last words may have."""
+        self._connection.die(how, self._reader.ended())
 
     def guard(self, function: Callable[[], object]) -> None:
         """Call a function in the hub, and see to what it raises."""
@@ -202,7 +178,6 @@ class Stream:
             with suppress(ValueError):  # the hub was destroyed, and all its watchers with it
                 watcher.stop()
                 watcher.close()
-        self._settling.close()
         self._send = refuse_bytes  # before the descriptor may be another file's
         self._socket.close()
         self._unsent.clear()

@@ -22,9 +22,6 @@ __all__ = ["Session"]
 LAST_WORDS = 0.5
 """Seconds after the time-out in which an interrupted worker may still say where it was."""
 
-SETTLE = 0.05
-"""Seconds after which a reply is whole, although a dead worker's last words could follow."""
-
 AGAIN = 0.05
 """Seconds between attempts while a server's backlog is full."""
 
@@ -165,24 +162,20 @@ class Session:
                 left = self._deadline - monotonic()
                 if left <= 0:
                     return None
-                self._socket.settimeout(min(left, SETTLE) if self._decoder.withheld else left)
+                self._socket.settimeout(left)
                 try:
                     count = self._socket.recv_into(self._decoder.space)
                 except TimeoutError:
-                    if self._decoder.withheld:
-                        self._early += self._decoder.settle()
                     continue
                 except ConnectionError:
                     count = 0
                 if count:
                     self._early += self._decoder.received(count)
                     continue
-                messages, rip = self._decoder.ended()
-                self._early += messages
-                if not self._early:
-                    if rip is None:
-                        raise WorkerDied(f"the worker at {self.address} closed the connection before it had answered")
-                    return rip
+                rip = self._decoder.ended()
+                if rip is None:
+                    raise WorkerDied(f"the worker at {self.address} closed the connection before it had answered")
+                return rip
             message = self._early.pop(0)
             self._conversation.worker_says(message)
             if not isinstance(message, Retire):  # who makes but one call retires every worker anyway

@@ -25,6 +25,7 @@ from gtask.wire.bodies import (
     unpack_again,
     unpackb,
 )
+from gtask.wire.mark import BYTE, MARK, SIXTEEN, needs_stuffing, stuffed
 from gtask.wire.messages import DEFAULT_LIMIT, SERVED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.named import TIMED, frame_of, packed_timeout
 from gtask.wire.reading import ANY, READERS, FrameReader
@@ -66,19 +67,33 @@ class Encoder(FrameWriter):
             return frame.data if isinstance(frame, ConditionalFrame) else frame
         return super().encode(message)
 
+    def encode_reply(self, message: Message) -> bytes:
+        """The frame of a message of a server, which last words cannot complete; raises as :meth:`encode`."""
+        frame = self.encode(message)
+        return self._stuffed(frame) if needs_stuffing(frame) else frame
+
     def encode_value(self, value: Any) -> bytes:
-        """The frame of a :class:`Value` that has no ``ld``; raises as :meth:`encode`."""
+        """The frame of a :class:`Value` that has no ``ld``, as :meth:`encode_reply` makes it; raises as that."""
         try:
             if type(value) not in SCALARS:
                 check(value, self._is_lossless)
             pack = self._pack
             packed = pack(value)
         except Exception:  # the general way finds out what is wrong
-            return self.frame(["ok", None, value], (value,))
+            frame = self.frame(["ok", None, value], (value,))
+            return self._stuffed(frame) if needs_stuffing(frame) else frame
         size = len(packed) + 5
         if size > self._keep:
             self._check_size(size)
+        if packed[-1] == BYTE or (size > SIXTEEN and MARK in packed):  # as needs_stuffing says
+            return self._stuffed(VALUE.pack(size, VALUE_HEAD) + packed)
         return (VALUES[size] if size < SHORT else VALUE.pack(size, VALUE_HEAD)) + packed
+
+    def _stuffed(self, frame: bytes) -> bytes:
+        other = stuffed(frame)
+        if len(other) > self._keep:
+            self._check_size(len(other) - LENGTH.size)
+        return other
 
     def encode_request(
         self,

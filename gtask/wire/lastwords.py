@@ -1,8 +1,6 @@
-"""The end of a worker's stream: what the master says for a dead worker, and which replies before that are whole.
+"""What a client reads of a worker: replies, and at the end of the stream what the master says for a dead worker.
 
-A worker may die half way through a reply. What the master then appends must not be taken for the reply's rest. So the
-last words are a trailer, ``frame, length of the frame, magic``, looked for only at the very end, after the end of
-the stream; and a frame that such a trailer could have completed is withheld until it is clear that it was not.
+The last words are a mark and a frame, behind the last whole frame or behind part of one; see :mod:`gtask.wire.mark`.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from typing import Any
 from gtask.errors import ProtocolError
 from gtask.wire.bodies import LENGTH, SHORT, VALUE, VALUE_HEAD, VALUES, decode_body, read_value, unpack_again, unpackb
 from gtask.wire.frames import Encoder
+from gtask.wire.mark import BYTE, LONGEST, MARK, SIXTEEN, STUFFED, reaches_into_last_words, unstuffed
 from gtask.wire.messages import DEFAULT_LIMIT, NOT_PLAIN, LastWords, Message
 from gtask.wire.reading import FrameReader
 from gtask.wire.values.agreement import PLAIN
@@ -19,19 +18,10 @@ from gtask.wire.values.kinds import Unpacking
 
 __all__ = ["ReplyDecoder", "last_words"]
 
-MAGIC = b"\xc1GTK"
-END = MAGIC[-1]
-START = b"\x92\xa3rip"
-"""How the frame of a trailer begins, behind its length."""
-
-LONGEST = 128 * 1024
-"""Bytes that a trailer has at the most."""
-
 
 def last_words(rip: LastWords) -> bytes:
-    """The trailer that ends the stream of a dead worker."""
-    frame = Encoder(LONGEST - 64).encode(rip)
-    return frame + LENGTH.pack(len(frame)) + MAGIC
+    """What ends the stream of a dead worker."""
+    return MARK + Encoder(LONGEST - 64).encode(rip)
 
 
 class ReplyDecoder(FrameReader):
@@ -41,12 +31,12 @@ class ReplyDecoder(FrameReader):
         limit: bytes that a frame may have.
     """
 
-    __slots__ = ("withheld",)
+    __slots__ = ("_room",)
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         super().__init__(limit)
-        self.withheld = False
-        """Whether it waits to see if the stream ends here. If nothing comes, call :meth:`settle`."""
+        self._room = 0
+        """Bytes that may come in all before the end of the stream, once a frame is not whole; 0 before that."""
 
     def plain_value(self, count: int) -> Any:
         """The value, if the next ``count`` bytes are one whole reply with nothing but a value; else NOT_PLAIN.
@@ -55,9 +45,11 @@ class ReplyDecoder(FrameReader):
         """
         chunk = self._chunk
         length = count - 4
-        if length < 6 or length > self._limit or self._partial or chunk[count - 1] == END:
+        if length < 6 or length > self._limit or self._partial or chunk[count - 1] == BYTE:
             return NOT_PLAIN
         if not chunk.startswith(VALUES[length] if length < SHORT else VALUE.pack(length, VALUE_HEAD)):
+            return NOT_PLAIN
+        if length > SIXTEEN and chunk.find(MARK, 0, count) >= 0:
             return NOT_PLAIN
         packed = chunk[9:count]
         try:
@@ -70,106 +62,52 @@ class ReplyDecoder(FrameReader):
         return value
 
     def received(self, count: int) -> list[Message]:
-        """As :meth:`FrameReader.received`; some messages may come with the next bytes, or from :meth:`settle`."""
-        self._partial += self.space[:count]
-        return self._take(settled=False)
-
-    def settle(self) -> list[Message]:
-        """The messages that were withheld: the stream goes on.
-
-        Raises:
-            ProtocolError: what was withheld is no message.
-        """
-        rip, start = self._trailer()
-        if rip is not None and start in (0, *self._stops()[0]):
-            return []  # last words, and no reply is cut: the end of the stream is yet to come
-        return self._take(settled=True)
-
-    def ended(self) -> tuple[list[Message], LastWords | None]:
-        """After the end of the stream: the messages that had been withheld, and the last words if there are any.
-
-        Raises:
-            ProtocolError: there are no last words, and what there is was no message.
-        """
-        rip, end = self._trailer()
-        del self._partial[end:]
-        stops, too_long = self._stops()
-        messages: list[Message] = []
-        self.withheld = False
-        try:
-            self._check(too_long)
-            self._decode_into(messages, stops)
-        except ProtocolError:
-            if rip is None and not messages:
-                raise
-            # Otherwise it is half a reply, cut where a shorter one could have ended.
-        return messages, rip
-
-    def _take(self, settled: bool) -> list[Message]:
-        data = self._partial
-        stops, too_long = self._stops()
-        rest = len(data) - (stops[-1] if stops else 0)
-        begin = self._possible_trailer() if stops or too_long else len(data)
-        self.withheld = not settled and (
-            too_long > 0 or (bool(stops) and (0 < rest <= LONGEST or begin < len(data) or data.endswith(MAGIC)))
-        )
-        if self.withheld:
-            stops = [stop for stop in stops[:-1] if stop <= begin]
-        else:
-            self._check(too_long)
-        messages: list[Message] = []
-        self._decode_into(messages, stops)
+        """As :meth:`FrameReader.received`; a frame that is not whole keeps back what comes behind it."""
+        data, start, messages = self._partial, 0, list[Message]()
+        data += self.space[:count]
+        while not self._room and len(data) - start >= 4:
+            length = LENGTH.unpack_from(data, start)[0]
+            stop = start + 4 + length
+            if length > self._limit:
+                if data[start + 3] != BYTE:
+                    self._check(length)
+                self._room = LONGEST  # the last words may stand in the place of a length, or of its end
+            elif stop > len(data):
+                break
+            elif reaches_into_last_words(data, start, stop):
+                self._room = stop - start + LONGEST
+            else:
+                messages.append(self._message(start, stop))
+                start = stop
+        del data[:start]
+        if self._room and len(data) > self._room:
+            self._check(LENGTH.unpack_from(data)[0])
+            raise ProtocolError(f"more than {LONGEST} bytes came behind a frame that ends in the byte {BYTE:x}")
         return messages
 
-    def _possible_trailer(self) -> int:
-        """Where a trailer begins, if one may: its bytes may pass for the rest of a frame and for further frames."""
-        data = self._partial
-        at = data.find(START, max(0, len(data) - LONGEST))
-        while at >= 0:
-            if at >= 4 and len(data) <= at + LENGTH.unpack_from(data, at - 4)[0] + 8:
-                return at - 4
-            at = data.find(START, at + 1)
-        return len(data)
+    def ended(self) -> LastWords | None:
+        """After the end of the stream: the last words, if there are any."""
+        at = self._partial.find(MARK)
+        if at < 0:
+            return None
+        words = self._words(self._partial[at:].lstrip(MARK[:1]))
+        del self._partial[at:]
+        return words
 
-    def _decode_into(self, messages: list[Message], stops: list[int]) -> None:
-        start = 0
+    def _message(self, start: int, stop: int) -> Message:
         with memoryview(self._partial) as data:
-            for stop in stops:
-                if self._partial.startswith(VALUE_HEAD, start + 4):
-                    with data[start + VALUE.size : stop] as packed:
-                        messages.append(read_value(packed, self._unpacking))
-                else:
-                    with data[start + 4 : stop] as body:
-                        messages.append(decode_body(body, self._unpacking))
-                start = stop
-        del self._partial[:start]
+            if self._partial.startswith(VALUE_HEAD, start + 4):
+                with data[start + VALUE.size : stop] as packed:
+                    return read_value(packed, self._unpacking)
+            with data[start + 4 : stop] as body:
+                is_stuffed = self._partial.startswith(STUFFED, start + 4)
+                return decode_body(unstuffed(body) if is_stuffed else body, self._unpacking)
 
-    def _stops(self) -> tuple[list[int], int]:
-        """Where the whole frames end; and the length that the next one announces, if it is over the limit."""
-        data, start = self._partial, 0
-        stops: list[int] = []
-        while len(data) - start >= 4:
-            length = LENGTH.unpack_from(data, start)[0]
-            if length > self._limit:
-                return stops, length
-            start += 4 + length
-            if start > len(data):
-                break
-            stops.append(start)
-        return stops, 0
-
-    def _trailer(self) -> tuple[LastWords | None, int]:
-        data = self._partial
-        end = len(data)
-        if end < 8 or not data.endswith(MAGIC):
-            return None, end
-        size = LENGTH.unpack_from(data, end - 8)[0]
-        start = end - 8 - size
-        if not 4 <= size <= LONGEST or start < 0:
-            return None, end
+    def _words(self, frame: bytearray) -> LastWords | None:
+        if len(frame) < 4 or len(frame) != 4 + LENGTH.unpack_from(frame)[0]:
+            return None
         try:
-            with memoryview(data) as view, view[start + 4 : end - 8] as body:
-                rip = decode_body(body, Unpacking(PLAIN))
+            rip = decode_body(frame[4:], Unpacking(PLAIN))
         except ProtocolError:
-            return None, end
-        return (rip, start) if isinstance(rip, LastWords) else (None, end)
+            return None
+        return rip if isinstance(rip, LastWords) else None

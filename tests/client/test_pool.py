@@ -1031,7 +1031,7 @@ def fake_world(monkeypatch):
         pool._workers.loop.machine.leaves()
         leave(pool, lease)
 
-    for module in (in_line_module, connection_module, handshake_module, overtime_module, stream_module):
+    for module in (in_line_module, connection_module, handshake_module, overtime_module):
         monkeypatch.setattr(module, "monotonic", now)
     monkeypatch.setattr(connection_module, "gevent", types.SimpleNamespace(get_hub=get_hub))
     monkeypatch.setattr(calls_module, "gevent", types.SimpleNamespace(get_hub=get_hub))

@@ -65,8 +65,6 @@ def read(decoder, data):
             piece = data[start : start + CHUNK]
             decoder.space[: len(piece)] = piece
             messages += decoder.received(len(piece))
-        if isinstance(decoder, ReplyDecoder) and decoder.withheld:
-            messages += decoder.settle()
     except ProtocolError:
         return "refused"
     return messages

@@ -33,10 +33,6 @@ class Reader(Protocol):
     space: memoryview
 
     @property
-    def withheld(self) -> bool:
-        """Whether it waits to see if the stream ends here; then :meth:`settle` is called a moment later."""
-
-    @property
     def midway(self) -> bool:
         """Whether part of a message has come."""
 
@@ -47,11 +43,8 @@ class Reader(Protocol):
     def received(self, count: int, /) -> list[Message]:
         """The messages that became whole with the next bytes; raises ProtocolError."""
 
-    def settle(self) -> list[Message]:
-        """The messages that were withheld: the stream goes on."""
-
-    def ended(self) -> tuple[list[Message], LastWords | None]:
-        """After the end of the stream: the messages that were withheld, and the last words."""
+    def ended(self) -> LastWords | None:
+        """After the end of the stream: the last words, if there are any."""
 
 
 def _nothing(reader: Any, greeting: Greeting) -> Agreement:

@@ -75,5 +75,5 @@ class Refusals(Attendant):
         with contextlib.suppress(OSError):  # the client may be gone, or say nothing
             begin = connection.recv(GREETING, socket.MSG_DONTWAIT)
             if begin and begin[:1] != OPENING:  # a peer that speaks JSON knows no greeting
-                connection.send(Encoder(self._config.limit_message).encode(greeting), socket.MSG_DONTWAIT)
+                connection.send(Encoder(self._config.limit_message).encode_reply(greeting), socket.MSG_DONTWAIT)
         connection.close()

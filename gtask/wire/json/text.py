@@ -317,8 +317,6 @@ class ReplyDecoder(Decoder):
 
     __slots__ = ()
 
-    withheld = False
-
     def plain_value(self, count: int) -> Any:
         """A text may hold more than a value."""
         return NOT_PLAIN
@@ -334,13 +332,9 @@ class ReplyDecoder(Decoder):
             messages.append(message)
         return messages
 
-    def settle(self) -> list[Message]:
-        """Nothing is withheld."""
-        return []
-
-    def ended(self) -> tuple[list[Message], LastWords | None]:
+    def ended(self) -> LastWords | None:
         """Nobody says last words to a JSON peer."""
-        return [], None
+        return None
 
     def _made(self, plain: list[Any]) -> Message:
         # Perl's errors end with a newline, and may be any data.

@@ -19,14 +19,14 @@ from pathlib import Path
 import pytest
 
 from gtask.address import UnixAddress
-from gtask.client import overtime, stream
+from gtask.client import overtime
 from gtask.errors import ProtocolError
 from gtask.server import scoreboard
 from gtask.server.config import ServerConfig
 from gtask.server.master import children
 from gtask.tool.conversation import Session
 from gtask.wire import conversation as exchange
-from gtask.wire import forms, lastwords, messages
+from gtask.wire import forms, mark, messages
 from gtask.wire.exceptions import failure
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.json import conversation as jsonexchange
@@ -184,17 +184,15 @@ def extension_code(packed):
 
 
 def test_trailer():
-    """A trailer is the frame of a rip, its length and the magic, as the document's bytes show."""
+    """A trailer is the mark and the frame of a rip, as the document's bytes show."""
     plain, frame = [(plain, frame) for plain, frame in MESSAGES if plain[0] == "rip"][-1]
-    (told,) = re.findall(
-        rf"The frame of the second has {len(frame)} bytes, .*::\n\n    ({HEX})$", DOCUMENT, re.MULTILINE
-    )
+    (told,) = re.findall(rf"the trailer with the second begins with::\n\n    ({HEX})$", DOCUMENT, re.MULTILINE)
     rip = forms.from_plain(plain)
-    assert last_words(rip) == frame + bytes.fromhex(told)
-    assert bytes.fromhex(told) == len(frame).to_bytes(4, "big") + b"\xc1GTK"
+    assert last_words(rip) == b"\xc1" * 16 + frame
+    assert last_words(rip).startswith(bytes.fromhex(told))
     decoder = ReplyDecoder()
     feed(decoder, last_words(rip))
-    assert decoder.ended() == ([], rip)
+    assert decoder.ended() == rip
 
 
 def test_half_a_reply_before_the_trailer():
@@ -204,22 +202,16 @@ def test_half_a_reply_before_the_trailer():
     for sent in range(len(reply) + 1):
         decoder = ReplyDecoder()
         found = feed(decoder, reply[:sent] + last_words(rip))
-        rest, words = decoder.ended()
-        assert (found + rest, words) == ([messages.Value(b"x" * 60)] if sent == len(reply) else [], rip)
+        assert (found, decoder.ended()) == ([messages.Value(b"x" * 60)] if sent == len(reply) else [], rip)
 
 
-@pytest.mark.parametrize("behind", [b"", b"\0", b"\xff\xff\xff\xff"])
-def test_withheld(behind):
-    """The three cases in which the document withholds a frame; silence hands it over, if it can be followed by this."""
-    decoder = ReplyDecoder()
-    reply = Encoder().encode(messages.Value(lastwords.MAGIC if not behind else b"x"))
-    assert feed(decoder, reply + behind) == []
-    assert decoder.withheld
-    if behind[:1] == b"\xff":
-        with pytest.raises(ProtocolError):
-            decoder.settle()
-    else:
-        assert [type(message) for message in decoder.settle()] == [messages.Value]
+def test_the_other_form():
+    """A frame that ends in the mark's byte has the bytes of the document, and is read as it would have been."""
+    (told,) = re.findall(rf"as it would be and as it is sent::\n\n    ({HEX})\n    ({HEX})$", DOCUMENT, re.MULTILINE)
+    plain, sent = map(bytes.fromhex, told)
+    assert plain == (len(plain) - 4).to_bytes(4, "big") + VALUE_HEAD + b"\xc4\x01\xc1"
+    assert Encoder().encode_value(b"\xc1") == sent
+    assert feed(ReplyDecoder(), sent) == [messages.Value(b"\xc1")]
 
 
 def test_table_of_states():
@@ -272,9 +264,8 @@ def test_numbers():
     assert f"{children.GRACE:g} seconds later by SIGABRT, another second later by SIGKILL" in text
     assert children.LAST_GRACE == 1
     assert f"closes {overtime.LAST_WORDS:g} seconds later" in text
-    assert f"nothing more has come for {stream.SETTLE:g} seconds" in text
-    assert f"A trailer has at most {lastwords.LONGEST:,} bytes" in text
-    assert f"between 1 and {lastwords.LONGEST:,} bytes" in text
+    assert f"A trailer has at most {mark.LONGEST:,} bytes" in text
+    assert f"waits for at most {mark.LONGEST:,} bytes" in text
     assert f"Cut at {scoreboard.METHOD_BYTES} bytes" in text
     assert f"A whole number has at most {jsontext.DIGITS:,} digits" in text
     assert f"lie in each other {jsontext.DEPTH} deep" in text

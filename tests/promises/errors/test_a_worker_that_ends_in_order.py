@@ -258,7 +258,6 @@ class Conversation:
         while len(self.heard) < count:
             got = self.socket.recv_into(self.decoder.space)
             if not got:
-                self.heard += self.decoder.ended()[0]
                 break
             self.heard += self.decoder.received(got)
         return [type(message) for message in self.heard]

@@ -53,13 +53,14 @@ ARROWS = {
     "wire.exceptions.telling": "wire.exceptions.anatomy wire.exceptions.stayed wire.exceptions.tracebacks wire.plain",
     "wire.exceptions.tracebacks": "",
     "wire.forms": "errors wire.messages",
-    "wire.frames": "wire.bodies wire.messages wire.named wire.reading wire.values.agreement wire.values.culprit "
-    "wire.values.kinds wire.writing",
+    "wire.frames": "wire.bodies wire.mark wire.messages wire.named wire.reading wire.values.agreement "
+    "wire.values.culprit wire.values.kinds wire.writing",
     "wire.json": "",
     "wire.json.conversation": "wire.conversation wire.messages",
     "wire.json.text": "errors wire.forms wire.json.conversation wire.messages wire.values.bases",
-    "wire.lastwords": "errors wire.bodies wire.frames wire.messages wire.reading wire.values.agreement "
+    "wire.lastwords": "errors wire.bodies wire.frames wire.mark wire.messages wire.reading wire.values.agreement "
     "wire.values.kinds",
+    "wire.mark": "errors wire.bodies",
     "wire.left": "wire.bodies wire.messages wire.values.kinds",
     "wire.messages": "",
     "wire.named": "wire.bodies wire.forms wire.messages wire.values.culprit wire.values.kinds",

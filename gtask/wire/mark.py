@@ -1,0 +1,62 @@
+"""The mark that begins a dead worker's last words, and how no frame of a server looks as if it had one.
+
+A worker may die when it has sent part of a frame. Then the last words stand where the rest of the frame should be, and
+its length alone would make them a part of it. So the last words begin with a mark, sixteen bytes ``c1``. A frame of a
+server never has so many in a row, and never ends in such a byte: a frame that would is sent in another form, with a
+byte more behind each fifteen of them. So a client sees at once whether a frame is whole, however the stream was cut.
+"""
+
+from __future__ import annotations
+
+from gtask.errors import ProtocolError
+from gtask.wire.bodies import LENGTH, Data, packb, unpackb
+
+__all__ = [
+    "BYTE", "LONGEST", "MARK", "SIXTEEN", "STUFFED", "needs_stuffing", "reaches_into_last_words", "stuffed",
+    "unstuffed",
+]  # fmt: skip
+
+BYTE = 0xC1
+"""No value of msgpack begins with it."""
+SIXTEEN = 16
+MARK = bytes([BYTE]) * SIXTEEN
+
+LONGEST = 128 * 1024
+"""Bytes that the last words have at the most, with their mark."""
+
+STUFFED = b"\x92\xa2st"
+"""How the body of a frame in the other form begins: ``["st", bytes]``."""
+
+MOST = MARK[:-1]
+"""The most of these bytes that a frame has in a row."""
+
+
+def needs_stuffing(frame: bytes) -> bool:
+    """Whether a frame could pass for one that the last words have completed."""
+    return frame[-1] == BYTE or MARK in frame
+
+
+def stuffed(frame: bytes) -> bytes:
+    """The frame in the other form."""
+    body: bytes = packb(["st", frame[LENGTH.size :].replace(MOST, MOST + b"\0") + b"\0"])
+    return LENGTH.pack(len(body)) + body
+
+
+def unstuffed(body: Data) -> bytearray:
+    """The body that stands in a body of the other form.
+
+    Raises:
+        ProtocolError: none does.
+    """
+    try:
+        _, inner = unpackb(body)
+        if type(inner) is bytes:
+            return bytearray(inner[:-1].replace(MOST + b"\0", MOST))
+    except Exception:  # any failure to read hostile bytes is the peer's fault
+        pass
+    raise ProtocolError("a frame of the form 'st' without a frame in it")
+
+
+def reaches_into_last_words(data: bytearray, start: int, stop: int) -> bool:
+    """Whether the frame between start and stop, whose length says that it is whole, has last words for its end."""
+    return data[stop - 1] == BYTE or data.find(MARK, max(start, stop - LONGEST), stop) >= 0
