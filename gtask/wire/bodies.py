@@ -13,7 +13,7 @@ import msgpack
 from gtask.errors import ProtocolError
 from gtask.wire.forms import WORDS, from_plain
 from gtask.wire.messages import NOTHING_USED, Done, Message, Request, RequestMeta, Value
-from gtask.wire.values.kinds import Unpacking
+from gtask.wire.values.kinds import MOST_COLLISIONS, ManyExtensionsError, Unpacking
 
 __all__ = [
     "ARRAY", "DONE_BODY", "FIRST_EPOCH", "HEADERS", "ITEMS", "LAST_EPOCH", "LENGTH", "REQUEST", "REQUEST_HEADS",
@@ -69,14 +69,20 @@ def decode_body(body: Data, unpacking: Unpacking) -> Message:
 
 
 def unpack_again(packed: Data, unpacking: Unpacking, error: Exception) -> Any:
-    """The value that msgpack could not read: with text that UTF-8 has no bytes for.
+    """The value that msgpack could not read: with text that UTF-8 has no bytes for, or with many extension types.
 
     Raises:
         ProtocolError: the error has another cause.
     """
+    if isinstance(error, ManyExtensionsError):
+        unpacking.left = MOST_COLLISIONS
+        try:
+            return unpacking.careful().value(packed)
+        except Exception as later:  # as below
+            error = later
     if isinstance(error, UnicodeDecodeError):
         try:
-            return unpacking.lenient().value(packed)
+            return unpacking.careful("surrogatepass").value(packed)
         except Exception as later:  # as below
             error = later
     # Any failure to read hostile bytes is the peer's fault.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import math
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ __all__ = [
     "Ext",
     "Kind",
     "Kinds",
+    "ManyExtensionsError",
     "NotTransferable",
     "Packing",
     "Timestamp",
@@ -46,6 +48,10 @@ NESTED_EXT = 16
 
 BIGINT, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, SET, FROZENSET, COMPLEX, PICKLE, ARRAY, SCALAR = range(1, 14)
 
+MOST_COLLISIONS = 1000
+"""How many members of a set, or keys of a map, may have the hash of another one. Each of them is compared with all
+others, and a peer can choose numbers that have one hash: ten thousand take seconds, a million weeks."""
+
 SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 """Classes whose instances need no check."""
 
@@ -58,6 +64,10 @@ Types = tuple[type, ...]
 
 class NotTransferable(TypeError):
     """A value is refused, also where pickles are agreed upon."""
+
+
+class ManyExtensionsError(ValueError):
+    """There have been so many extension types that they may be colliding keys: they are to be read with care."""
 
 
 class UnusualError(TypeError):
@@ -212,18 +222,24 @@ class Unpacking:
 
     Attributes:
         used: the offers under which values of the message at hand have come that are yet to be opened.
+        left: how many extension types are read before a :class:`ManyExtensionsError`; infinite where maps are looked
+            at, or cannot be.
     """
 
-    __slots__ = ("agreement", "depth", "errors", "used")
+    __slots__ = ("agreement", "depth", "errors", "left", "used")
 
     def __init__(self, agreement: Agreement, errors: str = "strict") -> None:
         self.agreement = agreement
         self.errors = errors
         self.depth = 0
+        self.left: float = MOST_COLLISIONS
         self.used: set[str] = set()
 
     def hook(self, code: int, data: bytes) -> Any:
         """What the unpacker asks for each extension type."""
+        self.left -= 1
+        if self.left < 0:
+            raise ManyExtensionsError
         kind = self.agreement.kinds.by_code.get(code)
         if kind is None:
             raise ValueError(f"unknown extension type {code}")
@@ -234,13 +250,13 @@ class Unpacking:
     def deeper(self) -> Unpacking:
         """The same within a value that is itself an extension type."""
         inner = Unpacking(self.agreement, self.errors)
-        inner.depth, inner.used = self.depth + 1, self.used
+        inner.depth, inner.used, inner.left = self.depth + 1, self.used, math.inf  # no map lies in it
         return inner
 
-    def lenient(self) -> Unpacking:
-        """The same for text that UTF-8 has no bytes for."""
-        other = Unpacking(self.agreement, "surrogatepass")
-        other.used = self.used
+    def careful(self, errors: str = "strict") -> Unpacking:
+        """The same, but it looks at the keys of each map; ``errors`` as in the class."""
+        other = Unpacking(self.agreement, errors)
+        other.used, other.left = self.used, math.inf
         return other
 
     def value(self, packed: bytes | bytearray | memoryview, *, use_list: bool = True) -> Any:
@@ -249,6 +265,7 @@ class Unpacking:
             packed,
             use_list=use_list,
             ext_hook=self.hook,
+            object_pairs_hook=_checked_map,
             strict_map_key=False,
             unicode_errors=self.errors,
             timestamp=3,
@@ -358,7 +375,22 @@ def _unpack_set(data: bytes, unpacking: Unpacking) -> tuple[Any, ...]:
     items = unpacking.deeper().value(data, use_list=False)
     if type(items) is not tuple:
         raise ValueError("a set is written as an array")
+    _check_hashes(items)
     return items
+
+
+def _checked_map(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    _check_hashes([key for key, _ in pairs])
+    return dict(pairs)
+
+
+def _check_hashes(items: Sequence[Any]) -> None:
+    if len(items) > MOST_COLLISIONS:
+        collisions = len(items) - len({hash(item) for item in items})
+        if collisions > MOST_COLLISIONS:
+            raise ValueError(
+                f"{collisions} of {len(items)} members or keys have the hash of another; the limit is {MOST_COLLISIONS}"
+            )
 
 
 def _pack_complex(value: complex, _: Packing) -> bytes:
