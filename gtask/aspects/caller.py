@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gtask.aspects.aspect import CallerAspect, Companion
 from gtask.aspects.context import ContextVariables
 from gtask.aspects.logs.levels import Levels
+from gtask.aspects.logs.record import size_of
 from gtask.aspects.logs.replay import from_deferred, replay
 from gtask.aspects.tracing import BY_ENVIRONMENT, OPENTELEMETRY, ClientTracing, spans
 from gtask.errors import EncodeError, Error
@@ -108,7 +109,7 @@ class Records(Companion):
             # A deferred log that no request log wants comes from a worker that has no other way to log.
             records = [*message.records, *(() if self._is_deferred else from_deferred(message.ld))]
             for record in records:
-                self._weight += _weight(record)
+                self._weight += size_of(record)
                 if len(self._records) >= MOST or self._weight > LARGEST:
                     self._dropped += 1
                 else:
@@ -172,7 +173,7 @@ class Deferred(Companion):
     def heard(self, message: Message, pid: int) -> None:
         self._pid = pid
         if isinstance(message, LogRecords) and message.ld is not None:
-            self._weight += _weight(message.ld)
+            self._weight += size_of(message.ld)
             if len(self._gathered) < MOST and self._weight <= LARGEST:
                 self._gathered.append(message.ld)
             else:
@@ -248,14 +249,3 @@ def standing_orders(config: ClientConfig) -> Levels | None:
 def _warn(call: Call, pid: int, dropped: int, size: int) -> None:
     text = "%s in worker %d logged too much: %d records with about %d bytes were left out"
     log.warning(text, call.method, pid, dropped, size)
-
-
-def _weight(value: object, nesting: int = 8) -> int:
-    """About how many characters plain data has."""
-    if isinstance(value, (str, bytes)):
-        return len(value)
-    if nesting and isinstance(value, dict):
-        return 20 + sum(_weight(key) + _weight(item, nesting - 1) for key, item in value.items())
-    if nesting and isinstance(value, (list, tuple, set, frozenset)):
-        return 20 + sum(_weight(item, nesting - 1) for item in value)
-    return 10

@@ -9,7 +9,7 @@ from typing import Any
 from gtask.wire.exceptions import failure
 from gtask.wire.plain import Room
 
-__all__ = ["STANDARD", "Data", "describe", "weight"]
+__all__ = ["STANDARD", "Data", "describe", "size_of", "weight"]
 
 Data = dict[str, Any]
 
@@ -111,3 +111,14 @@ def weight(record: logging.LogRecord) -> int:
     msg, args = record.msg, record.args
     parts: Iterable[Any] = args.values() if isinstance(args, dict) else args or ()
     return sum(len(part) if type(part) in (str, bytes) else 8 for part in (msg, *parts))
+
+
+def size_of(value: object, nesting: int = 8) -> int:
+    """About how many characters plain data has."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if nesting and isinstance(value, dict):
+        return 20 + sum(size_of(key) + size_of(item, nesting - 1) for key, item in value.items())
+    if nesting and isinstance(value, (list, tuple, set, frozenset)):
+        return 20 + sum(size_of(item, nesting - 1) for item in value)
+    return 10

@@ -1,24 +1,52 @@
 """Hands log records that have come from a worker to the loggers of the same names, as if they had been made here.
 
 A record travels as it was made: its message is formatted by its handlers, unless an argument of it is not plain data.
+
+Nothing in a record is believed. No logger is made for it, for logging keeps each for ever: it is handled as a new
+logger of its name would handle it. Only for records that refer to their logger, as those of structlog do, a few are
+made, below loggers of this process. A message that would become very long when it is formatted stays as it is.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import re
 import sys
 import traceback
 from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import Any
 
-from gtask.aspects.logs.record import STANDARD, Data
+from gtask.aspects.logs.record import STANDARD, Data, size_of
 from gtask.wire.exceptions import failure
 
 __all__ = ["from_deferred", "replay"]
 
 PEER = "gtask.peer"
 """The logger of what a foreign worker logs, which knows no loggers."""
+
+NAME = 1000
+"""Characters of a logger's name that are kept."""
+
+LONGEST = 1024 * 1024
+"""About how many characters a message may have when it is formatted."""
+
+MOST_MADE = 1000
+"""Loggers that are made for records which refer to their logger, below loggers of this process."""
+_made = 0
+
+DEEPEST = 20
+"""Points in the name of such a logger."""
+
+WIDE = re.compile(r"[%.)][-#0 +]*(?:\*|[0-9]{4})")
+"""What may be a width or a precision of a thousand characters and more."""
+
+MOST = 1 << 63
+"""The largest number of a line, a level or a thread."""
+
+LAST = 1e11
+"""The seconds of a time that any calendar has."""
 
 _OF_DEFERRED = ((10, logging.ERROR), (20, logging.WARNING), (30, logging.INFO))
 
@@ -36,27 +64,46 @@ def replay(records: Iterable[object], pid: int, raises: Collection[type | Module
         if type(data) is not dict:
             continue
         try:
-            logger = logging.getLogger(_get(data, "name", str, "") or None)
-            if logger.isEnabledFor(_get(data, "level", int, logging.INFO)):
-                logger.handle(_record(data, pid, raises))
+            name, level = _get(data, "name", str, "root")[:NAME], _get(data, "level", int, logging.INFO)
+            logger = _nearest(name)
+            if logger.name == name:
+                if logger.isEnabledFor(level):
+                    logger.handle(_record(data, name, level, logger, pid, raises))
+            elif logger.manager.disable < level >= logger.getEffectiveLevel():  # its filters are for its own records
+                logger.callHandlers(_record(data, name, level, logger, pid, raises))
         except Exception:  # a handler or a filter of the application; the others are to have theirs
             if logging.raiseExceptions and sys.stderr is not None:
                 traceback.print_exc()
 
 
-def _record(data: Data, pid: int, raises: Collection[type | ModuleType] | None) -> logging.LogRecord:
+def _nearest(name: str) -> logging.Logger:
+    """The logger of this name, or else the one that would be its parent."""
+    found = logging.root.manager.loggerDict
+    while name:
+        logger = found.get(name)
+        if isinstance(logger, logging.Logger):
+            return logger
+        name = name.rpartition(".")[0]
+    return logging.root
+
+
+def _record(
+    data: Data, name: str, level: int, logger: logging.Logger, pid: int, raises: Collection[type | ModuleType] | None
+) -> logging.LogRecord:
     text, described = _get(data, "text", str, ""), data.get("exc")
     exc_info: Any = None
     if type(described) is dict:
         error: Any = failure.rebuild(described, text, raises=raises)
         exc_info = (type(error), error, error.__traceback__)
-    args = data.get("args")
+    args, msg = data.get("args"), data.get("msg", "")
+    if args and is_long(msg, args):
+        args, msg = None, f"{msg} (not formatted, for it would be too long)"
     record = logging.getLogRecordFactory()(
-        _get(data, "name", str, "root"),
-        _get(data, "level", int, logging.INFO),
+        name,
+        level,
         _get(data, "file", str, "(unknown file)"),
         _get(data, "line", int, 0),
-        data.get("msg", ""),
+        msg,
         tuple(args) if type(args) is list else None,
         exc_info,
         _get(data, "func", str, None),
@@ -64,7 +111,9 @@ def _record(data: Data, pid: int, raises: Collection[type | ModuleType] | None) 
     )
     if type(args) is dict:
         record.args = args
-    made_at, created = record.created, float(_get(data, "created", float, record.created))
+    made_at, created = record.created, _get(data, "created", float, record.created)
+    if not 0 <= created < LAST:
+        created = made_at
     record.created, record.msecs = created, _get(data, "msecs", float, record.msecs)
     record.relativeCreated += (created - made_at) * 1000
     record.process, record.processName = pid, _get(data, "process_name", str, None)
@@ -77,8 +126,28 @@ def _record(data: Data, pid: int, raises: Collection[type | ModuleType] | None) 
             vars(record)[key] = value  # as logging does: it may be called __class__
     for key in _get(data, "loggers", list, []):
         if type(key) is str and key not in STANDARD:
-            vars(record)[key] = logging.getLogger(record.name)
+            vars(record)[key] = _named(name, logger)
     return record
+
+
+def _named(name: str, nearest: logging.Logger) -> logging.Logger:
+    """The logger of this name, which may be made below another one; or else the nearest."""
+    global _made
+    if nearest.name != name and nearest is not logging.root and _made < MOST_MADE and name.count(".") < DEEPEST:
+        _made += 1
+        return logging.getLogger(name)
+    return nearest
+
+
+def is_long(msg: object, args: object) -> bool:
+    """Whether a message with these arguments may be very long when it is formatted."""
+    if type(msg) is not str:
+        return False
+    times = msg.count("%") if type(args) is dict else 1  # by its name an argument may come again and again
+    try:
+        return WIDE.search(msg) is not None or len(msg) + times * size_of(args, nesting=sys.maxsize) > LONGEST
+    except RecursionError:
+        return True
 
 
 def from_deferred(ld: object) -> list[Data]:
@@ -94,4 +163,8 @@ def from_deferred(ld: object) -> list[Data]:
 
 def _get(data: Data, key: str, kind: type, default: Any) -> Any:
     value = data.get(key, default)
+    if type(value) is int and abs(value) > MOST:
+        return default
+    if type(value) is float and not math.isfinite(value):
+        return default
     return value if type(value) is kind else default

@@ -234,8 +234,8 @@ ARROWS = {
     #
     "aspects": "",
     "aspects.aspect": "",
-    "aspects.caller": "aspects.aspect aspects.context aspects.logs.levels aspects.logs.replay aspects.tracing errors "
-    "wire.messages wire.values.pickles",
+    "aspects.caller": "aspects.aspect aspects.context aspects.logs.levels aspects.logs.record aspects.logs.replay "
+    "aspects.tracing errors wire.messages wire.values.pickles",
     "aspects.context": "aspects.aspect wire.exceptions.tracebacks",
     "aspects.context_worker": "aspects.aspect wire.exceptions.tracebacks",
     "aspects.current_call": "aspects.aspect running_call wire.messages",
