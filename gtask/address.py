@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 
 __all__ = [
@@ -142,23 +143,29 @@ def _nearest(text: str) -> str:
 
 
 def check_pickle(
-    address: Address, insecure: bool, danger: str = "whoever connects to {} could have a worker run any code"
+    address: Address,
+    insecure: bool,
+    danger: str = "whoever connects to {} could have a worker run any code",
+    allow_uid: Collection[int] = (),
 ) -> None:
-    """Refuse pickles over TCP, where any user of the machine can connect, unless the network is trusted.
+    """Refuse pickles where any user of the machine can connect, or listen: on TCP, and at an abstract name, which has
+    no owner and no permissions.
 
     Args:
         address: where pickles would be sent and loaded.
-        insecure: whether the user says that the network is trusted.
+        insecure: whether the user says that all who can connect are trusted.
         danger: why, with ``{}`` for the address.
+        allow_uid: the only users who may connect to a unix socket; default (), for all.
 
     Raises:
-        ValueError: it is TCP, and not said to be trusted.
+        ValueError: it is such an address, and not said to be trusted.
     """
-    if isinstance(address, TcpAddress) and not insecure:
-        raise ValueError(
-            f"pickle=True: {danger.format(address)}. Use a unix socket, or say insecure=True (--insecure) if the "
-            "network is trusted"
-        )
+    if insecure or (isinstance(address, UnixAddress) and (allow_uid or not address.abstract)):
+        return
+    raise ValueError(
+        f"pickle=True: {danger.format(address)}. Use a unix socket at a path, which has an owner and permissions, or "
+        "say insecure=True (--insecure) if all who can connect there are trusted"
+    )
 
 
 def is_private(address: Address) -> bool:

@@ -186,7 +186,8 @@ def spawn_server(
         allow: the modules whose functions may be called, if the target is ``"gtask.server.functions"``.
         pickle: whether the server consents to pickles from and to clients that do as well; see
             :class:`gtask.Client`. Default False.
-        insecure: whether it may listen on TCP where other machines can connect, and ``pickle`` over TCP; default False.
+        insecure: whether it may listen on TCP where other machines can connect, and ``pickle`` where any
+            user can; default False.
         reload: whether it loads new code when a file of the application changes, for development; default False.
         log_level: of the server's log, which goes to this process's stderr: ``debug``, ``info``, ``warning`` or
             ``error``; default ``warning``.

@@ -83,7 +83,8 @@ class Client:
         pickle: whether values that cannot travel otherwise are pickled, if the server consents as well
             (``gtask-server --pickle``). Default False. A pickle can have its reader run any code: both sides must trust
             each other. Only at a unix socket, unless ``insecure``.
-        insecure: whether pickle is allowed over TCP; default False.
+        insecure: whether pickle is allowed over TCP and at abstract names, where any user of the machine can listen;
+            default False.
 
     Raises:
         ValueError, TypeError: an argument makes no sense; the message says what is allowed.

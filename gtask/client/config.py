@@ -193,7 +193,9 @@ class ClientConfig:
             _flag, "whether values that cannot travel otherwise are pickled, if the server consents as well"
         ),
     )
-    insecure: bool = field(default=False, metadata=_option(_flag, "whether pickle is allowed over TCP"))
+    insecure: bool = field(
+        default=False, metadata=_option(_flag, "whether pickle is allowed over TCP and at abstract names")
+    )
 
     def __post_init__(self) -> None:
         for option in fields(self):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
@@ -166,7 +166,7 @@ class ServerConfig:
     ] = ()
     insecure: Annotated[
         bool,
-        Option(SOCKETS, Kind.SWITCH, "allow TCP where other machines can connect, and --pickle over TCP"),
+        Option(SOCKETS, Kind.SWITCH, "allow TCP where other machines can connect, and --pickle where any user can"),
     ] = False
     pickle: Annotated[
         bool,
@@ -280,8 +280,22 @@ class ServerConfig:
                     f"{address}: other machines could connect, and nothing is encrypted and nobody asked for a key. "
                     "Listen at tcp://127.0.0.1 or a unix socket, or say insecure (--insecure) if the network is trusted"
                 )
-            if self.pickle and not isinstance(address, OpenSocket):
-                check_pickle(address, self.insecure)
+            if not isinstance(address, OpenSocket):
+                self.check_trust(address)
+        self.check_allowed(self.addresses)
+
+    def check_trust(self, address: Address) -> None:
+        """Refuse an address at which these options open more than they may; raises ValueError."""
+        if self.pickle:
+            check_pickle(address, self.insecure, allow_uid=self.allow_uid)
+
+    def check_allowed(self, some: Collection[object]) -> None:
+        """Refuse users who would be told apart at none of these addresses; raises ValueError."""
+        if self.allow_uid and all(isinstance(address, addresses.TcpAddress) for address in some):
+            raise ValueError(
+                f"allow_uid={self.allow_uid[0]}: TCP does not tell users apart, and the server listens nowhere else. "
+                "Listen at a unix socket, or leave allow_uid (--allow-uid) out"
+            )
 
     def _check_metrics(self, address: Address) -> None:
         if not self.insecure and _is_open_to_others(address):

@@ -57,8 +57,8 @@ class Server:
             backlog: connections that the kernel keeps until they are accepted; default 1024.
             socket_mode: permissions of a unix socket; default 0o600.
             allow_uid: the only users who may connect to a unix socket; default (), for all whom the permissions let.
-            insecure: whether the server may listen on TCP where other machines can connect, and ``pickle`` on any TCP;
-                default False.
+            insecure: whether the server may listen on TCP where other machines can connect, and ``pickle``
+                where any user of the machine can; default False.
             pickle: whether what cannot travel otherwise is pickled, from and to clients that consent as well; see
                 :class:`gtask.Client`. Default False.
             metrics: where the server tells Prometheus over HTTP what it does (``tcp://127.0.0.1:port``,

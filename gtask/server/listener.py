@@ -299,6 +299,7 @@ def listen(config: ServerConfig, activated: Collection[Listener] = (), defer: bo
                 listeners[-1].configure(config)
             elif address not in there:
                 listeners.append(Listener(address, config, defer=defer))
+        _check_trust(config, [listener.address for listener in listeners if not listener.for_metrics])
         if config.metrics is not None:
             listeners.append(Listener(config.metrics, config, for_metrics=True))
     except BaseException:  # all or none
@@ -306,6 +307,16 @@ def listen(config: ServerConfig, activated: Collection[Listener] = (), defer: bo
             listener.close()
         raise
     return listeners
+
+
+def _check_trust(config: ServerConfig, some: Collection[Address]) -> None:
+    """Of sockets that others have opened the addresses are known only now."""
+    try:
+        for address in some:
+            config.check_trust(address)
+        config.check_allowed(some)
+    except ValueError as error:
+        raise AddressUnavailable(str(error)) from None
 
 
 def _path_of(address: Address) -> str:

@@ -537,24 +537,40 @@ def test_what_is_no_listening_socket_is_refused(tmp_path, kind):
 # --- who may connect -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["unix:{}/sock", "unix:@gtask-test-uid-{}", "tcp://127.0.0.1:0"])
+@pytest.mark.parametrize("address", ["unix:{}/sock", "unix:@gtask-test-uid-{}"])
 @pytest.mark.parametrize(
     ("allowed", "welcome"), [((), True), ((os.geteuid(),), True), ((os.geteuid() + 1,), False), ((-1,), False)]
 )
 def test_only_listed_users_may_connect_to_a_unix_socket(listen, tmp_path, address, allowed, welcome):
-    """If there is a list. TCP does not tell who it is, so there everybody may who can."""
+    """If there is a list."""
     listener = listen(address.format(tmp_path if "@" not in address else os.getpid()), allow_uid=allowed)
-    unix = isinstance(listener.address, UnixAddress)
-    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as client:
+    with socket.socket(socket.AF_UNIX) as client:
         client.connect(listener.address.sockaddr)
         with listener.accept() as connection:
             refusal = listener.refuses(connection)
-    if welcome or not unix:
+    if welcome:
         assert refusal == ""
     else:
         assert refusal == (
             f"process {os.getpid()} of user {os.geteuid()} may not connect to {listener.address} (allow_uid)"
         )
+
+
+def test_a_list_of_users_at_tcp(listen, tmp_path):
+    """TCP does not tell who it is. So a server that listens nowhere else refuses the list; beside a unix socket
+    everybody may connect who can."""
+    config = ServerConfig((parse(f"unix:{tmp_path}/sock"), parse("tcp://127.0.0.1:0")), allow_uid=(os.geteuid() + 1,))
+    listener = listen("tcp://127.0.0.1:0")
+    listener.configure(config)
+    with socket.create_connection(listener.address.sockaddr), listener.accept() as connection:
+        assert listener.refuses(connection) == ""
+    with pytest.raises(ValueError, match="allow_uid=7: TCP does not tell users apart"):
+        ServerConfig((parse("tcp://127.0.0.1:0"),), allow_uid=(7,))
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        opened.listen()
+        with pytest.raises(AddressUnavailable, match="allow_uid=7: TCP does not tell users apart"):
+            listen_at_all(ServerConfig((OpenSocket(os.dup(opened.fileno())),), allow_uid=(7,)))
 
 
 # --- the kinds of address --------------------------------------------------------------------------------

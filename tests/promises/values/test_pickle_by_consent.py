@@ -12,6 +12,7 @@ import importlib
 import os
 import pickle
 import re
+import socket
 import subprocess
 import sys
 import textwrap
@@ -26,7 +27,8 @@ import pytest
 
 import gtask
 from gtask.client.config import ClientConfig
-from gtask.server.config import ServerConfig
+from gtask.server.config import OpenSocket, ServerConfig
+from gtask.server.listener import AddressUnavailable, listen
 from gtask.tool.conversation import Session
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Failure, Greeting, Value
@@ -351,6 +353,41 @@ def test_a_server_at_tcp_refuses(tmp_path):
         ServerConfig((gtask.address.parse("unix:x"), address), pickle=True)
     assert ServerConfig((address,), pickle=True, insecure=True).pickle
     assert ServerConfig((gtask.address.parse("unix:x"),), pickle=True, metrics=address).pickle
+
+
+ABSTRACT = "unix:@gtask-test-consent"
+"""Every user may connect to it, and listen there: it has no owner and no permissions."""
+
+
+def test_a_server_at_an_abstract_name_refuses(tmp_path):
+    """Unless it says who may connect, for the kernel tells users apart; however the socket was opened."""
+    status, line = refused(tmp_path, "--pickle", "--listen", ABSTRACT)
+    assert status == 2
+    assert f"pickle=True: whoever connects to {ABSTRACT} could have a worker run any code" in line
+    address = gtask.address.parse(ABSTRACT)
+    for make in (
+        lambda: gtask.Server(address, {"echo": repr}, pickle=True),
+        lambda: gtask.spawn_server("json", address, pickle=True),
+        lambda: ServerConfig((gtask.address.parse("unix:x"), address), pickle=True),
+    ):
+        with pytest.raises(ValueError, match="Use a unix socket at a path"):
+            make()
+    assert ServerConfig((address,), pickle=True, insecure=True).pickle
+    assert ServerConfig((address,), pickle=True, allow_uid=(os.getuid(),)).pickle
+    for name, family in (("\0gtask-test-opened", socket.AF_UNIX), (("127.0.0.1", 0), socket.AF_INET)):
+        with socket.socket(family) as opened:
+            opened.bind(name)
+            opened.listen()
+            with pytest.raises(AddressUnavailable, match="pickle=True: whoever connects to"):
+                listen(ServerConfig((OpenSocket(os.dup(opened.fileno())),), pickle=True))
+
+
+def test_a_client_of_an_abstract_name_refuses():
+    """Whoever listens there first answers."""
+    with pytest.raises(ValueError, match=rf"pickle=True: whoever answers at {ABSTRACT} .* insecure=True"):
+        gtask.Client(ABSTRACT, pickle=True)
+    assert gtask.Client(ABSTRACT, pickle=True, insecure=True)
+    assert gtask.Client(ABSTRACT)
 
 
 def test_a_client_of_tcp_refuses():
