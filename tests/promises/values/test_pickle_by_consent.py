@@ -374,7 +374,7 @@ def test_a_server_at_an_abstract_name_refuses(tmp_path):
             make()
     assert ServerConfig((address,), pickle=True, insecure=True).pickle
     assert ServerConfig((address,), pickle=True, allow_uid=(os.getuid(),)).pickle
-    for name, family in (("\0gtask-test-opened", socket.AF_UNIX), (("127.0.0.1", 0), socket.AF_INET)):
+    for name, family in ((f"\0gtask-test-opened-{os.getpid()}", socket.AF_UNIX), (("127.0.0.1", 0), socket.AF_INET)):
         with socket.socket(family) as opened:
             opened.bind(name)
             opened.listen()
