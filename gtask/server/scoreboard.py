@@ -11,6 +11,8 @@ import mmap
 import os
 from typing import NamedTuple
 
+from gtask.printable import printable
+
 __all__ = ["CALL", "HOOKS", "IDLE", "METHOD_BYTES", "SETUP", "BoardLine", "Complaints", "View", "label"]
 
 IDLE, SETUP, CALL, HOOKS = range(4)
@@ -223,9 +225,9 @@ class BoardLine:
         numbers = self._numbers
         since, state = numbers[SINCE], numbers[STATE]
         phase = IDLE if since < 0 else int(state % LENT)
-        method = self._memory[METHOD].rstrip(b"\0").decode("utf-8", "replace") if phase == CALL else ""
+        method = self._text(METHOD) if phase == CALL else ""
         until = numbers[UNTIL] if numbers[EXTENDED] == since else 0.0
-        client = self._memory[CLIENT].rstrip(b"\0").decode("utf-8", "replace")
+        client = self._text(CLIENT)
         return View(
             abs(since),
             phase,
@@ -238,6 +240,9 @@ class BoardLine:
             *self._peer,
             int(numbers[FAILED]),
         )
+
+    def _text(self, place: slice) -> str:
+        return printable(self._memory[place].rstrip(b"\0").decode("utf-8", "replace"))
 
     def name_client(self, name: str) -> None:
         """In the worker: its client has said its name."""

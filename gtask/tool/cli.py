@@ -17,10 +17,14 @@ import gtask
 from gtask import address as addresses
 from gtask import shells
 from gtask.errors import CallTimeout, EncodeError, Error, RemoteError, WorkerDied
+from gtask.printable import printable_lines
 from gtask.tool import tables, top
 from gtask.tool.conversation import Session
 
 __all__ = ["main", "parser"]
+
+LONGEST = 1_000_000
+"""Characters of an error that are shown."""
 
 RAISED, USAGE_ERROR, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
@@ -44,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _show(error)
         return RAISED
     except Error as error:
-        print(f"gtask: {error}", file=sys.stderr)
+        print(f"gtask: {printable_lines(str(error), LONGEST)}", file=sys.stderr)
         return USAGE_ERROR if isinstance(error, EncodeError) else UNREACHABLE
     except BadArguments as error:
         print(f"gtask: {error}", file=sys.stderr)
@@ -79,10 +83,9 @@ def _show(error: BaseException) -> None:
     traceback_ = error.__traceback__
     while traceback_ is not None and str(traceback_.tb_frame.f_globals.get("__name__")).startswith("gtask.tool."):
         traceback_ = traceback_.tb_next
-    traceback.print_exception(type(error), error, traceback_)
-    if sys.version_info < (3, 11):
-        for note in getattr(error, "__notes__", ()):
-            print(note, file=sys.stderr)
+    text = "".join(traceback.format_exception(type(error), error, traceback_)).rstrip("\n")
+    notes = getattr(error, "__notes__", ()) if sys.version_info < (3, 11) else ()
+    print(printable_lines("\n".join([text, *notes]), LONGEST), file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -166,7 +169,7 @@ def _ping(options: argparse.Namespace) -> int:
     else:
         ready = ""
     print(
-        f"{answer['name']} at {options.address}: master {answer['master']}; "
+        f"{tables.shown(answer['name'])} at {options.address}: master {tables.shown(answer['master'])}; "
         f"a worker after {(connected - began) * 1e3:.1f} ms, its answer after {(done - connected) * 1e3:.1f} ms{ready}"
     )
     return 0
@@ -185,7 +188,10 @@ def _call(options: argparse.Namespace) -> int:
     text = json.dumps(_plain(value), ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding)
+        is_shown = text.isprintable()
     except UnicodeEncodeError:
+        is_shown = False
+    if not is_shown:
         text = json.dumps(_plain(value))
     print(text)
     return 0

@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["bar", "by_need", "by_share", "client", "duration", "methods", "share", "size", "status"]
+from gtask.printable import printable, printable_lines
+
+__all__ = ["bar", "by_need", "by_share", "client", "duration", "methods", "share", "shown", "size", "status"]
+
+LONGEST = 100_000
+"""Characters of one text that are shown."""
 
 ORDER = ("call", "hooks", "setup", "interrupted", "aborted", "killed", "leaving", "lent", "idle")
+
+
+def shown(said: Any) -> Any:
+    """What a server says, with escapes for all that cannot be printed."""
+    if isinstance(said, str):
+        return printable(said, LONGEST)
+    if isinstance(said, dict):
+        return {shown(key): shown(item) for key, item in said.items()}
+    return [shown(item) for item in said] if isinstance(said, list) else said
 
 
 def duration(seconds: float) -> str:
@@ -75,6 +89,7 @@ def bar(part: float, width: int) -> str:
 
 def status(said: dict[str, Any]) -> str:
     """The answer to ``status``."""
+    said = shown(said)
     limit = f" of at most {said['max_workers']}" if said["max_workers"] else ""
     totals = said["totals"]
     states = ", ".join(f"{count} {state}" for state, count in sorted(said["states"].items())) or "none"
@@ -105,6 +120,7 @@ def methods(said: Sequence[dict[str, Any]]) -> str:
     """The answer to ``methods``: each with its signature, and its docstring indented below."""
     blocks = []
     for method in said:
-        head = f"{method['name']}{method['signature']}"
-        blocks.append("\n".join([head, *(f"    {line}".rstrip() for line in method["doc"].splitlines())]))
+        head = printable(f"{method['name']}{method['signature']}", LONGEST)
+        doc = printable_lines(method["doc"], LONGEST)
+        blocks.append("\n".join([head, *(f"    {line}".rstrip() for line in doc.splitlines())]))
     return "\n".join(blocks)

@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from gtask.address import Address
 from gtask.errors import Error
+from gtask.printable import printable_lines
 from gtask.tool.conversation import Session
-from gtask.tool.tables import bar, by_share, client, duration, share, size
+from gtask.tool.tables import LONGEST, bar, by_share, client, duration, share, shown, size
 
 try:
     from rich.console import Console, Group
@@ -64,9 +65,10 @@ def run(address: Address, timeout: float, interval: float) -> int:
         while True:
             try:
                 with Session(address, timeout, about=True) as server:
-                    said: dict[str, Any] = server.call("status")
+                    said: dict[str, Any] = shown(server.call("status"))
             except Error as error:
-                live.update(Group(Text(str(error), style="red"), _foot(interval)), refresh=True)
+                told = Text(printable_lines(str(error), LONGEST), style="red")
+                live.update(Group(told, _foot(interval)), refresh=True)
                 before = None
             else:
                 if before is not None and before["master"] != said["master"]:
@@ -115,10 +117,10 @@ def _view(said: dict[str, Any], before: dict[str, Any] | None, interval: float, 
             duration(worker["for"]),
             Text(bar(part, BAR), style="red" if part > 0.95 else "green"),
             f"{part:.0%}",
-            worker["method"],
+            Text(worker["method"]),  # a str would be read as markup
             f"{worker['calls']:,}",
             size(worker["memory"]),
-            *([client(worker)] if is_wide else []),
+            *([Text(client(worker))] if is_wide else []),
         )
     foot = Text("\n".join(lines), style="yellow", no_wrap=True, overflow="ellipsis")
     return Group(_head(said, before, seconds, shares), table, *([foot] if lines else []), _foot(interval))

@@ -13,7 +13,8 @@ import msgpack
 from gtask.errors import ProtocolError
 from gtask.wire.forms import WORDS, from_plain
 from gtask.wire.messages import NOTHING_USED, Done, Message, Request, RequestMeta, Value
-from gtask.wire.values.kinds import MOST_COLLISIONS, ManyExtensionsError, Unpacking
+from gtask.wire.values.collisions import MOST_COLLISIONS
+from gtask.wire.values.kinds import ManyExtensionsError, Unpacking
 
 __all__ = [
     "ARRAY", "DONE_BODY", "FIRST_EPOCH", "HEADERS", "ITEMS", "LAST_EPOCH", "LENGTH", "REQUEST", "REQUEST_HEADS",

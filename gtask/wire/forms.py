@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gtask.errors import ProtocolError
+from gtask.printable import printable, printable_lines
 from gtask.wire.messages import (
     OF_ASPECTS,
     OFFERS,
@@ -76,6 +77,8 @@ def from_plain(plain: Any) -> Message:
 
 _NO_FIELDS: Fields = {}
 _MOST_SECONDS = 1 << 64
+STACKS = 100_000
+"""Characters of a dead worker's stacks that are kept."""
 
 
 def _typed(fields: Fields, key: str, kind: type, default: Any) -> Any:
@@ -120,7 +123,7 @@ def _read_hi(plain: Plain, fields: Fields) -> Greeting:
         raise ProtocolError(f"the peer speaks version {_show(version)} of the protocol, this side version {VERSION}")
     return Greeting(
         version,
-        _typed(fields, "name", str, ""),
+        printable(_typed(fields, "name", str, "")),
         _typed(fields, "pid", int, 0),
         _typed(fields, "done", bool, False),
         _typed(fields, "exc", dict, None),
@@ -287,12 +290,12 @@ def _read_rip(plain: Plain, fields: Fields) -> LastWords:
     return LastWords(
         _typed(fields, "pid", int, 0),
         _typed(fields, "exitcode", int, None),
-        _typed(fields, "signal", str, ""),
-        _typed(fields, "method", str, ""),
+        printable(_typed(fields, "signal", str, "")),
+        printable(_typed(fields, "method", str, "")),
         _typed(fields, "elapsed", float, 0.0),
         _typed(fields, "maxrss", int, 0),
-        _typed(fields, "stacks", str, ""),
-        _typed(fields, "why", str, ""),
+        printable_lines(_typed(fields, "stacks", str, ""), STACKS),
+        printable(_typed(fields, "why", str, "")),
     )
 
 
@@ -322,6 +325,6 @@ _READERS: dict[str, Callable[[Plain, Fields], Message]] = {
     "lg": _read_log,
     "ex": _read_extend,
     "dn": lambda plain, fields: Done(),
-    "by": lambda plain, fields: Retire(_typed(fields, "why", str, ""), _typed(fields, "end", bool, False)),
+    "by": lambda plain, fields: Retire(printable(_typed(fields, "why", str, "")), _typed(fields, "end", bool, False)),
     "rip": _read_rip,
 }

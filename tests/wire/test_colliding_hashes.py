@@ -20,7 +20,8 @@ from gtask.wire.messages import Request, Value
 from gtask.wire.reading import CHUNK
 from gtask.wire.values import kinds
 from gtask.wire.values.agreement import PLAIN
-from gtask.wire.values.kinds import FROZENSET, MOST_COLLISIONS, SET, Ext
+from gtask.wire.values.collisions import MOST_COLLISIONS
+from gtask.wire.values.kinds import FROZENSET, SET, Ext
 
 MODULUS = sys.hash_info.modulus
 MANY = 20_000

@@ -85,8 +85,10 @@ def test_every_kind_is_tried_above():
 
 META = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
 TEXTS = st.text(max_size=20)
+SHOWN = TEXTS.filter(str.isprintable)
+"""Of names and reasons, which are shown: other characters come as escapes."""
 MESSAGES = st.one_of(
-    st.builds(Greeting, st.just(VERSION), TEXTS, st.integers(0), st.booleans(), st.none() | META, TEXTS),
+    st.builds(Greeting, st.just(VERSION), SHOWN, st.integers(0), st.booleans(), st.none() | META, TEXTS),
     st.builds(Preamble, st.none() | st.dictionaries(TEXTS, st.integers(), max_size=3), st.none() | st.floats(0, 9)),
     st.builds(
         Request,
@@ -105,9 +107,9 @@ MESSAGES = st.one_of(
     st.builds(Extend, st.floats(0, 9)),
     st.just(Skipped()),
     st.just(Done()),
-    st.builds(Retire, TEXTS),
+    st.builds(Retire, SHOWN),
     st.builds(
-        LastWords, st.integers(0), st.none() | st.integers(), TEXTS, TEXTS, st.floats(0, 9), st.integers(0), TEXTS
+        LastWords, st.integers(0), st.none() | st.integers(), SHOWN, SHOWN, st.floats(0, 9), st.integers(0), SHOWN
     ),
 )  # fmt: skip
 

@@ -121,13 +121,17 @@ def _record(
     record.levelname = logging.getLevelName(record.levelno)
     if sys.version_info >= (3, 12):
         record.taskName = None
+    _add_extra(record, data, logger)
+    return record
+
+
+def _add_extra(record: logging.LogRecord, data: Data, logger: logging.Logger) -> None:
     for key, value in _get(data, "extra", dict, {}).items():
         if type(key) is str and key not in STANDARD:
             vars(record)[key] = value  # as logging does: it may be called __class__
     for key in _get(data, "loggers", list, []):
         if type(key) is str and key not in STANDARD:
-            vars(record)[key] = _named(name, logger)
-    return record
+            vars(record)[key] = _named(record.name, logger)
 
 
 def _named(name: str, nearest: logging.Logger) -> logging.Logger:

@@ -9,8 +9,12 @@ import time
 import traceback
 
 from gtask.aspects.logs.capture import is_told
+from gtask.printable import printable
 
 __all__ = ["complain", "leave_to_callers", "setup"]
+
+LONGEST = 10_000
+"""Characters of a message of gtask itself."""
 
 TEXT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 
@@ -23,7 +27,7 @@ def setup(level: str, as_json: bool) -> None:
         as_json: each line is a JSON object with time, level, pid, logger, message and, if there is one, exception.
     """
     handler = _Handler(sys.stderr)
-    handler.setFormatter(_Json() if as_json else logging.Formatter(TEXT))
+    handler.setFormatter(_Json() if as_json else _Text(TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
@@ -60,6 +64,14 @@ def complain(text: str, error: BaseException | None = None) -> None:
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
     def handleError(self, record: logging.LogRecord) -> None:
         """Do nothing: stderr is broken, and there is no other place to report that."""
+
+
+class _Text(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line. What gtask itself says is one, whatever it repeats of a peer's words."""
+        if record.name.startswith("gtask."):
+            record.message = printable(record.message, LONGEST)
+        return super().formatMessage(record)
 
 
 class _Json(logging.Formatter):

@@ -11,7 +11,7 @@ import decimal
 import math
 import struct
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,38 +19,20 @@ import msgpack
 
 from gtask.errors import EncodeError
 from gtask.wire.values.bases import ChangedError, as_base, base_of, cut, type_name
+from gtask.wire.values.collisions import MOST_COLLISIONS, check_hashes, checked_map
 
 if TYPE_CHECKING:
     from gtask.wire.values.agreement import Agreement
 
 __all__ = [
-    "ARRAY",
-    "NATIVE",
-    "NESTED_EXT",
-    "PICKLE",
-    "SCALAR",
-    "SCALARS",
-    "UNKNOWN",
-    "Ext",
-    "Kind",
-    "Kinds",
-    "ManyExtensionsError",
-    "NotTransferable",
-    "Packing",
-    "Timestamp",
-    "Unpacking",
-    "UnusualError",
-    "too_large",
-]
+    "ARRAY", "NATIVE", "NESTED_EXT", "PICKLE", "SCALAR", "SCALARS", "UNKNOWN", "Ext", "Kind", "Kinds",
+    "ManyExtensionsError", "NotTransferable", "Packing", "Timestamp", "Unpacking", "UnusualError", "too_large",
+]  # fmt: skip
 
 NESTED_EXT = 16
 """How deep sets may lie in sets. Each level is a C call with 40 KiB of stack, so it needs a bound."""
 
 BIGINT, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, SET, FROZENSET, COMPLEX, PICKLE, ARRAY, SCALAR = range(1, 14)
-
-MOST_COLLISIONS = 1000
-"""How many members of a set, or keys of a map, may have the hash of another one. Each of them is compared with all
-others, and a peer can choose numbers that have one hash: ten thousand take seconds, a million weeks."""
 
 SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 """Classes whose instances need no check."""
@@ -265,7 +247,7 @@ class Unpacking:
             packed,
             use_list=use_list,
             ext_hook=self.hook,
-            object_pairs_hook=_checked_map,
+            object_pairs_hook=checked_map,
             strict_map_key=False,
             unicode_errors=self.errors,
             timestamp=3,
@@ -375,22 +357,8 @@ def _unpack_set(data: bytes, unpacking: Unpacking) -> tuple[Any, ...]:
     items = unpacking.deeper().value(data, use_list=False)
     if type(items) is not tuple:
         raise ValueError("a set is written as an array")
-    _check_hashes(items)
+    check_hashes(items)
     return items
-
-
-def _checked_map(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
-    _check_hashes([key for key, _ in pairs])
-    return dict(pairs)
-
-
-def _check_hashes(items: Sequence[Any]) -> None:
-    if len(items) > MOST_COLLISIONS:
-        collisions = len(items) - len({hash(item) for item in items})
-        if collisions > MOST_COLLISIONS:
-            raise ValueError(
-                f"{collisions} of {len(items)} members or keys have the hash of another; the limit is {MOST_COLLISIONS}"
-            )
 
 
 def _pack_complex(value: complex, _: Packing) -> bytes:

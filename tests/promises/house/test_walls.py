@@ -28,6 +28,7 @@ ARROWS = {
     "function_names": "",
     "gtask": "errors",
     "loading": "errors",
+    "printable": "",
     "logdefer": "wire.exceptions.failure wire.plain",
     "prometheus": "stats",
     "running_call": "",
@@ -40,7 +41,7 @@ ARROWS = {
     "testing": "address spawn",
     #
     "wire": "",
-    "wire.bodies": "errors wire.forms wire.messages wire.values.kinds",
+    "wire.bodies": "errors wire.forms wire.messages wire.values.collisions wire.values.kinds",
     "wire.conversation": "errors wire.forms wire.messages",
     "wire.dbapi": "",
     "wire.exceptions": "",
@@ -52,7 +53,7 @@ ARROWS = {
     "wire.exceptions.stayed": "errors",
     "wire.exceptions.telling": "wire.exceptions.anatomy wire.exceptions.stayed wire.exceptions.tracebacks wire.plain",
     "wire.exceptions.tracebacks": "",
-    "wire.forms": "errors wire.messages",
+    "wire.forms": "errors printable wire.messages",
     "wire.frames": "wire.bodies wire.mark wire.messages wire.named wire.reading wire.values.agreement "
     "wire.values.culprit wire.values.kinds wire.writing",
     "wire.json": "",
@@ -72,7 +73,8 @@ ARROWS = {
     "wire.values.bases": "",
     "wire.values.copies": "errors wire.values.bases wire.values.culprit wire.values.kinds wire.values.remedies",
     "wire.values.culprit": "errors wire.values.bases wire.values.kinds",
-    "wire.values.kinds": "errors wire.values.bases",
+    "wire.values.collisions": "",
+    "wire.values.kinds": "errors wire.values.bases wire.values.collisions",
     "wire.values.offers": "wire.messages wire.values.agreement wire.values.arrays wire.values.kinds "
     "wire.values.pickles",
     "wire.values.pickles": "errors wire.values.kinds",
@@ -149,7 +151,7 @@ ARROWS = {
     "server.daemon.keeper": "errors server.comm server.config server.daemon.restless server.daemon.succession "
     "server.daemon.systemd server.descriptors server.listener server.originals server.output server.process "
     "server.users",
-    "server.daemon.logs": "aspects.logs.capture",
+    "server.daemon.logs": "aspects.logs.capture printable",
     "server.daemon.options": "address gtask server.config server.daemon.values shells target",
     "server.daemon.orphanage": "server.originals server.process",
     "server.daemon.pidfile": "errors",
@@ -203,7 +205,7 @@ ARROWS = {
     "server.peers": "address server.originals",
     "server.process": "server.descriptors server.originals",
     "server.remarks": "server.worker.discovery server.worker.interface",
-    "server.scoreboard": "",
+    "server.scoreboard": "printable",
     "server.users": "",
     "server.worker": "",
     "server.worker.companions": "",
@@ -278,19 +280,19 @@ ARROWS = {
     "integrations.wsgi": "gtask",
     #
     "tool": "",
-    "tool.cli": "address errors gtask shells tool.conversation tool.tables tool.top",
+    "tool.cli": "address errors gtask printable shells tool.conversation tool.tables tool.top",
     "tool.conversation": "address errors wire.conversation wire.exceptions.failure wire.frames wire.lastwords "
     "wire.messages wire.values.offers",
-    "tool.tables": "",
-    "tool.top": "address errors tool.conversation tool.tables",
+    "tool.tables": "printable",
+    "tool.top": "address errors printable tool.conversation tool.tables",
 }
 """The arrows. ``client`` never reaches ``server`` nor the other way round, ``tool`` neither of them, and nothing
 imports ``testing``. The keeper (``server.cli``) reaches neither the master nor what the application needs."""
 
 RINGS = [
     # What a call is told by, and what is neutral.
-    "errors address stats spawn loading serving target shells function_names running_call logdefer gtask wire. "
-    "client.loop client.elsewhere client.forks client.counters server.scoreboard server.process server.config "
+    "errors address stats spawn loading serving target shells function_names printable running_call logdefer gtask "
+    "wire. client.loop client.elsewhere client.forks client.counters server.scoreboard server.process server.config "
     "server.users server.originals server.descriptors server.worker.demands server.worker.discovery",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
@@ -363,6 +365,7 @@ PURE = {
     "aspects.context": "",
     "errors": "",
     "function_names": "",
+    "printable": "",
     "tasks": "",
     "address": "socket select",  # for the constants
     "stats": "",
@@ -373,6 +376,7 @@ PURE = {
     "wire.values.arrays": "msgpack",
     "wire.values.bases": "",
     "wire.values.copies": "msgpack",
+    "wire.values.collisions": "",
     "wire.values.culprit": "msgpack",
     "wire.values.offers": "msgpack",
     "wire.values.pickles": "msgpack",
@@ -520,7 +524,7 @@ def test_the_two_sides_never_meet():
         if not is_of_the_server(name):
             assert "server" not in rooms
         if name.startswith("wire"):
-            assert rooms <= {"wire", "errors"}
+            assert rooms <= {"wire", "errors", "printable"}
         assert "testing" not in rooms
 
 
