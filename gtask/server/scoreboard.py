@@ -42,6 +42,9 @@ _WANTED_PLACE = _TERSE_PLACE + 1
 _SHUT_PLACE = _WANTED_PLACE + 1
 _REPLIES_PLACE = _SHUT_PLACE + 1
 
+MOST = 1e15
+"""More than any number of a line is: seconds of a clock, calls, bytes."""
+
 REPEAT = 60.0
 """Seconds for which a complaint is not logged again."""
 
@@ -222,24 +225,28 @@ class BoardLine:
 
     def view(self) -> View:
         """In the master: what the worker does."""
-        numbers = self._numbers
-        since, state = numbers[SINCE], numbers[STATE]
+        number = self._number
+        since, state = number(SINCE), number(STATE)
         phase = IDLE if since < 0 else int(state % LENT)
         method = self._text(METHOD) if phase == CALL else ""
-        until = numbers[UNTIL] if numbers[EXTENDED] == since else 0.0
-        client = self._text(CLIENT)
+        until = number(UNTIL) if number(EXTENDED) == since else 0.0
         return View(
             abs(since),
             phase,
             method,
             state >= LENT,
-            int(numbers[CALLS]),
-            numbers[BUSY],
+            int(number(CALLS)),
+            number(BUSY),
             until,
-            client,
+            self._text(CLIENT),
             *self._peer,
-            int(numbers[FAILED]),
+            int(number(FAILED)),
         )
+
+    def _number(self, place: int) -> float:
+        """A number of the line. A worker can write there what it likes: what can be none of its numbers counts as 0."""
+        number = self._numbers[place]
+        return number if abs(number) < MOST else 0.0  # nan is no less
 
     def _text(self, place: slice) -> str:
         return printable(self._memory[place].rstrip(b"\0").decode("utf-8", "replace"))
@@ -268,7 +275,7 @@ class BoardLine:
 
         They are forgotten first: a reply may be lost with a worker that dies while it sends, but never comes twice.
         """
-        held = int(self._numbers[HELD])
+        held = int(min(max(0.0, self._number(HELD)), HOLDS))
         self._numbers[HELD] = 0
         self._held = 0
         return self._memory[_REPLIES_PLACE : _REPLIES_PLACE + held]

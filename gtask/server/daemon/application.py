@@ -23,8 +23,8 @@ from gtask import loading
 from gtask.server import descriptors, output, process, remarks, users
 from gtask.server.config import DEFAULTS, OPTIONS, OpenSocket, ServerConfig
 from gtask.server.daemon import logs, options, orphanage
-from gtask.server.daemon.succession import READY, RELOAD
 from gtask.server.daemon.watch import Watch
+from gtask.server.daemon.words import Changed, Ready, line_of
 from gtask.server.functions import Functions
 from gtask.server.listener import AddressUnavailable, Listener, listen
 from gtask.server.master.attendants import ReloadWatch
@@ -54,9 +54,8 @@ class Orders:
         parent: the starter's process id; None for none.
         pipe: a descriptor that reads the end of the file when the starter ends.
         kept: whether the starter is a keeper.
-        ready: a descriptor to which the master writes lines: :data:`~gtask.server.daemon.succession.READY` with
-            graceful_timeout and stop_timeout when it is about to accept connections, and RELOAD with the file that has
-            changed when it wants to be replaced.
+        ready: a descriptor to which the master writes what :mod:`gtask.server.daemon.words` has: that it is about to
+            accept connections, and that it wants to be replaced.
         reloads: the number of masters before this one.
         sockets: the descriptors of listening sockets, with their addresses, whether they are for metrics, and whether
             the keeper has bound them; if there are none, the master binds them itself.
@@ -149,7 +148,7 @@ def _serve(orders: Orders, inherited: set[int]) -> None:
         listener.configure(config)
     listeners = bound or listen(config)
     parent = None if orders.parent is None else process.Parent(orders.parent, orders.pipe, forked=False)
-    watches = [ReloadWatch(Watch(), lambda path: _tell(orders, RELOAD, path))] if config.reload and orders.kept else []
+    watches = [ReloadWatch(Watch(), lambda path: _tell(orders, Changed(path)))] if config.reload and orders.kept else []
 
     Master(
         config,
@@ -169,15 +168,15 @@ def _report_ready(orders: Orders, config: ServerConfig) -> None:
     if config.daemon and orders.kept and not config.log_file:
         descriptors.to_null(2)  # or the master would hold the terminal at which the daemon was started
     if orders.ready >= 0:
-        _tell(orders, READY, f"{config.graceful_timeout!r} {config.stop_timeout!r}")
+        _tell(orders, Ready(config.graceful_timeout, config.stop_timeout))
         if not config.reload:
             close(orders.ready)
 
 
-def _tell(orders: Orders, word: bytes, rest: str) -> None:
-    """Write a line to the keeper."""
+def _tell(orders: Orders, word: Ready | Changed) -> None:
+    """Say something to the keeper."""
     with contextlib.suppress(BrokenPipeError):  # the keeper is gone: that is noticed elsewhere
-        write(orders.ready, b"%s %s\n" % (word, os.fsencode(rest)))
+        write(orders.ready, line_of(word))
 
 
 def _load(chosen: options.Options, orders: Orders, config: ServerConfig) -> tuple[Interface, list[str], str]:

@@ -21,7 +21,6 @@ from gtask.server.daemon import systemd
 from gtask.server.daemon.restless import IN_A_ROW, Restless
 from gtask.server.daemon.succession import (
     DRAINING,
-    READY,
     SERVING,
     STARTING,
     Action,
@@ -32,6 +31,7 @@ from gtask.server.daemon.succession import (
     Start,
     Succession,
 )
+from gtask.server.daemon.words import Changed, Ready, heard
 from gtask.server.listener import AddressUnavailable, Listener
 from gtask.server.originals import POLLIN, close, handler_of, poll, read, waitpid
 
@@ -184,20 +184,19 @@ class Keeper:
             self._poll.unregister(descriptor)
             close(descriptor)
             self._with_old_log.discard(pid)
-        for line in message.splitlines():
-            word, _, rest = line.partition(b" ")
-            if word == READY:
-                self._hear_ready(pid, *map(float, rest.split()))
-            elif not self._succession.stopping:
-                self._hear_wish(os.fsdecode(rest))
+        for word in map(heard, message.splitlines()):
+            if isinstance(word, Ready) and pid in self._succession.pids(STARTING):
+                self._hear_ready(pid, word)
+            elif isinstance(word, Changed) and not self._succession.stopping:
+                self._hear_wish(word.path)
 
-    def _hear_ready(self, pid: int, graceful_timeout: float, stop_timeout: float) -> None:
-        """A master serves. The time-outs are of its configuration, which may be newer."""
+    def _hear_ready(self, pid: int, ready: Ready) -> None:
+        """A master serves."""
         if pid in self._with_old_log:
             self._with_old_log.discard(pid)
             _send(pid, signal.SIGUSR1)
         self._restless.ready(monotonic())
-        self._carry_out(self._succession.ready(pid, monotonic(), graceful_timeout, stop_timeout))
+        self._carry_out(self._succession.ready(pid, monotonic(), ready.graceful_timeout, ready.stop_timeout))
 
     def _hear_wish(self, path: str) -> None:
         """A master has seen this file change, and wants to be replaced."""

@@ -12,12 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["READY", "RELOAD", "Drain", "Kill", "Quit", "Say", "Start", "Succession"]
+__all__ = ["Drain", "Kill", "Quit", "Say", "Start", "Succession"]
 
 STARTING, SERVING, DRAINING = "starting", "serving", "draining"
-
-READY, RELOAD = b"ready", b"reload"
-"""The first words of the lines that a master writes to its keeper."""
 
 MOST_DRAINING = 3
 """Masters that drain at a time. A further reload waits until one of them has ended."""

@@ -141,7 +141,7 @@ ARROWS = {
     "server.config": "address target wire.messages",
     "server.daemon": "",
     "server.daemon.application": "address loading server.config server.daemon.logs server.daemon.options "
-    "server.daemon.orphanage server.daemon.succession server.daemon.watch server.descriptors server.functions "
+    "server.daemon.orphanage server.daemon.watch server.daemon.words server.descriptors server.functions "
     "server.listener server.master.attendants server.master.master server.originals server.output server.patches "
     "server.process server.remarks server.users server.worker.interface spawn target",
     "server.daemon.cli": "server.config server.daemon.keeper server.daemon.logs server.daemon.options "
@@ -149,8 +149,8 @@ ARROWS = {
     "server.users spawn",
     "server.daemon.completion": "server.daemon.options shells",
     "server.daemon.keeper": "errors server.comm server.config server.daemon.restless server.daemon.succession "
-    "server.daemon.systemd server.descriptors server.listener server.originals server.output server.process "
-    "server.users",
+    "server.daemon.systemd server.daemon.words server.descriptors server.listener server.originals server.output "
+    "server.process server.users",
     "server.daemon.logs": "aspects.logs.capture printable",
     "server.daemon.options": "address gtask server.config server.daemon.values shells target",
     "server.daemon.orphanage": "server.originals server.process",
@@ -162,6 +162,7 @@ ARROWS = {
     "server.daemon.systemd": "server.originals",
     "server.daemon.values": "address server.config",
     "server.daemon.watch": "",
+    "server.daemon.words": "printable",
     "server.databases": "",
     "server.databases.database": "server.databases.drivers wire.dbapi",
     "server.databases.drivers": "server.databases.drivers.generic server.databases.drivers.postgresql "
@@ -418,6 +419,7 @@ PURE = {
     "server.worker.demands": "",
     "server.worker.discovery": "",
     "server.metrics.text": "signal",  # children's
+    "server.daemon.words": "",
     "server.daemon.succession": "",
     "server.daemon.restless": "",
     "tool.tables": "",
