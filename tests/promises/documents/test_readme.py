@@ -114,7 +114,7 @@ def test_commands_and_links_lead_somewhere():
     assert commands == {"bin/demo", "bin/test"}
     assert {name for name in commands if not os.access(ROOT / name, os.X_OK)} == set()
     links = re.findall(r"`[^`<]+\s<([^>]+)>`_", README)
-    assert len(links) == 23
+    assert len(links) == 24
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
