@@ -163,4 +163,6 @@ def _is_implementation(home: str, module: ModuleType, listed: str) -> bool:
     """Whether a public module has this from its private half in C, as ``hashlib.sha256`` is defined in ``_hashlib``."""
     if not home.startswith("_") or "." in home:
         return False
-    return home == f"_{module.__name__.rpartition('.')[2]}" or listed in getattr(module, "__all__", ())
+    # By whole names: an application's mypkg.pickle is not pickle, and what it imports is not its own.
+    name = module.__name__
+    return home == f"_{name}" or (name in sys.stdlib_module_names and listed in getattr(module, "__all__", ()))

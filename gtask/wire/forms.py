@@ -5,6 +5,7 @@ Unknown keys of ``meta`` are ignored; an unknown kind is a ProtocolError.
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -77,13 +78,15 @@ def from_plain(plain: Any) -> Message:
 
 _NO_FIELDS: Fields = {}
 _MOST_SECONDS = 1 << 64
+MOST = (1 << 63) - 1
+"""The largest number in the meta of a message: of a process, of bytes or of records."""
 STACKS = 100_000
 """Characters of a dead worker's stacks that are kept."""
 
 
 def _typed(fields: Fields, key: str, kind: type, default: Any) -> Any:
-    value = fields.get(key, default)
-    if type(value) is not kind and value is not default:
+    value: Any = fields.get(key, default)
+    if (type(value) is not kind and value is not default) or (type(value) is int and abs(value) > MOST):
         raise ProtocolError(f"{key!r} in the meta of a message is a {kind.__name__}, not {_show(value)}")
     return value
 
@@ -268,8 +271,8 @@ def _read_log(plain: Plain, fields: Fields) -> LogRecords:
 
 def _read_extend(plain: Plain, fields: Fields) -> Extend:
     more = seconds("t", fields.get("t"))
-    if more is None:
-        raise ProtocolError("an 'ex' without its seconds")
+    if more is None or more == math.inf:
+        raise ProtocolError("an 'ex' without a number of seconds")
     return Extend(more)
 
 

@@ -222,6 +222,17 @@ def test_a_module_of_python_with_a_half_in_c():
         functions("os:system", "true")
 
 
+def test_a_module_that_is_named_as_one_of_python(jobs, tmp_path):
+    """Its own functions can be called, and not what it imports from the half in C of Python's module of that name."""
+    source = "from _pickle import loads\n__all__ = ['loads', 'mine']\n\ndef mine():\n    return 1\n"
+    (tmp_path / "myapp" / "pickle.py").write_text(source)
+    functions = Functions(["myapp"])
+    assert functions("myapp.pickle:mine") == 1
+    with pytest.raises(PermissionError, match="it is defined in _pickle"):
+        functions("myapp.pickle:loads", b"")
+    assert Functions(["pickle"])("pickle:loads", b"N.") is None
+
+
 @pytest.mark.parametrize("arguments", [(), (3,), (["math:sqrt"],), (None,)])
 def test_no_name(arguments):
     """The first argument has to be one."""

@@ -1191,6 +1191,23 @@ traceback.print_exception(type(kept), kept, kept.__traceback__)
         assert linecache.cache[name] is entry
 
 
+class TestShadows:
+    """A peer names attributes; none hides what handlers of exceptions call."""
+
+    @pytest.mark.parametrize(
+        "name", ["with_traceback", "add_note", "args", "__str__", "__cause__", "__class__", "__reduce__", "split"]
+    )
+    def test_methods_stay(self, name):
+        """Whether the attribute comes as plain data or as a part that stayed in the worker."""
+        for parts in ({"attrs": {name: "x", "code": 7}}, {"attrs": {"code": 7}, "others": {name: {"type": "T"}}}):
+            exc = rebuild(told(**parts), "")
+            assert exc.code == 7
+            assert exc.with_traceback(None) is exc
+            assert name not in vars(exc)
+            assert exc.args == ("the text",)
+            assert printed(exc)
+
+
 class TestNested:
     """A worker that calls another worker raises what it got from there."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gtask.errors import ProtocolError
 from gtask.wire import messages
-from gtask.wire.forms import from_plain, to_plain
+from gtask.wire.forms import MOST, from_plain, to_plain
 from gtask.wire.messages import (
     OFFERS,
     VERSION,
@@ -85,10 +87,11 @@ def test_every_kind_is_tried_above():
 
 META = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
 TEXTS = st.text(max_size=20)
+NUMBERS = st.integers(-MOST, MOST)
 SHOWN = TEXTS.filter(str.isprintable)
 """Of names and reasons, which are shown: other characters come as escapes."""
 MESSAGES = st.one_of(
-    st.builds(Greeting, st.just(VERSION), SHOWN, st.integers(0), st.booleans(), st.none() | META, TEXTS),
+    st.builds(Greeting, st.just(VERSION), SHOWN, NUMBERS, st.booleans(), st.none() | META, TEXTS),
     st.builds(Preamble, st.none() | st.dictionaries(TEXTS, st.integers(), max_size=3), st.none() | st.floats(0, 9)),
     st.builds(
         Request,
@@ -109,7 +112,7 @@ MESSAGES = st.one_of(
     st.just(Done()),
     st.builds(Retire, SHOWN),
     st.builds(
-        LastWords, st.integers(0), st.none() | st.integers(), SHOWN, SHOWN, st.floats(0, 9), st.integers(0), SHOWN
+        LastWords, NUMBERS, st.none() | NUMBERS, SHOWN, SHOWN, st.floats(0, 9), NUMBERS, SHOWN
     ),
 )  # fmt: skip
 
@@ -242,3 +245,28 @@ def test_anything_plain_is_a_message_or_a_protocol_error(plain):
         return
     again = from_plain(to_plain(message))
     assert repr(again) == repr(message)
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 1 << 63], ids=["huge", "negative", "just over"])
+@pytest.mark.parametrize(
+    "plain",
+    [
+        ["rip", {"maxrss": 0}], ["rip", {"pid": 0}], ["rip", {"exitcode": 0}], ["lg", {"dropped": 0}],
+        ["lg", {"size": 0}], ["hi", {"v": VERSION, "pid": 0}],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_numbers_of_too_many_digits(number, plain):
+    """They are refused where they are read, before anybody computes with them or shows them."""
+    kind, fields = plain
+    for key in set(fields) - {"v"}:
+        assert from_plain([kind, fields])
+        with pytest.raises(ProtocolError, match=f"'{key}' in the meta of a message"):
+            from_plain([kind, {**fields, key: number}])
+
+
+@pytest.mark.parametrize("seconds", [math.inf, math.nan, -1.0, None, "1"])
+def test_an_extension_without_end(seconds):
+    """A call can be extended by a number of seconds, and not for ever."""
+    with pytest.raises(ProtocolError):
+        from_plain(["ex", {"t": seconds}])

@@ -9,9 +9,9 @@ from typing import Any
 from gtask.errors import Error, RemoteError
 
 __all__ = [
-    "BASE_GROUP", "DEPTH", "EXCEPTIONS", "FIELDS", "GROUP", "MANY", "NESTING", "NOTHING", "ORIGIN", "RESERVED",
-    "SEALED", "SLOTS", "TEXT", "TEXT_LIMIT", "Parts", "bases", "class_name", "full_name", "headline", "is_builtin",
-    "member", "notes", "own_dict", "parts", "told_bases",
+    "BASE_GROUP", "DEPTH", "EXCEPTIONS", "FIELDS", "GROUP", "MANY", "NESTING", "NOTHING", "OF_EACH", "ORIGIN",
+    "RESERVED", "SEALED", "SLOTS", "TEXT", "TEXT_LIMIT", "Parts", "bases", "class_name", "full_name", "headline",
+    "is_builtin", "member", "notes", "own_dict", "parts", "told_bases",
 ]  # fmt: skip
 
 Parts = tuple[str, str, str, Any, dict[str, Any]]
@@ -33,6 +33,9 @@ RESERVED = frozenset({"__notes__", ORIGIN, _BASES, TEXT, SEALED, *vars(Error), *
 NOTHING: dict[str, Any] = {}
 
 SLOTS: Any = vars(BaseException)
+OF_EACH = frozenset({*vars(object), *vars(BaseException), "add_note", "derive", "split", "subgroup"})
+"""The methods and the like that each exception has, or each group."""
+
 _OF_TYPE: Any = vars(type)
 GROUP: Any = vars(builtins).get("ExceptionGroup")  # None before Python 3.11
 BASE_GROUP: Any = vars(builtins).get("BaseExceptionGroup")

@@ -18,6 +18,7 @@ from gtask.wire.exceptions.anatomy import (
     GROUP,
     MANY,
     NESTING,
+    OF_EACH,
     ORIGIN,
     RESERVED,
     SLOTS,
@@ -274,7 +275,8 @@ def _get(told: dict[Any, Any], key: str, kind: type, default: Any) -> Any:
 
 
 def _is_attribute(key: object) -> bool:
-    return type(key) is str and key not in RESERVED
+    """Whether an exception may have an attribute of this name: none that hides what each exception has."""
+    return type(key) is str and key not in RESERVED and key not in OF_EACH
 
 
 def _type_of(part: Any) -> str:
