@@ -280,7 +280,9 @@ def _place(file: str, is_same: bool | None, lines: dict[int, str]) -> tuple[str,
     The name is the file's own if its lines here are the same (no loader: all of the file may show), or
     if it is not known here. Otherwise the name says that this is the worker's version of the file.
     """
-    if is_same and file not in _sources:
+    if file in _sources:
+        is_same = None  # its name is the worker's already
+    elif is_same:
         return file, None
     for version in range(0 if is_same is None else 1, _VARIANTS):
         shown = _shown(file, version)
