@@ -12,6 +12,7 @@ import msgpack
 
 from gtask.errors import ProtocolError
 from gtask.wire.forms import WORDS, from_plain
+from gtask.wire.mark import STUFFED, unstuff
 from gtask.wire.messages import NOTHING_USED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.values.collisions import MOST_COLLISIONS
 from gtask.wire.values.kinds import ManyExtensionsError, Unpacking
@@ -66,6 +67,12 @@ def decode_body(body: Data, unpacking: Unpacking) -> Message:
         plain = unpackb(body, ext_hook=unpacking.hook, strict_map_key=False, timestamp=3)
     except Exception as error:
         plain = unpack_again(body, unpacking, error)
+    if type(plain) is list and len(plain) == 2 and type(plain[1]) is bytes and plain[0] == STUFFED:
+        inner = unstuff(plain[1])
+        try:
+            plain = unpackb(inner, ext_hook=unpacking.hook, strict_map_key=False, timestamp=3)
+        except Exception as error:
+            plain = unpack_again(inner, unpacking, error)
     return _noted(from_plain(plain), unpacking)
 
 

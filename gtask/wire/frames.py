@@ -21,11 +21,12 @@ from gtask.wire.bodies import (
     VALUE,
     VALUE_HEAD,
     VALUES,
+    packb,
     request_of,
     unpack_again,
     unpackb,
 )
-from gtask.wire.mark import BYTE, MARK, SIXTEEN, needs_stuffing, stuffed
+from gtask.wire.mark import BYTE, MARK, SIXTEEN, STUFFED, needs_stuffing, stuff
 from gtask.wire.messages import DEFAULT_LIMIT, SERVED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.named import TIMED, frame_of, packed_timeout
 from gtask.wire.reading import ANY, READERS, FrameReader
@@ -90,10 +91,10 @@ class Encoder(FrameWriter):
         return (VALUES[size] if size < SHORT else VALUE.pack(size, VALUE_HEAD)) + packed
 
     def _stuffed(self, frame: bytes) -> bytes:
-        other = stuffed(frame)
-        if len(other) > self._keep:
-            self._check_size(len(other) - LENGTH.size)
-        return other
+        body: bytes = packb([STUFFED, stuff(frame[LENGTH.size :])])
+        if len(body) > self._keep:
+            self._check_size(len(body))
+        return LENGTH.pack(len(body)) + body
 
     def encode_request(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 from gtask.errors import ProtocolError
 from gtask.wire.bodies import LENGTH, SHORT, VALUE, VALUE_HEAD, VALUES, decode_body, read_value, unpack_again, unpackb
 from gtask.wire.frames import Encoder
-from gtask.wire.mark import BYTE, LONGEST, MARK, SIXTEEN, STUFFED, reaches_into_last_words, unstuffed
+from gtask.wire.mark import BYTE, LONGEST, MARK, SIXTEEN, reaches_into_last_words
 from gtask.wire.messages import DEFAULT_LIMIT, NOT_PLAIN, LastWords, Message
 from gtask.wire.reading import FrameReader
 from gtask.wire.values.agreement import PLAIN
@@ -100,8 +100,7 @@ class ReplyDecoder(FrameReader):
                 with data[start + VALUE.size : stop] as packed:
                     return read_value(packed, self._unpacking)
             with data[start + 4 : stop] as body:
-                is_stuffed = self._partial.startswith(STUFFED, start + 4)
-                return decode_body(unstuffed(body) if is_stuffed else body, self._unpacking)
+                return decode_body(body, self._unpacking)
 
     def _words(self, frame: bytearray) -> LastWords | None:
         if len(frame) < 4 or len(frame) != 4 + LENGTH.unpack_from(frame)[0]:

@@ -8,12 +8,8 @@ byte more behind each fifteen of them. So a client sees at once whether a frame 
 
 from __future__ import annotations
 
-from gtask.errors import ProtocolError
-from gtask.wire.bodies import LENGTH, Data, packb, unpackb
-
 __all__ = [
-    "BYTE", "LONGEST", "MARK", "SIXTEEN", "STUFFED", "needs_stuffing", "reaches_into_last_words", "stuffed",
-    "unstuffed",
+    "BYTE", "LONGEST", "MARK", "SIXTEEN", "STUFFED", "needs_stuffing", "reaches_into_last_words", "stuff", "unstuff",
 ]  # fmt: skip
 
 BYTE = 0xC1
@@ -24,8 +20,8 @@ MARK = bytes([BYTE]) * SIXTEEN
 LONGEST = 128 * 1024
 """Bytes that the last words have at the most, with their mark."""
 
-STUFFED = b"\x92\xa2st"
-"""How the body of a frame in the other form begins: ``["st", bytes]``."""
+STUFFED = "st"
+"""The kind of the other form: ``["st", bytes]``."""
 
 MOST = MARK[:-1]
 """The most of these bytes that a frame has in a row."""
@@ -36,25 +32,14 @@ def needs_stuffing(frame: bytes) -> bool:
     return frame[-1] == BYTE or MARK in frame
 
 
-def stuffed(frame: bytes) -> bytes:
-    """The frame in the other form."""
-    body: bytes = packb(["st", frame[LENGTH.size :].replace(MOST, MOST + b"\0") + b"\0"])
-    return LENGTH.pack(len(body)) + body
+def stuff(body: bytes) -> bytes:
+    """What stands in the other form for the body of a frame."""
+    return body.replace(MOST, MOST + b"\0") + b"\0"
 
 
-def unstuffed(body: Data) -> bytearray:
-    """The body that stands in a body of the other form.
-
-    Raises:
-        ProtocolError: none does.
-    """
-    try:
-        _, inner = unpackb(body)
-        if type(inner) is bytes:
-            return bytearray(inner[:-1].replace(MOST + b"\0", MOST))
-    except Exception:  # any failure to read hostile bytes is the peer's fault
-        pass
-    raise ProtocolError("a frame of the form 'st' without a frame in it")
+def unstuff(inner: bytes) -> bytearray:
+    """The body for which this stands."""
+    return bytearray(inner[:-1].replace(MOST + b"\0", MOST))
 
 
 def reaches_into_last_words(data: bytearray, start: int, stop: int) -> bool:

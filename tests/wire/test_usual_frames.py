@@ -21,6 +21,7 @@ from gtask.wire.forms import plain_request, to_plain
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.lastwords import ReplyDecoder
 from gtask.wire.left import LEFT_HEAD
+from gtask.wire.mark import needs_stuffing
 from gtask.wire.messages import SERVED, Done, Greeting, Preamble, Request, RequestMeta, Value
 from gtask.wire.named import NAMED_HEADS, TIMED_HEADS, TIMEOUT_KEY
 from gtask.wire.reading import CHUNK
@@ -97,12 +98,15 @@ def test_a_request_has_the_bytes_of_its_plain_form(args, kwargs, epoch, meta):
 
 
 @settings(deadline=None)
+@example(193)
 @example("\ud800")
 @given(VALUES)
 def test_a_value_has_the_bytes_of_its_plain_form(value):
     """Whatever it is; and it is read as it was."""
     frame = Encoder().encode_value(value)
-    assert frame == framed(["ok", None, value]) == Encoder().encode(Value(value))
+    assert frame == Encoder().encode(Value(value))
+    plain = framed(["ok", None, value])
+    assert frame == plain or needs_stuffing(plain)  # then it has another form: tests/wire/test_cut_streams.py
     assert read(ReplyDecoder(), frame + framed(["dn", None]))[0] == Value(value) == read_generally(frame[4:])[0]
 
 

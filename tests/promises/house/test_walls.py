@@ -41,7 +41,7 @@ ARROWS = {
     "testing": "address spawn",
     #
     "wire": "",
-    "wire.bodies": "errors wire.forms wire.messages wire.values.collisions wire.values.kinds",
+    "wire.bodies": "errors wire.forms wire.mark wire.messages wire.values.collisions wire.values.kinds",
     "wire.conversation": "errors wire.forms wire.messages",
     "wire.dbapi": "",
     "wire.exceptions": "",
@@ -61,7 +61,7 @@ ARROWS = {
     "wire.json.text": "errors wire.forms wire.json.conversation wire.messages wire.values.bases",
     "wire.lastwords": "errors wire.bodies wire.frames wire.mark wire.messages wire.reading wire.values.agreement "
     "wire.values.kinds",
-    "wire.mark": "errors wire.bodies",
+    "wire.mark": "",
     "wire.left": "wire.bodies wire.messages wire.values.kinds",
     "wire.messages": "",
     "wire.named": "wire.bodies wire.forms wire.messages wire.values.culprit wire.values.kinds",
