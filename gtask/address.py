@@ -145,7 +145,7 @@ def _nearest(text: str) -> str:
 def check_pickle(
     address: Address,
     insecure: bool,
-    danger: str = "whoever connects to {} could have a worker run any code",
+    danger: str = "any process that connects to {} could have a worker run any code",
     allow_uid: Collection[int] = (),
 ) -> None:
     """Refuse pickles where any user of the machine can connect, or listen: on TCP, and at an abstract name, which has

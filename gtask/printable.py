@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["NAME", "printable", "printable_lines"]
+__all__ = ["NAME", "TEXT", "printable", "printable_lines"]
 
 NAME = 200
 """Characters of a name, or of a reason, that are shown."""
+
+TEXT = 100_000
+"""Characters of a text of several lines that are shown."""
 
 
 def printable(text: str, most: int = NAME) -> str:
@@ -25,7 +28,7 @@ def printable(text: str, most: int = NAME) -> str:
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
-def printable_lines(text: str, most: int) -> str:
+def printable_lines(text: str, most: int = TEXT) -> str:
     """The same for a text of several lines, whose ends and tabs stay."""
     return re.sub(r"[^\n\t]+", lambda line: printable(line[0], most), text[:most])
 

@@ -310,7 +310,9 @@ def _connector(address: str | addresses.Address, config: ClientConfig) -> Connec
         return Connector(None, config, partial(_spawn, private(address[len("spawn:") :]), config.pickle))
     server = addresses.parse(address)
     if config.pickle:
-        addresses.check_pickle(server, config.insecure, "whoever answers at {} could have this process run any code")
+        addresses.check_pickle(
+            server, config.insecure, "any process that answers at {} could have this one run any code"
+        )
     return Connector(server, config)
 
 

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _show(error)
         return RAISED
     except Error as error:
-        print(f"gtask: {printable_lines(str(error), LONGEST)}", file=sys.stderr)
+        print(f"gtask: {printable_lines(str(error))}", file=sys.stderr)
         return USAGE_ERROR if isinstance(error, EncodeError) else UNREACHABLE
     except BadArguments as error:
         print(f"gtask: {error}", file=sys.stderr)

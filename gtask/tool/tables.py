@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gtask.printable import printable, printable_lines
+from gtask.printable import TEXT, printable, printable_lines
 
 __all__ = ["bar", "by_need", "by_share", "client", "duration", "methods", "share", "shown", "size", "status"]
-
-LONGEST = 100_000
-"""Characters of one text that are shown."""
 
 ORDER = ("call", "hooks", "setup", "interrupted", "aborted", "killed", "leaving", "lent", "idle")
 
@@ -18,7 +15,7 @@ ORDER = ("call", "hooks", "setup", "interrupted", "aborted", "killed", "leaving"
 def shown(said: Any) -> Any:
     """What a server says, with escapes for all that cannot be printed."""
     if isinstance(said, str):
-        return printable(said, LONGEST)
+        return printable(said, TEXT)
     if isinstance(said, dict):
         return {shown(key): shown(item) for key, item in said.items()}
     return [shown(item) for item in said] if isinstance(said, list) else said
@@ -120,7 +117,7 @@ def methods(said: Sequence[dict[str, Any]]) -> str:
     """The answer to ``methods``: each with its signature, and its docstring indented below."""
     blocks = []
     for method in said:
-        head = printable(f"{method['name']}{method['signature']}", LONGEST)
-        doc = printable_lines(method["doc"], LONGEST)
+        head = printable(f"{method['name']}{method['signature']}", TEXT)
+        doc = printable_lines(method["doc"])
         blocks.append("\n".join([head, *(f"    {line}".rstrip() for line in doc.splitlines())]))
     return "\n".join(blocks)

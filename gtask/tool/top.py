@@ -18,7 +18,7 @@ from gtask.address import Address
 from gtask.errors import Error
 from gtask.printable import printable_lines
 from gtask.tool.conversation import Session
-from gtask.tool.tables import LONGEST, bar, by_share, client, duration, share, shown, size
+from gtask.tool.tables import bar, by_share, client, duration, share, shown, size
 
 try:
     from rich.console import Console, Group
@@ -67,7 +67,7 @@ def run(address: Address, timeout: float, interval: float) -> int:
                 with Session(address, timeout, about=True) as server:
                     said: dict[str, Any] = shown(server.call("status"))
             except Error as error:
-                told = Text(printable_lines(str(error), LONGEST), style="red")
+                told = Text(printable_lines(str(error)), style="red")
                 live.update(Group(told, _foot(interval)), refresh=True)
                 before = None
             else:

@@ -80,8 +80,6 @@ _NO_FIELDS: Fields = {}
 _MOST_SECONDS = 1 << 64
 MOST = (1 << 63) - 1
 """The largest number in the meta of a message: of a process, of bytes or of records."""
-STACKS = 100_000
-"""Characters of a dead worker's stacks that are kept."""
 
 
 def _typed(fields: Fields, key: str, kind: type, default: Any) -> Any:
@@ -297,7 +295,7 @@ def _read_rip(plain: Plain, fields: Fields) -> LastWords:
         printable(_typed(fields, "method", str, "")),
         _typed(fields, "elapsed", float, 0.0),
         _typed(fields, "maxrss", int, 0),
-        printable_lines(_typed(fields, "stacks", str, ""), STACKS),
+        printable_lines(_typed(fields, "stacks", str, "")),
         printable(_typed(fields, "why", str, "")),
     )
 

@@ -1,9 +1,10 @@
 """The mark that begins a dead worker's last words, and how no frame of a server looks as if it had one.
 
-A worker may die when it has sent part of a frame. Then the last words stand where the rest of the frame should be, and
-its length alone would make them a part of it. So the last words begin with a mark, sixteen bytes ``c1``. A frame of a
-server never has so many in a row, and never ends in such a byte: a frame that would is sent in another form, with a
-byte more behind each fifteen of them. So a client sees at once whether a frame is whole, however the stream was cut.
+A worker may die when it has sent part of a frame. Then the last words stand in the place of the frame's rest, and the
+frame's length makes them a part of it. So the last words begin with a mark: sixteen bytes ``c1``. Frames of a server
+have neither sixteen of these bytes in a row nor one at their end. The rare frame that would have them is stuffed: it
+travels as bytes in another message, with a byte more behind each fifteen. So a client sees at once whether a frame is
+whole. The cuts of the stream have no part in it.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ def record(**parts):
         ("%(a)s" * 10_000, {"a": [[[[[[[[[["x" * 60_000]]]]]]]]]]}),
         ("%(a)r" * 1000, {"a": ["x" * 60] * 1000}),
         ("%s", ["x" * 2 * LONGEST]),
+        ("%999d" * 5000, [1] * 5000),
     ],
     ids=lambda part: str(part)[:30],
 )
@@ -97,11 +98,20 @@ def test_usual_messages(told, msg, args, text):
     assert made.msg == msg
 
 
+@pytest.mark.parametrize("msg", [["%300000000d"], {"%300000000d": 1}, None, 7])
+def test_a_message_that_is_no_text(told, msg):
+    """Logging would format its text with the arguments, which no worker sends for it."""
+    replay([record(msg=msg, args=[1])], 4711)
+    ((made, line),) = told
+    assert (made.msg, made.args) == (msg, None)
+    assert line.endswith(f" {msg}")
+
+
 @pytest.mark.parametrize("name", ["." * 20_000, "a.b." * 10_000, "x" * 100_000, "", "peer.\n.x"])
 def test_names(told, name):
     """Of any form and length."""
     replay([record(name=name)], 4711)
-    assert told[0][0].name == name[:NAME]
+    assert told[0][0].name == name[:NAME].replace("\n", "\\n")
 
 
 @pytest.mark.parametrize("parts", [{}, {"loggers": ["mine"]}])
@@ -123,6 +133,7 @@ def test_many_names(told, parts):
         {"created": -1e300},
         {"created": 1e300},
         {"msecs": math.inf},
+        {"file": "\x1b[2J\n", "func": "\nforged", "thread_name": "\x9b", "process_name": "\x1b"},
         {"file": 1, "func": [], "stack": {}, "args": "x", "extra": [], "loggers": {}},
         {"extra": {"__class__": 1, "name": "x", 1: 2}, "loggers": ["name", 1, "mine"]},
     ],
@@ -132,6 +143,8 @@ def test_odd_parts(told, parts):
     """What no record has is left out."""
     replay([record(**parts)], 4711)
     assert told[0][1].endswith(" text")
+    for place in ("pathname", "filename", "funcName", "threadName", "processName"):
+        assert str(getattr(told[0][0], place)).isprintable()
 
 
 def test_a_record_that_refers_to_its_logger(told, monkeypatch):

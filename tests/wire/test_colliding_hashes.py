@@ -29,16 +29,22 @@ MANY = 20_000
 
 
 def of_one_hash(kind):
-    """Values that differ and have the hash 7."""
+    """Values that differ and have one hash."""
     for number in range(1 << 60, 1 << 61):
+        one = 7 + MODULUS * number
         if kind == "int":
-            yield 7 + MODULUS * (number + (1 << 10))
+            yield one + MODULUS * (1 << 10)
         elif kind == "decimal":
-            yield decimal.Decimal(7 + MODULUS * number)
+            yield decimal.Decimal(one)
         elif kind == "uuid":
-            yield uuid.UUID(int=7 + MODULUS * number)
-        else:  # a tuple's hash is made of its members' hashes
-            yield (1, 7 + MODULUS * number)
+            yield uuid.UUID(int=one)
+        elif kind == "complex":
+            count = number % (1 << 30)
+            yield complex(7 - sys.hash_info.imag * count, count)
+        elif kind == "frozenset":  # whose hash, as a tuple's, is made of its members' hashes
+            yield frozenset({one})
+        else:
+            yield (1, one)
 
 
 def ext(value):
@@ -83,7 +89,7 @@ def read(decoder, body):
     return messages
 
 
-@pytest.mark.parametrize("kind", ["int", "decimal", "uuid"])
+@pytest.mark.parametrize("kind", ["int", "decimal", "uuid", "complex", "frozenset"])
 def test_keys(kind):
     """In whatever message they come, the one that reads it refuses it."""
     packed = mapping([ext(value) for value in islice(of_one_hash(kind), MANY)])
@@ -93,7 +99,7 @@ def test_keys(kind):
 
 
 @pytest.mark.parametrize("code", [SET, FROZENSET])
-@pytest.mark.parametrize("kind", ["int", "decimal", "uuid", "tuple"])
+@pytest.mark.parametrize("kind", ["int", "decimal", "uuid", "complex", "frozenset", "tuple"])
 def test_members(kind, code):
     """Of a set, also of one that lies in others."""
     members = [ext(value) for value in islice(of_one_hash(kind), MANY)]

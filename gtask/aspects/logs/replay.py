@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from gtask.aspects.logs.record import STANDARD, Data, size_of
+from gtask.printable import printable
 from gtask.wire.exceptions import failure
 
 __all__ = ["from_deferred", "replay"]
@@ -27,7 +28,7 @@ PEER = "gtask.peer"
 """The logger of what a foreign worker logs, which knows no loggers."""
 
 NAME = 1000
-"""Characters of a logger's name that are kept."""
+"""Characters of a name that are kept: of a logger, a file, a function, a thread."""
 
 LONGEST = 1024 * 1024
 """About how many characters a message may have when it is formatted."""
@@ -41,6 +42,8 @@ DEEPEST = 20
 
 WIDE = re.compile(r"[%.)][-#0 +]*(?:\*|[0-9]{4})")
 """What may be a width or a precision of a thousand characters and more."""
+WIDEST = 999
+"""The largest width that is not."""
 
 MOST = 1 << 63
 """The largest number of a line, a level or a thread."""
@@ -64,7 +67,7 @@ def replay(records: Iterable[object], pid: int, raises: Collection[type | Module
         if type(data) is not dict:
             continue
         try:
-            name, level = _get(data, "name", str, "root")[:NAME], _get(data, "level", int, logging.INFO)
+            name, level = printable(_get(data, "name", str, "root"), NAME), _get(data, "level", int, logging.INFO)
             logger = _nearest(name)
             if logger.name == name:
                 if logger.isEnabledFor(level):
@@ -97,16 +100,16 @@ def _record(
         exc_info = (type(error), error, error.__traceback__)
     args, msg = data.get("args"), data.get("msg", "")
     if args and is_long(msg, args):
-        args, msg = None, f"{msg} (not formatted, for it would be too long)"
+        args, msg = None, f"{msg} (not formatted, for it would be too long)" if type(msg) is str else msg
     record = logging.getLogRecordFactory()(
         name,
         level,
-        _get(data, "file", str, "(unknown file)"),
+        printable(_get(data, "file", str, "(unknown file)"), NAME),
         _get(data, "line", int, 0),
         msg,
         tuple(args) if type(args) is list else None,
         exc_info,
-        _get(data, "func", str, None),
+        _shown(data, "func"),
         _get(data, "stack", str, None),
     )
     if type(args) is dict:
@@ -116,8 +119,8 @@ def _record(
         created = made_at
     record.created, record.msecs = created, _get(data, "msecs", float, record.msecs)
     record.relativeCreated += (created - made_at) * 1000
-    record.process, record.processName = pid, _get(data, "process_name", str, None)
-    record.thread, record.threadName = _get(data, "thread", int, None), _get(data, "thread_name", str, None)
+    record.process, record.processName = pid, _shown(data, "process_name")
+    record.thread, record.threadName = _get(data, "thread", int, None), _shown(data, "thread_name")
     record.levelname = logging.getLevelName(record.levelno)
     if sys.version_info >= (3, 12):
         record.taskName = None
@@ -145,11 +148,12 @@ def _named(name: str, nearest: logging.Logger) -> logging.Logger:
 
 def is_long(msg: object, args: object) -> bool:
     """Whether a message with these arguments may be very long when it is formatted."""
-    if type(msg) is not str:
-        return False
-    times = msg.count("%") if type(args) is dict else 1  # by its name an argument may come again and again
+    if type(msg) is not str or WIDE.search(msg):
+        return True  # logging formats the text of any object; no worker sends arguments for it
+    count = msg.count("%")
+    times = count if type(args) is dict else 1  # by its name an argument may come again and again
     try:
-        return WIDE.search(msg) is not None or len(msg) + times * size_of(args, nesting=sys.maxsize) > LONGEST
+        return len(msg) + count * WIDEST + times * size_of(args, nesting=sys.maxsize) > LONGEST
     except RecursionError:
         return True
 
@@ -172,3 +176,8 @@ def _get(data: Data, key: str, kind: type, default: Any) -> Any:
     if type(value) is float and not math.isfinite(value):
         return default
     return value if type(value) is kind else default
+
+
+def _shown(data: Data, key: str) -> str | None:
+    name = _get(data, key, str, None)
+    return None if name is None else printable(name, NAME)

@@ -33,6 +33,7 @@ from gtask.client.pool.slots import (
     PoolSlot,
 )
 from gtask.errors import CallTimeout, Cancelled, ClientClosed, Error, ProtocolError, SetupError, WorkerDied
+from gtask.printable import printable_lines
 
 if TYPE_CHECKING:
     from gtask.client.calls import Call
@@ -369,7 +370,8 @@ class Workers:
 
     def setup_failed(self, slot: PoolSlot, greeting: Greeting) -> None:
         """There is a worker for this slot, whose setup has raised; or the server gives this client none."""
-        self._note_trouble(f"its setup has raised {greeting.text}" if greeting.pid else greeting.text)
+        text = printable_lines(greeting.text)
+        self._note_trouble(f"its setup has raised {text}" if greeting.pid else text)
         self._notices.trouble(self._no_worker.trouble)
         self._no_worker.greeting = greeting
         self.setup_error = self._no_worker.setup_failed()

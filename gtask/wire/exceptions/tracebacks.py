@@ -193,6 +193,10 @@ def _line(file: str, number: int, scope: dict[str, Any] | None = None) -> str:
         return ""
 
 
+def _has_lines(file: str, lines: dict[int, str]) -> bool:
+    return all(_line(file, number) == text for number, text in lines.items())
+
+
 # ---- source lines --------------------------------------------------------------------------------
 
 
@@ -331,8 +335,7 @@ class _LocalFiles:
         if module_vars(module).get("__file__") == file or file in _loaded:
             return self._read(file, lines, entry)
         if entry is not None and len(entry) > 2 and entry[1] is None and type(entry[2]) is not _Lines:
-            known = entry[2]  # of code that has no file, such as code typed in
-            return all(known[number - 1 : number] == [f"{text}\n"] for number, text in lines.items())
+            return _has_lines(file, lines)  # of code that has no file, such as code typed in
         if file[0] == "<" and file[-1] == ">":  # linecache asks no loader for these
             return not any(lines.values())
         # Should linecache be cleared, it would look for a file when the traceback is shown.
@@ -348,7 +351,7 @@ class _LocalFiles:
             if not stat.S_ISREG(status.st_mode) or self._room < 0:
                 return False
             linecache.checkcache(file)
-        is_same = all(_line(file, number) == text for number, text in lines.items())
+        is_same = _has_lines(file, lines)
         if entry is None:
             linecache.cache.pop(file, None)
         return is_same

@@ -49,7 +49,7 @@ class NotTransferable(TypeError):
 
 
 class ManyExtensionsError(ValueError):
-    """There have been so many extension types that they may be colliding keys: they are to be read with care."""
+    """A message has many extension types, perhaps keys of one hash: it is to be read again, with a look at its keys."""
 
 
 class UnusualError(TypeError):

@@ -207,7 +207,7 @@ def test_half_a_reply_before_the_trailer():
 
 def test_the_other_form():
     """A frame that ends in the mark's byte has the bytes of the document, and is read as it would have been."""
-    (told,) = re.findall(rf"as it would be and as it is sent::\n\n    ({HEX})\n    ({HEX})$", DOCUMENT, re.MULTILINE)
+    (told,) = re.findall(rf"plain frame, and stuffed::\n\n    ({HEX})\n    ({HEX})$", DOCUMENT, re.MULTILINE)
     plain, sent = map(bytes.fromhex, told)
     assert plain == (len(plain) - 4).to_bytes(4, "big") + VALUE_HEAD + b"\xc4\x01\xc1"
     assert Encoder().encode_value(b"\xc1") == sent

@@ -130,7 +130,7 @@ ARROWS = {
     "client.pool.slots": "",
     "client.pool.stack": "",
     "client.pool.workers": "client.counters client.loop client.pool.audit client.pool.line_clock client.pool.nesting "
-    "client.pool.news client.pool.no_worker client.pool.notices client.pool.slots errors",
+    "client.pool.news client.pool.no_worker client.pool.notices client.pool.slots errors printable",
     "client.preamble": "errors wire.messages",
     "client.refusals": "client.forks client.outcomes errors",
     "client.stream": "client.forks client.loop errors wire.messages",
@@ -246,7 +246,7 @@ ARROWS = {
     "aspects.logs.capture": "aspects.logs.levels",
     "aspects.logs.levels": "",
     "aspects.logs.record": "wire.exceptions.failure wire.plain",
-    "aspects.logs.replay": "aspects.logs.record wire.exceptions.failure",
+    "aspects.logs.replay": "aspects.logs.record printable wire.exceptions.failure",
     "aspects.logs.reporter": "aspects.aspect aspects.logs.capture aspects.logs.record errors logdefer wire.messages",
     "aspects.spans": "aspects.aspect",
     "aspects.tracing": "aspects.aspect",

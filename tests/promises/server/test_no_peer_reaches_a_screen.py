@@ -132,7 +132,38 @@ def test_a_server_that_names_itself_and_its_reasons(connect, tmp_path, odd, capl
         finally:
             client.close()
             thread.join()
-    told += [str(caught.value), *getattr(caught.value, "__notes__", ()), *client.stats().retirements, caplog.text]
-    told += caught.value.stacks.split("\t")
+    told += [str(caught.value), *caught.value.__notes__, *client.stats().retirements, caplog.text, caught.value.stacks]
     assert [text for text in told if not is_plain(text.replace("\t", " "))] == []
-    assert not any(line.startswith("2026-01-01") for text in told[:1] for line in text.splitlines())
+
+
+@pytest.mark.parametrize("odd", ODD, ids=ascii)
+def test_a_setup_that_has_raised(connect, tmp_path, odd):
+    """What it has raised stands in the errors of those who wait for a worker in vain."""
+    path = str(tmp_path / "peer")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        listener.settimeout(20)
+        ended = threading.Event()
+
+        def peer():
+            with contextlib.suppress(OSError):
+                while not ended.is_set():
+                    with listener.accept()[0] as sock:
+                        sock.recv(1000)
+                        sock.sendall(Encoder().encode_reply(Greeting(text=f"{odd}full", pid=0)))
+
+        thread = threading.Thread(target=peer)
+        thread.start()
+        try:
+            client = connect(f"unix:{path}", timeout=1)
+            with pytest.raises(gtask.Error) as caught:
+                client.call("f")
+            told = client._pool._no_worker.trouble
+        finally:
+            ended.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+    assert "full" in told
+    assert is_plain(told.replace("\t", " "))
+    assert caught.value

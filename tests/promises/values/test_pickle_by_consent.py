@@ -342,7 +342,7 @@ def test_a_server_at_tcp_refuses(tmp_path):
     for where in ("tcp://127.0.0.1:7001", "tcp://localhost:7001"):
         status, line = refused(tmp_path, "--pickle", "--listen", where)
         assert status == 2
-        assert f"pickle=True: whoever connects to {where} could have a worker run any code" in line
+        assert f"pickle=True: any process that connects to {where} could have a worker run any code" in line
         assert "--insecure" in line
     address = gtask.address.parse("tcp://127.0.0.1:7001")
     with pytest.raises(ValueError, match="--insecure"):
@@ -363,7 +363,7 @@ def test_a_server_at_an_abstract_name_refuses(tmp_path):
     """Unless it says who may connect, for the kernel tells users apart; however the socket was opened."""
     status, line = refused(tmp_path, "--pickle", "--listen", ABSTRACT)
     assert status == 2
-    assert f"pickle=True: whoever connects to {ABSTRACT} could have a worker run any code" in line
+    assert f"pickle=True: any process that connects to {ABSTRACT} could have a worker run any code" in line
     address = gtask.address.parse(ABSTRACT)
     for make in (
         lambda: gtask.Server(address, {"echo": repr}, pickle=True),
@@ -378,13 +378,13 @@ def test_a_server_at_an_abstract_name_refuses(tmp_path):
         with socket.socket(family) as opened:
             opened.bind(name)
             opened.listen()
-            with pytest.raises(AddressUnavailable, match="pickle=True: whoever connects to"):
+            with pytest.raises(AddressUnavailable, match="pickle=True: any process that connects to"):
                 listen(ServerConfig((OpenSocket(os.dup(opened.fileno())),), pickle=True))
 
 
 def test_a_client_of_an_abstract_name_refuses():
-    """Whoever listens there first answers."""
-    with pytest.raises(ValueError, match=rf"pickle=True: whoever answers at {ABSTRACT} .* insecure=True"):
+    """The process that listens there first answers."""
+    with pytest.raises(ValueError, match=rf"pickle=True: any process that answers at {ABSTRACT} .* insecure=True"):
         gtask.Client(ABSTRACT, pickle=True)
     assert gtask.Client(ABSTRACT, pickle=True, insecure=True)
     assert gtask.Client(ABSTRACT)
@@ -392,7 +392,9 @@ def test_a_client_of_an_abstract_name_refuses():
 
 def test_a_client_of_tcp_refuses():
     """It would unpickle whatever comes from there."""
-    with pytest.raises(ValueError, match=r"pickle=True: whoever answers at tcp://127\.0\.0\.1:1 .* insecure=True"):
+    with pytest.raises(
+        ValueError, match=r"pickle=True: any process that answers at tcp://127\.0\.0\.1:1 .* insecure=True"
+    ):
         gtask.Client("tcp://127.0.0.1:1", pickle=True)
     assert gtask.Client("tcp://127.0.0.1:1", pickle=True, insecure=True).address == "tcp://127.0.0.1:1"
     assert gtask.Client("tcp://127.0.0.1:1", insecure=True)
