@@ -151,6 +151,8 @@ def test_messages_in_pieces_are_read_as_they_were(messages, size):
 @example(b"\xff\xa1f")
 @example(b"\xc2\xa1f")
 @example(b"\xc0")
+@example(b"\xc1")
+@example(b"\xc1" * 16 + b"\0")
 @given(
     st.binary(max_size=20)
     | st.builds(lambda epoch, args: epoch + msgpack.packb(args)[1:], st.binary(min_size=4, max_size=4), ARGS)
@@ -164,7 +166,9 @@ def test_what_looks_like_a_usual_frame_is_read_as_the_general_decoder_reads_it(r
         for head in heads:
             for body in {head + rest, head[: len(rest)]}:
                 frame = struct.pack("!I", len(body)) + body
-                assert repr(read(decoder(), frame)) == repr(read_generally(body))
+                # A server sends no such frame: its client waits for the end of the stream.
+                kept_back = decoder is ReplyDecoder and needs_stuffing(frame)
+                assert repr(read(decoder(), frame)) == repr([] if kept_back else read_generally(body))
 
 
 def test_what_does_not_fit_the_head_travels_all_the_same():
