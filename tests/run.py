@@ -178,7 +178,7 @@ bin/test                 the linters and the tests, but for what follows
 bin/test coverage        at least 95 % of gtask is executed, by tests that are chosen for that
 bin/test kill-safety     calls that are interrupted at every line and at every switch
 bin/test compliance      the suites of Django and SQLAlchemy by gtask's backends
-bin/test all             everything
+bin/test all             everything; at each line only one of the three exceptions strikes, the next at the next line
 bin/test lint            the linters
 bin/test --measure       the tests; afterwards tests/seconds.txt says how long each file took
 bin/test --again NAME    with a name from above: if no more than 3 tests fail beside others they run once more, alone.
@@ -194,6 +194,8 @@ def main(arguments: list[str]) -> int:
         return 0
     os.chdir(ROOT)
     names = set(arguments)
+    if "all" in names:
+        os.environ["GTASK_STRIKES_TAKE_TURNS"] = "1"
     if names - {"all", "lint", "--measure", "--again", *NAMES}:
         return max(lint(), check("pytest", *arguments))
     if names == {"lint"}:
