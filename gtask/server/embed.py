@@ -66,7 +66,8 @@ class Server:
             limit_message: bytes that a message may have; default 67108864 (64 MiB).
             max_workers: how many workers there may be, while further connections wait; default None, for no limit.
             max_memory: bytes over which a worker asks to be replaced after its checkout; default None, for no limit.
-            hung_worker_timeout: seconds that a call, setup or a hook may take; default 300, None for no limit.
+            hung_worker_timeout: seconds that a call, setup, a hook or the reading of a message may take; default 300,
+                None for no limit.
             stop_timeout: seconds that a worker gets for its hooks when its client is gone or the server stops;
                 default 5.
             graceful_timeout: seconds that checkouts get to end when SIGTERM has come; default 30.

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 from gtask.printable import printable
 
-__all__ = ["CALL", "HOOKS", "IDLE", "METHOD_BYTES", "SETUP", "BoardLine", "Complaints", "View", "label"]
+__all__ = ["CALL", "DECODE", "HOOKS", "IDLE", "METHOD_BYTES", "SETUP", "BoardLine", "Complaints", "View", "label"]
 
-IDLE, SETUP, CALL, HOOKS = range(4)
-"""What a worker does: wait for its client, run setup, run a call, run checkout_done or teardown."""
+IDLE, SETUP, CALL, HOOKS, DECODE = range(5)
+"""What a worker does: wait for its client, run setup, run a call, run checkout_done or teardown, or read and decode a
+message, of which the first byte has come."""
 
 METHOD_BYTES = 42
 """Bytes of a method's name that the line shows."""
@@ -27,7 +28,7 @@ SINCE, STATE, CALLS, BUSY, TARGET, EXTENDED, UNTIL, HELD, FAILED = range(9)
 SINCE is when the worker began what it does; less than 0 while it waits for its client, so that one write tells both.
 STATE is the phase of what it does or has done last, and LENT more in a checkout."""
 
-LENT = 4.0
+LENT = 8.0
 IN_CALL = CALL + LENT
 METHOD = slice(72, 72 + METHOD_BYTES)
 """The bytes of the method's name, behind the numbers."""
@@ -69,7 +70,7 @@ class View(NamedTuple):
 
     Attributes:
         since: when the worker began what it does, on the monotonic clock.
-        phase: IDLE, SETUP, CALL or HOOKS.
+        phase: IDLE, SETUP, CALL, HOOKS or DECODE.
         method: the method of the call, cut at METHOD_BYTES; "" outside of a call.
         lent: whether it is in a checkout, as far as it knows.
         calls: the number of its calls, with the one that runs.
@@ -131,13 +132,15 @@ class BoardLine:
         lent: in the worker, whether it is in a checkout: from its first call on, until the worker resets it. The line
             shows the latter from the next :meth:`begin` or :meth:`end` on.
         call_weight: in the worker, what a call adds to the number of calls: 1, or 0 if its calls are not counted.
+        read_at: in the worker, when the first byte came of what it reads or has just read; 0 once it does something
+            else.
         stacks: the descriptor.
         complaints: as above.
     """
 
     __slots__ = (
         "_busy", "_calls", "_held", "_memory", "_method", "_numbers", "_peer", "_since", "_state", "call_weight",
-        "complaints", "lent", "stacks",
+        "complaints", "lent", "read_at", "stacks",
     )  # fmt: skip
 
     def __init__(
@@ -152,6 +155,7 @@ class BoardLine:
         self._busy = 0.0
         self._since = 0.0  # 0 while it waits for its client
         self._state = 0.0
+        self.read_at = 0.0
         self.call_weight = 1.0
         self.lent = False
         self.stacks = stacks
@@ -166,13 +170,25 @@ class BoardLine:
             phase: SETUP or HOOKS.
         """
         self._write(phase + LENT if self.lent else phase)
+        self.read_at = 0.0
         self._go_on(now)
+
+    def begin_reading(self, now: float) -> float:
+        """In the worker: a message of its client has come, or a part of one.
+
+        Returns:
+            when the first byte came.
+        """
+        if not self._since:
+            self._write(DECODE + LENT if self.lent else DECODE)
+            self._numbers[SINCE] = self._since = self.read_at = now
+        return self._since
 
     def begin_call(self, now: float, method: bytes) -> None:
         """In the worker: it begins a call, in a checkout.
 
         Args:
-            now: the time.
+            now: the time; or when the first byte of its request came, if nothing else has begun since.
             method: the :func:`label` of its method; the same object for the same method is cheapest.
         """
         numbers = self._numbers
@@ -182,10 +198,12 @@ class BoardLine:
         self.lent = True  # also if the line shows it still: the end of a checkout may come together with this call
         if self._state != IN_CALL:
             self._write(IN_CALL)
-        if self._since:
-            self._go_on(now)
-        else:
+        if not self._since:
             numbers[SINCE] = self._since = now
+        else:
+            self.read_at = 0.0
+            if self._since != now:
+                self._go_on(now)
 
     def _write(self, state: float) -> None:
         self._numbers[STATE] = self._state = state
@@ -203,6 +221,7 @@ class BoardLine:
         if self._since:
             numbers[BUSY] = self._busy = self._busy + now - self._since
             self._since = 0.0
+            self.read_at = 0.0
         if not self.lent and self._state >= LENT:
             self._write(IDLE)
 

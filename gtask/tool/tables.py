@@ -9,7 +9,7 @@ from gtask.printable import TEXT, printable, printable_lines
 
 __all__ = ["bar", "by_need", "by_share", "client", "duration", "methods", "share", "shown", "size", "status"]
 
-ORDER = ("call", "hooks", "setup", "interrupted", "aborted", "killed", "leaving", "lent", "idle")
+ORDER = ("call", "decode", "hooks", "setup", "interrupted", "aborted", "killed", "leaving", "lent", "idle")
 
 
 def shown(said: Any) -> Any:

@@ -48,7 +48,7 @@ FIXED_LINES = 6
 
 ESCAPE = b"\x1b"
 
-STYLES = {"call": "green", "setup": "yellow", "hooks": "yellow", "idle": "dim", "lent": ""}
+STYLES = {"call": "green", "setup": "yellow", "hooks": "yellow", "decode": "yellow", "idle": "dim", "lent": ""}
 
 
 def run(address: Address, timeout: float, interval: float) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gtask.server.master.children import GRACE, LAST_GRACE, Children, Signal
-from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
+from gtask.server.scoreboard import CALL, DECODE, HOOKS, IDLE, SETUP, View
 from tests.support.examples import examples
 
 ALARM, ABORT, KILL = signal.SIGALRM, signal.SIGABRT, signal.SIGKILL
@@ -55,7 +55,7 @@ def climb(children, pid, now):
     return done
 
 
-@pytest.mark.parametrize("phase", [CALL, SETUP])
+@pytest.mark.parametrize("phase", [CALL, DECODE, SETUP])
 def test_the_ladder_against_a_call_whose_client_hung_up(phase):
     """SIGALRM at once and aimed, SIGABRT after the grace, SIGKILL to the group a second later."""
     worker = Worker(11, phase=phase, method="hash")
@@ -114,7 +114,7 @@ def test_a_worker_is_put_on_the_ladder_once():
     assert children.hung_up(99, 100.0) == []
 
 
-@pytest.mark.parametrize("phase", [CALL, SETUP, HOOKS])
+@pytest.mark.parametrize("phase", [CALL, DECODE, SETUP, HOOKS])
 def test_a_hung_worker_is_found_by_its_start_time(phase):
     """Without any hang-up, what takes longer than hung_worker_timeout is interrupted."""
     worker = Worker(11, since=100.0, phase=phase)

@@ -9,7 +9,7 @@ import pytest
 from gtask.server.master.children import RUNGS
 from gtask.server.metrics import status
 from gtask.server.metrics.status import Record
-from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
+from gtask.server.scoreboard import CALL, DECODE, HOOKS, IDLE, SETUP, View
 from gtask.server.worker.interface import Interface
 
 NOW = 1000.0
@@ -108,7 +108,7 @@ def test_what_the_dead_have_done():
 
 def test_every_state_is_known():
     """A worker is never in another one, but for one that nobody knows."""
-    views = [View(NOW, phase, "", lent=lent) for phase in (IDLE, SETUP, CALL, HOOKS) for lent in (True, False)]
+    views = [View(NOW, phase, "", lent=lent) for phase in (IDLE, SETUP, CALL, HOOKS, DECODE) for lent in (True, False)]
     workers = [("", view) for view in views] + [(rung, views[0]) for rung in RUNGS]
     assert set(status.snapshot(record(), living(*workers), lambda pid: 0, NOW)["states"]) == set(status.STATES)
 

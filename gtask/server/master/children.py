@@ -20,7 +20,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
+from gtask.server.scoreboard import CALL, DECODE, HOOKS, IDLE, SETUP, View
 
 __all__ = ["RUNGS", "Child", "Children", "Obituary", "Signal"]
 
@@ -32,7 +32,16 @@ LAST_GRACE = 1.0
 
 RUNGS = LEAVING, INTERRUPTED, ABORTED, KILLED = "leaving", "interrupted", "aborted", "killed"
 
-_DOING = {CALL: "a call", IDLE: "waiting for its client", SETUP: "in setup", HOOKS: "in checkout_done or teardown"}
+_DOING = {
+    CALL: "in a call",
+    DECODE: "reading a message",
+    IDLE: "waiting for its client",
+    SETUP: "in setup",
+    HOOKS: "in checkout_done or teardown",
+}
+
+_ENDLESS = (CALL, DECODE, SETUP)
+"""The phases that are interrupted when the client has hung up. Hooks run to their end then."""
 
 
 @dataclass(slots=True)
@@ -48,7 +57,7 @@ class Child:
         leave_by: while it is leaving, when its time for that is over.
         why: why it is on the ladder, for the log.
         aimed: the beginning of the call, or of the hook, that SIGALRM was to interrupt; 0 if no SIGALRM was sent.
-        hung: the method whose call took longer than hung_worker_timeout, or "".
+        hung: in words, where it took longer than hung_worker_timeout, or "".
     """
 
     pid: int
@@ -112,7 +121,7 @@ class Children:
     """The living workers.
 
     Args:
-        hung_worker_timeout: seconds that a call, setup or a hook may take; None for no limit.
+        hung_worker_timeout: seconds that a call, setup, a hook or the reading of a message may take; None for no limit.
         stop_timeout: seconds that a worker gets for its hooks when its client has hung up.
     """
 
@@ -139,7 +148,7 @@ class Children:
             return []
         child.why = why
         view = child.look()
-        if view.phase in (CALL, SETUP):
+        if view.phase in _ENDLESS:
             return self._climb(child, view, now)
         self._let_leave(child, now)
         return []
@@ -161,10 +170,10 @@ class Children:
                 # The interrupted call has ended, and the worker runs its hooks.
                 self._let_leave(child, now)
             elif not child.rung and view.phase != IDLE and max(view.since + self._limit, view.until) <= now:
-                child.hung = view.method or _DOING[view.phase]
+                child.hung = _doing(view)
                 child.why = f"it was hung for {now - view.since:.3g} s (hung_worker_timeout)"
                 orders += self._climb(child, view, now)
-            elif child.rung == LEAVING and child.due <= now < child.leave_by and view.phase not in (CALL, SETUP):
+            elif child.rung == LEAVING and child.due <= now < child.leave_by and view.phase not in _ENDLESS:
                 child.due = min(now + GRACE, child.leave_by)
             elif child.rung and child.due <= now:
                 orders += self._climb(child, view, now)
@@ -200,12 +209,11 @@ class Children:
         method = view.method if view.phase == CALL else ""
         line = ""
         if code or view.phase in (CALL, SETUP):
-            doing = f"in {method or _DOING[CALL]}" if view.phase == CALL else _DOING[view.phase]
             how = f"was ended by {name}" if name else f"exited with status {code}"
             because = f", because {child.why}" if child.rung else ""
-            line = f"worker {pid} {how} {doing} after {elapsed:.3g} s{because}"
+            line = f"worker {pid} {how} {_doing(view)} after {elapsed:.3g} s{because}"
         elif child.hung:
-            line = f"worker {pid} was interrupted in {child.hung}, because {child.why}"
+            line = f"worker {pid} was interrupted {child.hung}, because {child.why}"
         was_interrupted = child.aimed > 0
         why = child.why if was_interrupted else ""
         return Obituary(pid, None if name else code, name, method, elapsed, line, was_interrupted, why)
@@ -224,6 +232,11 @@ class Children:
             return [Signal(child.pid, signal.SIGABRT)]
         child.rung, child.due = KILLED, now + LAST_GRACE
         return [Signal(child.pid, signal.SIGKILL, group=True)]
+
+
+def _doing(view: View) -> str:
+    """In words, where a worker is."""
+    return f"in {view.method}" if view.method else _DOING[view.phase]
 
 
 def _signal_name(number: int) -> str:

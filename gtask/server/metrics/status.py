@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from gtask.server.master.children import RUNGS
-from gtask.server.scoreboard import CALL, HOOKS, IDLE, SETUP, View
+from gtask.server.scoreboard import CALL, DECODE, HOOKS, IDLE, SETUP, View
 from gtask.server.worker.interface import Interface
 
 __all__ = ["STATES", "Living", "Record", "describe", "line", "snapshot", "status_interface", "summary"]
@@ -22,7 +22,7 @@ __all__ = ["STATES", "Living", "Record", "describe", "line", "snapshot", "status
 DEATHS = 20
 """How many of the last deaths are remembered."""
 
-_STATES = {IDLE: "idle", SETUP: "setup", CALL: "call", HOOKS: "hooks"}
+_STATES = {IDLE: "idle", SETUP: "setup", CALL: "call", HOOKS: "hooks", DECODE: "decode"}
 
 STATES = (*_STATES.values(), "lent", *RUNGS)
 """The possible states of a worker."""

@@ -24,6 +24,10 @@ class Decoder(Protocol):
     def space(self) -> memoryview:
         """Where the next bytes are to be put."""
 
+    @property
+    def midway(self) -> bool:
+        """Whether part of a message has come and its rest has not."""
+
     def received(self, count: int) -> list[Message]:
         """The messages that became whole with the next ``count`` bytes in ``space``.
 

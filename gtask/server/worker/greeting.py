@@ -66,6 +66,7 @@ def _receive(worker: Worker, sock: socket.socket, deadline: float) -> list[Messa
         count = sock.recv_into(decoder.space)
         if not count:
             return []
+        worker.board.begin_reading(monotonic())
         messages: list[Message] = decoder.received(count)
         if messages or monotonic() > deadline:
             sock.settimeout(None)

@@ -1,7 +1,8 @@
 """How the master interrupts a worker: SIGALRM raises :class:`gtask.Interrupted` at the line that runs.
 
-Only what is marked as interruptible is interrupted (calls with the encoding of their values, and hooks), and only if
-the master has aimed at it: a call that ends in the moment of the signal is not confused with the next.
+Only what is marked as interruptible is interrupted (the reading of messages, calls with the encoding of their values,
+and hooks), and only if the master has aimed at it: a call that ends in the moment of the signal is not confused with
+the next.
 """
 
 from __future__ import annotations

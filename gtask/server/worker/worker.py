@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
+SMALL = 4096
+"""Bytes of messages that are decoded so quickly that the scoreboard need not show it: within a millisecond or two."""
+
 
 class Worker:
     """One worker. Aspects read what it is doing.
@@ -47,7 +50,7 @@ class Worker:
         timeout: seconds that its calls may take unless they say otherwise; None for no limit.
         left: seconds that the next call, or the one that runs, has left after its wait for this worker; else None.
         request: the call that runs; None between calls.
-        started: when it began, on the monotonic clock.
+        started: when it began, on the monotonic clock: when its first byte came, if the worker had waited for it.
         companions: what comes along with it.
         replies: where frames are written.
         teller: where messages before the reply are written, by any thread.
@@ -103,7 +106,7 @@ class Worker:
     def run(self, messages: list[Message]) -> None:
         """Hear these messages, and serve calls until the client hangs up; then run the hooks that are due."""
         try:
-            with contextlib.suppress(Ended):
+            with contextlib.suppress(Ended, Interrupted):
                 self._hear_all(messages)
             self.retirement.end()
         finally:
@@ -117,7 +120,7 @@ class Worker:
     def _hear_all(self, messages: list[Message]) -> None:
         """Hear these messages, then what the client says, until it hangs up or a call was interrupted."""
         replies, hearers, interruption, retirement = self.replies, self.hearers, self.interruption, self.retirement
-        decoder, recv_into = self.dialect.decoder, self._socket.recv_into
+        decoder, recv_into, board = self.dialect.decoder, self._socket.recv_into, self.board
         message: Message | None
         while True:
             if messages:
@@ -133,15 +136,20 @@ class Worker:
                         return
                     if retirement.may_be_due:
                         retirement.look()
-                self.board.end(now)
+                board.end(now)
                 message = last = None  # or their values would wait for the client, too
                 messages.clear()
+            if decoder.midway:
+                interruption.began = board.begin_reading(monotonic())
             self.is_waiting = True
             count = recv_into(decoder.space)
             self.is_waiting = False
+            if count > SMALL:
+                interruption.began = board.begin_reading(monotonic())
+            messages = decoder.received(count)
+            interruption.began = 0.0
             if not count:
                 break
-            messages = decoder.received(count)
 
     def _refuse(self, message: Message) -> NoReturn:
         """A client never says this to a worker that serves."""
@@ -169,7 +177,7 @@ class Worker:
             method = self._methods[args[0]]
         except (IndexError, TypeError):
             method = self._methods.of(args)
-        self.started = started = monotonic()
+        self.started = started = self.board.read_at or monotonic()
         if replies.is_holding:
             replies.before(method.usual, started)
         self.board.begin_call(started, method.label)
