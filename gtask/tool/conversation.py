@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
@@ -47,7 +48,7 @@ class Session:
         self._conversation = Conversation()
         self._encoder = Encoder()
         self._decoder = ReplyDecoder(DEFAULT_LIMIT)
-        self._early: list[Message] = []
+        self._early: Iterator[Message] = iter(())
         self._socket = self._connect()
         try:
             self._greet(about)
@@ -158,28 +159,26 @@ class Session:
             WorkerDied: the connection has ended without a word.
         """
         while True:
-            while not self._early:
-                left = self._deadline - monotonic()
-                if left <= 0:
-                    return None
-                self._socket.settimeout(left)
-                try:
-                    count = self._socket.recv_into(self._decoder.space)
-                except TimeoutError:
-                    continue
-                except ConnectionError:
-                    count = 0
-                if count:
-                    self._early += self._decoder.received(count)
-                    continue
+            for message in self._early:
+                self._conversation.worker_says(message)
+                if not isinstance(message, Retire):  # who makes but one call retires every worker anyway
+                    return message
+            left = self._deadline - monotonic()
+            if left <= 0:
+                return None
+            self._socket.settimeout(left)
+            try:
+                count = self._socket.recv_into(self._decoder.space)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                count = 0
+            if not count:
                 rip = self._decoder.ended()
                 if rip is None:
                     raise WorkerDied(f"the worker at {self.address} closed the connection before it had answered")
                 return rip
-            message = self._early.pop(0)
-            self._conversation.worker_says(message)
-            if not isinstance(message, Retire):  # who makes but one call retires every worker anyway
-                return message
+            self._early = iter(self._decoder.received(count))
 
 
 def _died(method: str, rip: LastWords) -> WorkerDied:

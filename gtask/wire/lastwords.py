@@ -10,6 +10,7 @@ from typing import Any
 from gtask.errors import ProtocolError
 from gtask.wire.bodies import LENGTH, SHORT, VALUE, VALUE_HEAD, VALUES, decode_body, read_value, unpack_again, unpackb
 from gtask.wire.frames import Encoder
+from gtask.wire.malformed import or_malformed
 from gtask.wire.mark import BYTE, LONGEST, MARK, SIXTEEN, reaches_into_last_words
 from gtask.wire.messages import DEFAULT_LIMIT, NOT_PLAIN, LastWords, Message
 from gtask.wire.reading import FrameReader
@@ -63,7 +64,15 @@ class ReplyDecoder(FrameReader):
 
     def received(self, count: int) -> list[Message]:
         """As :meth:`FrameReader.received`; a frame that is not whole keeps back what comes behind it."""
-        data, start, messages = self._partial, 0, list[Message]()
+        messages: list[Message] = []
+        try:
+            self._read(count, messages)
+        except ProtocolError as error:
+            return or_malformed(messages, error)
+        return messages
+
+    def _read(self, count: int, messages: list[Message]) -> None:
+        data, start = self._partial, 0
         data += self.space[:count]
         while not self._room and len(data) - start >= 4:
             length = LENGTH.unpack_from(data, start)[0]
@@ -83,7 +92,6 @@ class ReplyDecoder(FrameReader):
         if self._room and len(data) > self._room:
             self._check(LENGTH.unpack_from(data)[0])
             raise ProtocolError(f"more than {LONGEST} bytes came behind a frame that ends in the byte {BYTE:x}")
-        return messages
 
     def ended(self) -> LastWords | None:
         """After the end of the stream: the last words, if there are any."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from gtask.errors import ProtocolError
 from gtask.wire.bodies import ARRAY, LENGTH, REQUEST, REQUEST_ITEMS, Data, read_any, read_request
 from gtask.wire.left import LEFT_HEAD, read_left
+from gtask.wire.malformed import or_malformed
 from gtask.wire.messages import DEFAULT_LIMIT, Message
 from gtask.wire.named import NAMED_FIELDS, NAMED_HEADS, TIMED_HEADS, read_named, read_timed
 from gtask.wire.values.agreement import PLAIN, Agreement
@@ -68,7 +69,8 @@ class FrameReader:
         """The messages that became whole with the next ``count`` bytes in :attr:`space`.
 
         Raises:
-            ProtocolError: a frame is too long or is no message. The reader cannot be used after it.
+            ProtocolError: a frame is too long or is no message. Behind other messages it is raised when they
+                have been iterated over. The reader cannot be used after it.
         """
         data: bytearray | memoryview = self._chunk
         start, end, limit = 0, count, self._limit
@@ -76,15 +78,18 @@ class FrameReader:
             data = self._joined(count)
             end = len(data) - REQUEST.size
         messages: list[Message] = []
-        while end - start >= 4:
-            length, head, epoch = REQUEST.unpack_from(data, start)
-            stop = start + 4 + length
-            if stop > end or length > limit:
-                self._check(length)
-                break
-            read, header = READERS.get(head, ANY)
-            messages.append(read(data, start, stop, header, epoch, self._unpacking))
-            start = stop
+        try:
+            while end - start >= 4:
+                length, head, epoch = REQUEST.unpack_from(data, start)
+                stop = start + 4 + length
+                if stop > end or length > limit:
+                    self._check(length)
+                    break
+                read, header = READERS.get(head, ANY)
+                messages.append(read(data, start, stop, header, epoch, self._unpacking))
+                start = stop
+        except ProtocolError as error:
+            return or_malformed(messages, error)
         if start < end:
             self._partial += data[start:end]
         return messages

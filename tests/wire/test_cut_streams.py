@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import gtask
 from gtask.errors import ProtocolError
-from gtask.wire.frames import Encoder
+from gtask.wire.frames import Decoder, Encoder
+from gtask.wire.json import text as json
 from gtask.wire.lastwords import ReplyDecoder, last_words
 from gtask.wire.mark import LONGEST, MARK, needs_stuffing
 from gtask.wire.messages import NOT_PLAIN, Failure, Greeting, LastWords, Value
@@ -112,6 +113,58 @@ def test_words_that_are_cut():
     words = last_words(WORDS)
     for end in range(len(words)):
         assert read([words[:end]] if end else []) == ([], None)
+
+
+BAD = {
+    "no msgpack": b"\x00\x00\x00\x01\xc0",
+    "a length over the limit": b"\xff\xff\xff\xff",
+    "the end of a frame that no server sends": b"\x00\x00\x00\x02\x91\xc1" + b"\0" * (LONGEST + 10),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize("length", [1, 7, 70_000])
+@pytest.mark.parametrize("make", [ReplyDecoder, Decoder, json.Decoder, json.ReplyDecoder])
+def test_what_comes_before_bad_bytes(make, length, bad):
+    """It arrives, also if it comes together with them; then they are an error."""
+    good = [b'["ok",{},1]'] * 2 if make.__module__ == json.__name__ else [Encoder().encode(Value(1))] * 2
+    found = []
+    with pytest.raises(ProtocolError):  # noqa: PT012 - the error may come with any piece
+        decoder = make()
+        for piece in cut(b"".join(good) + bad, [length]):
+            decoder.space[: len(piece)] = piece
+            found.extend(decoder.received(len(piece)))
+    assert found == [Value(1), Value(1)]
+
+
+def test_a_client_gets_the_value_before_bad_bytes(connect, tmp_path):
+    """The call ends well, and the connection ends behind it."""
+    path = f"{tmp_path}/bad.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve():
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(Encoder().encode(Greeting(name="bad")))
+                peer.recv(65536)
+                peer.sendall(Encoder().encode(Value("good")) + b"\xff\xff\xff\xff")
+                while peer.recv(65536):
+                    pass
+
+        server = threading.Thread(target=serve)
+        server.start()
+        client = connect(f"unix:{path}")
+        try:
+            with client.checkout() as checkout:
+                assert checkout.f() == "good"
+                with pytest.raises(ProtocolError, match="4294967295 bytes"):
+                    checkout.f()
+        finally:
+            client.close()
+            server.join()
 
 
 def test_the_limit_counts_the_frame_that_travels():

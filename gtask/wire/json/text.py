@@ -16,6 +16,7 @@ from typing import Any
 from gtask.errors import EncodeError, ProtocolError
 from gtask.wire.forms import from_plain, plain_request, to_plain
 from gtask.wire.json.conversation import SETUP_EXCEPTION
+from gtask.wire.malformed import or_malformed
 from gtask.wire.messages import (
     DEFAULT_LIMIT,
     NOT_PLAIN,
@@ -246,11 +247,19 @@ class Decoder:
         """The messages that became whole with the next ``count`` bytes in :attr:`space`.
 
         Raises:
-            ProtocolError: a text is too long or is no message. The decoder cannot be used after it.
+            ProtocolError: a text is too long or is no message. Behind other messages it is raised when they
+                have been iterated over. The decoder cannot be used after it.
         """
+        messages: list[Message] = []
+        try:
+            self._read_texts(count, messages)
+        except ProtocolError as error:
+            return or_malformed(messages, error)
+        return messages
+
+    def _read_texts(self, count: int, messages: list[Message]) -> None:
         data = self._partial
         data += self.space[:count]
-        messages: list[Message] = []
         while True:
             if not self._seen:
                 del data[: len(data) - len(data.lstrip(BLANKS))]
@@ -260,7 +269,7 @@ class Decoder:
             if (end or len(data)) > self._limit:
                 raise ProtocolError(f"the peer sent a JSON text of more than {self._limit} bytes, which is the limit")
             if not end:
-                return messages
+                return
             messages.append(self._message(data[:end]))
             del data[:end]
             self._seen = 0
@@ -321,16 +330,18 @@ class ReplyDecoder(Decoder):
         """A text may hold more than a value."""
         return NOT_PLAIN
 
-    def received(self, count: int) -> list[Message]:
-        messages: list[Message] = []
-        for message in super().received(count):
-            if isinstance(message, Failure) and message.text.startswith(SETUP_EXCEPTION):
-                message = Greeting(text=message.text.removeprefix(SETUP_EXCEPTION))
-            elif isinstance(message, (Value, Failure)) and message.ld is not None:
-                messages.append(LogRecords(ld=message.ld))
-                message.ld = None
-            messages.append(message)
-        return messages
+    def _read_texts(self, count: int, messages: list[Message]) -> None:
+        found: list[Message] = []
+        try:
+            super()._read_texts(count, found)
+        finally:
+            for message in found:
+                if isinstance(message, Failure) and message.text.startswith(SETUP_EXCEPTION):
+                    message = Greeting(text=message.text.removeprefix(SETUP_EXCEPTION))
+                elif isinstance(message, (Value, Failure)) and message.ld is not None:
+                    messages.append(LogRecords(ld=message.ld))
+                    message.ld = None
+                messages.append(message)
 
     def ended(self) -> LastWords | None:
         """Nobody says last words to a JSON peer."""
