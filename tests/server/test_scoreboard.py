@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gtask.server.scoreboard import CALL, HOOKS, IDLE, BoardLine, label
+from gtask.server.scoreboard import CALL, DECODE, HOOKS, IDLE, BoardLine, label
 
 
 @pytest.fixture
@@ -22,6 +22,31 @@ def test_a_call_and_its_end(line):
     assert line.view()[:5] == (2.0, CALL, "hash", True, 1)
     line.end(3.5)
     assert line.view()[:6] == (3.5, IDLE, "", True, 1, 1.5)
+
+
+def test_a_message_on_its_way(line):
+    """Its first byte counts: for the phase, and for the call that it becomes."""
+    assert line.begin_reading(2.0) == 2.0
+    assert line.begin_reading(3.0) == 2.0
+    assert line.view()[:4] == (2.0, DECODE, "", False)
+    assert line.read_at == 2.0
+    line.begin_call(line.read_at, label("hash"))
+    assert line.view()[:4] == (2.0, CALL, "hash", True)
+    assert line.read_at == 0.0
+    line.end(5.0)
+    assert line.view()[:6] == (5.0, IDLE, "", True, 1, 3.0)
+    line.begin_reading(6.0)
+    assert line.view()[:4] == (6.0, DECODE, "", True)
+
+
+def test_a_hook_after_a_message(line):
+    """A call that comes together with the end of the checkout before it begins after the hook."""
+    line.begin_reading(2.0)
+    line.begin(3.0, HOOKS)
+    assert line.read_at == 0.0
+    line.begin_call(4.0, label("hash"))
+    assert line.view()[:4] == (4.0, CALL, "hash", True)
+    assert line.view().busy == 2.0
 
 
 def test_the_end_of_a_checkout(line):

@@ -12,6 +12,7 @@ import io
 import json
 import socket
 import threading
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -53,6 +54,18 @@ def run(*arguments):
     return out.buffer.getvalue().decode(), err.getvalue()
 
 
+def scrape(path):
+    """What the server tells Prometheus."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(path)
+        sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        with sock.makefile("rb") as file:
+            head, _, body = file.read().partition(b"\r\n\r\n")
+    assert b"200" in head.split(b"\r\n")[0]
+    return body.decode()
+
+
 class Peer:
     """A client that says what it likes."""
 
@@ -69,9 +82,10 @@ class Peer:
 
 
 def test_a_client_that_names_itself_and_a_method(tmp_path):
-    """The log, ``gtask status`` and ``gtask top`` show letters, and the log has as many lines as events."""
+    """Log, metrics, titles, ``gtask status`` and ``gtask top`` show letters; the log has as many lines as events."""
     rich = needed_package("rich")
-    with daemon(tmp_path, source=SOURCE, target="app:app") as server:
+    metrics = f"{tmp_path}/metrics"
+    with daemon(tmp_path, "--metrics", f"unix:{metrics}", source=SOURCE, target="app:app") as server:
         path = server.address.removeprefix("unix:")
         peers = []
         for count, odd in enumerate(ODD, 1):
@@ -83,6 +97,10 @@ def test_a_client_that_names_itself_and_a_method(tmp_path):
         assert shown.count("was ended by SIGKILL") >= 3
         assert is_plain(shown)
         assert json.loads(run("status", "--json", server.address)[0])
+        assert is_plain(scrape(metrics))
+        for pid in (server.pid, server.master, *server.workers):
+            assert Path(f"/proc/{pid}/cmdline").read_text().replace("\0", "").isprintable()
+            assert Path(f"/proc/{pid}/comm").read_text().strip().isprintable()
         with Session(gtask.address.parse(server.address), 20, about=True) as session:
             said = tables.shown(session.call("status"))
         for width in (80, 200):
