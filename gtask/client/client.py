@@ -24,7 +24,7 @@ from gtask.function_names import name_of
 from gtask.spawn import SpawnedServer, spawn_server
 from gtask.stats import ClientStats
 from gtask.target import Private, private
-from gtask.wire.messages import DEFAULT_LIMIT
+from gtask.wire.limits import DEFAULTS
 
 __all__ = ["Client", "Remote"]
 
@@ -73,6 +73,10 @@ class Client:
         setup_timeout: seconds that a new worker's setup may take; default 300.
         max_queue: the most calls that may be queued on one checkout; default 10,000.
         limit_message: bytes that a message may have, both ways; default 64 MiB.
+        limit_items: lists, maps and other composed values that a message of a worker may have; default 2,000,000. An
+            empty list is one byte on its way and 60 in memory.
+        max_extension: seconds by which a call may be extended beyond its time-out, all together
+            (``gtask.current_call().extend`` in the worker); default 86,400, a day.
         logs: whether records that workers log during a call are replayed here, by the loggers of the same names, as far
             as their levels here want it; default True.
         context: context variables whose values travel with each call. Each must be at the top level of a module, and
@@ -83,6 +87,8 @@ class Client:
         pickle: whether values that cannot travel otherwise are pickled, if the server consents as well
             (``gtask-server --pickle``). Default False. A pickle can have its reader run any code: both sides must trust
             each other. Only at a unix socket, unless ``insecure``.
+        server_uid: the number of the user who must serve at the unix socket; another's server is told nothing, and
+            checkouts raise AcquireTimeout at once. Default None, for any user.
         insecure: whether pickle is allowed over TCP and at abstract names, where any user of the machine can listen;
             default False.
 
@@ -113,11 +119,14 @@ class Client:
         raises: Collection[type | ModuleType] | None = None,
         setup_timeout: float = 300.0,
         max_queue: int = 10_000,
-        limit_message: int = DEFAULT_LIMIT,
+        limit_message: int = DEFAULTS.message,
+        limit_items: int = DEFAULTS.items,
+        max_extension: float = DEFAULTS.extension,
         logs: bool = True,
         context: Sequence[ContextVar[Any]] = (),
         codec: str = "msgpack",
         pickle: bool = False,
+        server_uid: int | None = None,
         insecure: bool = False,
     ) -> None:
         given = locals()

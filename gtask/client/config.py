@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from gtask.aspects.context import Named
-from gtask.wire.messages import DEFAULT_LIMIT
+from gtask.wire.limits import DEFAULTS as DEFAULT_LIMITS
+from gtask.wire.limits import Limits
 
 __all__ = ["MAX_WORKERS", "MIN_WORKERS", "ClientConfig", "check_count", "check_size", "check_timeout"]
 
@@ -88,6 +89,13 @@ def _classes_or_none(name: str, value: object) -> None:
         raise TypeError(f"{name}={value!r}: list exception classes and modules")
 
 
+def _client_name(name: str, value: str) -> None:
+    if isinstance(value, str) and len(value) > DEFAULT_LIMITS.name:
+        raise ValueError(
+            f"{name}={value[:20]!r}...: it has {len(value)} characters, write {DEFAULT_LIMITS.name} at most"
+        )
+
+
 def _anything(name: str, value: object) -> None:
     pass
 
@@ -114,7 +122,7 @@ class ClientConfig:
         ValueError, TypeError: an option makes no sense; the message names it and says what is allowed.
     """
 
-    name: str = field(default="", metadata=_option(_anything, "this client's, for errors and the server's log"))
+    name: str = field(default="", metadata=_option(_client_name, "this client's, for errors and the server's log"))
     timeout: float | None = field(
         default=30.0,
         metadata=_option(_seconds_or_none, "seconds that a call may take, the time in line for a worker included"),
@@ -178,7 +186,15 @@ class ClientConfig:
         default=10_000, metadata=_option(_count(1), "the most calls that may be queued on one checkout")
     )
     limit_message: int = field(
-        default=DEFAULT_LIMIT, metadata=_option(_count(1024), "bytes that a message may have, both ways")
+        default=DEFAULT_LIMITS.message, metadata=_option(_count(1024), "bytes that a message may have, both ways")
+    )
+    limit_items: int = field(
+        default=DEFAULT_LIMITS.items,
+        metadata=_option(_count(1024), "lists, maps and other composed values that a message of a worker may have"),
+    )
+    max_extension: float = field(
+        default=DEFAULT_LIMITS.extension,
+        metadata=_option(_seconds, "seconds by which a call may be extended beyond its time-out, all together"),
     )
     logs: bool = field(
         default=True, metadata=_option(_flag, "whether records that workers log during a call are replayed here")
@@ -192,6 +208,9 @@ class ClientConfig:
         metadata=_option(
             _flag, "whether values that cannot travel otherwise are pickled, if the server consents as well"
         ),
+    )
+    server_uid: int | None = field(
+        default=None, metadata=_option(_count_or_none(0), "the number of the user who must serve at the unix socket")
     )
     insecure: bool = field(
         default=False, metadata=_option(_flag, "whether pickle is allowed over TCP and at abstract names")
@@ -207,6 +226,11 @@ class ClientConfig:
         check_size(self.min_workers, self.max_workers)
         if self.pickle and self.codec == "json":
             raise ValueError("pickle=True: JSON carries no pickles; leave it out, or codec='json'")
+
+    @property
+    def limits(self) -> Limits:
+        """What a server may cost."""
+        return Limits(message=self.limit_message, items=self.limit_items, extension=self.max_extension)
 
     @property
     def title(self) -> str:

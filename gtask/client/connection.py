@@ -111,7 +111,7 @@ class Connection:
         self._loop = loop = gevent.get_hub().loop
         self._stream = Stream(sock, loop, self._reader, self)
         self.watcher = self._stream.watcher
-        self._overtime = Overtime(self, loop, self._stream, dialect.has_last_words)
+        self._overtime = Overtime(self, loop, self._stream, dialect)
         self.alarm = self._overtime.alarm
 
     # These stand in labels.py.
@@ -317,8 +317,7 @@ class Connection:
         if kind is LogRecords:
             self.pending[0].hear(self._aspects, message, self.pid)
         elif isinstance(message, Extend):
-            call = self.pending[0]
-            call.deadline = max(call.deadline, monotonic() + message.seconds)  # the alarm looks again when it is due
+            self._overtime.extend(self.pending[0], message.seconds)
         elif kind is Done:
             self._owner.settled(self)
         elif isinstance(message, Retire) and message.end:

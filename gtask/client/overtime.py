@@ -14,6 +14,7 @@ from gtask.client.loop import Alarm
 if TYPE_CHECKING:
     from gtask.client.calls import Call
     from gtask.client.connection import Connection
+    from gtask.client.dialects.dialect import Dialect
     from gtask.client.stream import Stream
 
 __all__ = ["Overtime"]
@@ -32,25 +33,33 @@ class Overtime:
         connection: the connection.
         loop: gevent's event loop.
         stream: of the connection.
-        has_last_words: whether something may be heard of a worker after a half-close.
+        dialect: knows whether something may be heard of a worker after a half-close, and by how much a call may be
+            extended.
 
     Attributes:
         alarm: set while a call is under way, for its deadline at the latest.
         is_over: whether the deadline of the call at the head has passed.
     """
 
-    __slots__ = ("_connection", "_has_last_words", "_stream", "alarm", "is_over")
+    __slots__ = ("_connection", "_has_last_words", "_max_extension", "_stream", "alarm", "is_over")
 
-    def __init__(self, connection: Connection, loop: Any, stream: Stream, has_last_words: bool) -> None:
+    def __init__(self, connection: Connection, loop: Any, stream: Stream, dialect: Dialect) -> None:
         self.is_over = False
+        self._max_extension = dialect.max_extension
         self._connection = connection
         self._stream = stream
-        self._has_last_words = has_last_words
+        self._has_last_words = dialect.has_last_words
         self.alarm = Alarm(loop, self._on_alarm, holds=True)
 
     def watch(self, call: Call, now: float) -> None:
         """The call is at the head from now on."""
         self.alarm.set(min(call.reach_head(now), now + LOOK), now)
+
+    def extend(self, call: Call, seconds: float) -> None:
+        """Its worker wants to have that many seconds more, from now on; the alarm looks again when it is due."""
+        now = monotonic()
+        latest = call.sent_at + (call.timeout or 0.0) + self._max_extension
+        call.deadline = max(call.deadline, min(now + seconds, latest))
 
     def close(self) -> None:
         """Watch no more, and let go of the connection."""

@@ -6,19 +6,21 @@ are tested against them.
 
 from __future__ import annotations
 
-import enum
-import math
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypedDict, get_args, get_type_hints
+from typing import Annotated, TypedDict, get_args, get_type_hints
 
 from gtask import address as addresses
 from gtask.address import Address, check_pickle
+from gtask.server.option import Kind, Option
 from gtask.target import LEVELS
-from gtask.wire.messages import DEFAULT_LIMIT
+from gtask.wire.limits import DEFAULTS as DEFAULT_LIMITS
+from gtask.wire.limits import Limits
 
-__all__ = ["DEFAULTS", "OPTIONS", "SIGNALS", "Kind", "OpenSocket", "Option", "ServerConfig", "ServerOptions"]
+__all__ = [
+    "DEFAULTS", "NEVER", "OPTIONS", "SIGNALS", "TEXT", "Kind", "OpenSocket", "Option", "ServerConfig", "ServerOptions",
+]  # fmt: skip
 
 SIGNALS = {
     signal.SIGTERM: "drain: accept no more, let checkouts end, for at most graceful-timeout, then stop",
@@ -41,86 +43,6 @@ class OpenSocket:
         return f"fd:{self.descriptor}"
 
 
-class Kind(enum.Enum):
-    """The kind of an option's value: the command line has a parser for each, :class:`Option` a check."""
-
-    COUNT = enum.auto()
-    SIZE = enum.auto()
-    SECONDS = enum.auto()
-    SECONDS_OR_NONE = enum.auto()
-    MODE = enum.auto()
-    LEVEL = enum.auto()
-    SWITCH = enum.auto()
-    TEXT = enum.auto()
-    VARIABLE = enum.auto()
-    ADDRESS = enum.auto()
-    SOCKET = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """The option that a field of :class:`ServerConfig` carries, beside its default.
-
-    Attributes:
-        group: the heading of ``--help`` under which the option stands; "" if only gtask itself sets the field.
-        kind: of the value.
-        sentence: the meaning of the option, for ``--help``.
-        metavar: the placeholder of the value in ``--help``.
-        least, most: the bounds of a number.
-        several: whether the option may be given several times.
-        default_text: the default in words, where its value would not tell.
-        flag: the option's name on the command line, where it is not that of the field.
-    """
-
-    group: str
-    kind: Kind
-    sentence: str
-    metavar: str = ""
-    least: int = 0
-    most: float = math.inf
-    several: bool = False
-    default_text: str = ""
-    flag: str = ""
-
-    def check(self, name: str, value: object) -> None:
-        """Refuse a value that makes no sense.
-
-        Raises:
-            ValueError, TypeError: the message has the option, the value and the allowed values.
-        """
-        if self.kind in (Kind.COUNT, Kind.SIZE) and not self.several:
-            bounds = f"from {self.least} to {self.most}" if self.most < math.inf else f"of at least {self.least}"
-            _check(name, value, int, lambda number: self.least <= number <= self.most, f"a number {bounds}")
-        elif self.kind in (Kind.SECONDS, Kind.SECONDS_OR_NONE):
-            _check(name, value, (int, float), lambda seconds: seconds > 0, "a number of seconds over 0")
-        elif self.kind is Kind.MODE:
-            _check(name, value, int, lambda mode: 0 <= mode <= 0o777, "permissions such as 0o600", oct)
-        elif self.kind is Kind.LEVEL:
-            _check(name, value, str, lambda level: level in LEVELS, f"one of {', '.join(LEVELS)}")
-        elif self.kind is Kind.SWITCH:
-            _check(name, value, bool, lambda _: True, "True or False")
-
-    def written(self, value: object) -> str:
-        """A value as the command line has it."""
-        if isinstance(value, int) and self.kind is Kind.MODE:
-            return f"{value:o}"
-        return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _check(
-    name: str,
-    value: Any,
-    kind: type | tuple[type, ...],
-    is_allowed: Callable[[Any], bool],
-    advice: str,
-    show: Callable[[Any], str] = repr,
-) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name}={value!r}: write {advice}")
-    if not is_allowed(value):
-        raise ValueError(f"{name}={show(value)}: write {advice}")
-
-
 def _is_open_to_others(address: Address | OpenSocket) -> bool:
     """Whether other machines may reach this address."""
     if not isinstance(address, addresses.TcpAddress):
@@ -128,6 +50,9 @@ def _is_open_to_others(address: Address | OpenSocket) -> bool:
     host = address.host  # any other name leads who knows where, 127.example.org as well
     return not (host in ("localhost", "::1") or (host.startswith("127.") and host.replace(".", "").isdigit()))
 
+
+NEVER, FULL, TEXT = "never", "full", "text"
+"""Values of ``peer_logs`` and ``peer_errors``."""
 
 HOW, SOCKETS, WORKERS, PROCESS, LOG = "what and how", "sockets", "workers", "process", "log"
 
@@ -188,10 +113,72 @@ class ServerConfig:
     ] = None
     limit_message: Annotated[
         int, Option(SOCKETS, Kind.SIZE, "how large a message may be; 64M", "BYTES", least=1024)
-    ] = DEFAULT_LIMIT
+    ] = DEFAULT_LIMITS.message
+    limit_items: Annotated[
+        int, Option(SOCKETS, Kind.COUNT, "lists, maps and other composed values in one message", "N", least=1024)
+    ] = DEFAULT_LIMITS.items
+    max_strangers: Annotated[
+        int, Option(SOCKETS, Kind.COUNT, "connections that have sent nothing yet; the oldest is closed", "N", least=1)
+    ] = DEFAULT_LIMITS.strangers
+    max_per_uid: Annotated[
+        int | None,
+        Option(SOCKETS, Kind.COUNT, "connections of one user to unix sockets", "N", least=1, default_text="no limit"),
+    ] = DEFAULT_LIMITS.connections
+    idle_timeout: Annotated[
+        float | None,
+        Option(
+            SOCKETS,
+            Kind.SECONDS_OR_NONE,
+            "how long a client may keep a worker outside of checkouts; 0: no limit",
+            "SECONDS",
+        ),
+    ] = DEFAULT_LIMITS.idle
+    peer_logs: Annotated[
+        str,
+        Option(
+            SOCKETS,
+            Kind.CHOICE,
+            "the lowest level of the log records that clients may ask for",
+            "LEVEL",
+            choices=(*LEVELS, NEVER),
+        ),
+    ] = LEVELS[0]
+    peer_errors: Annotated[
+        str,
+        Option(
+            SOCKETS,
+            Kind.CHOICE,
+            "what clients are told of an exception: full, or text, which is its type and message",
+            "HOW",
+            choices=(FULL, TEXT),
+        ),
+    ] = FULL
+    peer_context: Annotated[
+        tuple[str, ...],
+        Option(
+            SOCKETS,
+            Kind.TEXT,
+            "a context variable that clients may set, MODULE:NAME",
+            "VARIABLE",
+            several=True,
+            default_text="those of the application",
+        ),
+    ] = ()
     max_workers: Annotated[
-        int | None, Option(WORKERS, Kind.COUNT, "more connections wait", "N", least=1, default_text="no limit")
-    ] = None
+        int | None,
+        Option(WORKERS, Kind.COUNT, "more connections wait", "N", least=1, default_text="what the machine can bear"),
+    ] = DEFAULT_LIMITS.workers
+    limit_memory: Annotated[
+        int | None,
+        Option(
+            WORKERS,
+            Kind.SIZE,
+            "by how much a worker may grow, then it gets MemoryError; 500M, 2G",
+            "BYTES",
+            least=1 << 20,
+            default_text="no limit",
+        ),
+    ] = DEFAULT_LIMITS.memory
     max_memory: Annotated[
         int | None,
         Option(
@@ -258,7 +245,7 @@ class ServerConfig:
         ),
     ] = 300.0
     log_file: Annotated[str, Option(LOG, Kind.TEXT, "where the log goes", "FILE", default_text="stderr")] = ""
-    log_level: Annotated[str, Option(LOG, Kind.LEVEL, ", ".join(LEVELS), "LEVEL")] = "info"
+    log_level: Annotated[str, Option(LOG, Kind.CHOICE, ", ".join(LEVELS), "LEVEL", choices=LEVELS)] = "info"
     log_json: Annotated[bool, Option(LOG, Kind.SWITCH, "each line is a JSON object")] = False
     reload: Annotated[bool, Option(HOW, Kind.SWITCH, "reload when a file of the application changes")] = False
 
@@ -270,6 +257,19 @@ class ServerConfig:
             value = getattr(self, name)
             if value is not None or name not in _MAY_BE_NONE:
                 option.check(name, value)
+
+    @property
+    def limits(self) -> Limits:
+        """What a peer may cost."""
+        return Limits(
+            message=self.limit_message,
+            items=self.limit_items,
+            strangers=self.max_strangers,
+            idle=self.idle_timeout,
+            connections=self.max_per_uid,
+            workers=self.max_workers,
+            memory=self.limit_memory,
+        )
 
     def _check_addresses(self) -> None:
         if not self.addresses:
@@ -330,7 +330,15 @@ class ServerOptions(TypedDict, total=False):
     pickle: bool
     metrics: str | Address | None
     limit_message: int
+    limit_items: int
+    max_strangers: int
+    max_per_uid: int | None
+    idle_timeout: float | None
+    peer_logs: str
+    peer_errors: str
+    peer_context: tuple[str, ...]
     max_workers: int | None
+    limit_memory: int | None
     max_memory: int | None
     hung_worker_timeout: float | None
     stop_timeout: float

@@ -64,7 +64,20 @@ class Server:
             metrics: where the server tells Prometheus over HTTP what it does (``tcp://127.0.0.1:port``,
                 ``unix:/path``); default None, for nowhere. docs/metrics.rst lists the metrics.
             limit_message: bytes that a message may have; default 67108864 (64 MiB).
-            max_workers: how many workers there may be, while further connections wait; default None, for no limit.
+            limit_items: lists, maps and other composed values that a message may have; default 2000000.
+            max_strangers: how many connections there may be that have sent nothing yet, before the oldest of them is
+                closed; default 100.
+            max_per_uid: how many connections one user may have to unix sockets; default None, for no limit.
+            idle_timeout: seconds for which a client may keep a worker outside of checkouts; default None, for no limit.
+            peer_logs: the lowest level of the log records that clients may ask for, ``"debug"``, ``"info"``,
+                ``"warning"`` or ``"error"``; or ``"never"``. Default debug.
+            peer_errors: what clients are told of an exception: ``"full"``, or ``"text"``, which is its type and
+                message. Default full.
+            peer_context: the context variables that clients may set, each as ``"module:name"``; default (), for those
+                of the application.
+            max_workers: how many workers there may be, while further connections wait; default None, for a number that
+                the machine can bear, which the log tells.
+            limit_memory: bytes by which a worker may grow; then it gets MemoryError. Default None, for no limit.
             max_memory: bytes over which a worker asks to be replaced after its checkout; default None, for no limit.
             hung_worker_timeout: seconds that a call, setup, a hook or the reading of a message may take; default 300,
                 None for no limit.

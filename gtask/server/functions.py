@@ -15,6 +15,7 @@ from types import BuiltinFunctionType, ClassMethodDescriptorType, FunctionType, 
 from typing import Any
 
 from gtask.function_names import EACH, call_each, split
+from gtask.wire.limits import DEFAULTS
 
 __all__ = ["Functions"]
 
@@ -126,7 +127,9 @@ def _walk(name: str, module: ModuleType, path: list[str]) -> tuple[Any, type | N
         space, base = next((pair for pair in spaces if part in pair[0]), ({}, None))
         if part not in space:
             known = [each for each in spaces[0][0] if not each.startswith("_")]
-            hint = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(part, known, 1))
+            hint = "".join(
+                f"; did you mean {close}?" for close in difflib.get_close_matches(part[: DEFAULTS.compared], known, 1)
+            )
             raise AttributeError(f"{name}: there is no {part} in {found.__name__}{hint}")
         inner = space[part]
         if base is None or isinstance(inner, type):

@@ -325,12 +325,26 @@ class Parent:
         return os.getppid() != self.pid
 
 
+def limit_memory(more: int) -> None:
+    """Let this process have that many bytes of address space beyond those that it has now; then Python raises
+    MemoryError. Where the system does not tell how many it has, they are all that it may have.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = _memory("self", 0) + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+
+
 def resident_memory(pid: int | str = "self") -> int:
     """The resident memory of a process, in bytes; 0 where that is not known."""
+    return _memory(pid, 1)
+
+
+def _memory(pid: int | str, place: int) -> int:
+    """A number of ``/proc/PID/statm`` in bytes: the first is the address space, the second what is resident."""
     try:
         descriptor = open_file(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return int(read(descriptor, 200).split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            return int(read(descriptor, 200).split()[place]) * os.sysconf("SC_PAGE_SIZE")
         finally:
             close(descriptor)
     except OSError:

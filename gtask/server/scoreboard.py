@@ -246,7 +246,7 @@ class BoardLine:
         """In the master: what the worker does."""
         number = self._number
         since, state = number(SINCE), number(STATE)
-        phase = IDLE if since < 0 else int(state % LENT)
+        phase = IDLE if since < 0 or state % LENT > DECODE else int(state % LENT)
         method = self._text(METHOD) if phase == CALL else ""
         until = number(UNTIL) if number(EXTENDED) == since else 0.0
         return View(

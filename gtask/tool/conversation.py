@@ -15,7 +15,7 @@ from gtask.wire.conversation import Conversation
 from gtask.wire.exceptions import failure
 from gtask.wire.frames import Encoder
 from gtask.wire.lastwords import ReplyDecoder
-from gtask.wire.messages import DEFAULT_LIMIT, Failure, Greeting, LastWords, Message, Request, Retire, Value
+from gtask.wire.messages import Failure, Greeting, LastWords, Message, Request, Retire, Value
 from gtask.wire.values import offers
 
 __all__ = ["Session"]
@@ -47,7 +47,7 @@ class Session:
         self._deadline = monotonic() + timeout
         self._conversation = Conversation()
         self._encoder = Encoder()
-        self._decoder = ReplyDecoder(DEFAULT_LIMIT)
+        self._decoder = ReplyDecoder()
         self._early: Iterator[Message] = iter(())
         self._socket = self._connect()
         try:

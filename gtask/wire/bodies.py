@@ -12,10 +12,11 @@ import msgpack
 
 from gtask.errors import ProtocolError
 from gtask.wire.forms import WORDS, from_plain
+from gtask.wire.limits import ManyItemsError
 from gtask.wire.mark import STUFFED, unstuff
 from gtask.wire.messages import NOTHING_USED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.values.collisions import MOST_COLLISIONS
-from gtask.wire.values.kinds import ManyExtensionsError, Unpacking
+from gtask.wire.values.unpacking import ManyExtensionsError, Unpacking
 
 __all__ = [
     "ARRAY", "DONE_BODY", "FIRST_EPOCH", "HEADERS", "ITEMS", "LAST_EPOCH", "LENGTH", "REQUEST", "REQUEST_HEADS",
@@ -61,26 +62,28 @@ def decode_body(body: Data, unpacking: Unpacking) -> Message:
     Raises:
         ProtocolError: it is none.
     """
-    try:
-        # unpackb's own limits are what is wanted here: no string, array or map is longer than its frame has bytes,
-        # and nothing nests deeper than 1024.
-        plain = unpackb(body, ext_hook=unpacking.hook, strict_map_key=False, timestamp=3)
-    except Exception as error:
-        plain = unpack_again(body, unpacking, error)
+    plain = _unpack(body, unpacking)
     if type(plain) is list and len(plain) == 2 and type(plain[1]) is bytes and plain[0] == STUFFED:
-        inner = unstuff(plain[1])
-        try:
-            plain = unpackb(inner, ext_hook=unpacking.hook, strict_map_key=False, timestamp=3)
-        except Exception as error:
-            plain = unpack_again(inner, unpacking, error)
+        plain = _unpack(unstuff(plain[1]), unpacking)
     return _noted(from_plain(plain), unpacking)
 
 
+def _unpack(packed: Data, unpacking: Unpacking) -> Any:
+    if len(packed) > unpacking.items:
+        return unpack_again(packed, unpacking, ManyExtensionsError())
+    try:
+        # unpackb's own limits are what is wanted here: no string, array or map is longer than its frame has bytes,
+        # and nothing nests deeper than 1024.
+        return unpackb(packed, ext_hook=unpacking.hook, strict_map_key=False, timestamp=3)
+    except Exception as error:
+        return unpack_again(packed, unpacking, error)
+
+
 def unpack_again(packed: Data, unpacking: Unpacking, error: Exception) -> Any:
-    """The value that msgpack could not read: with text that UTF-8 has no bytes for, or with many extension types.
+    """The value that msgpack could not read: with text that UTF-8 has no bytes for, or with many items.
 
     Raises:
-        ProtocolError: the error has another cause.
+        ProtocolError: the error has another cause, or the items are too many.
     """
     if isinstance(error, ManyExtensionsError):
         unpacking.left = MOST_COLLISIONS
@@ -93,6 +96,10 @@ def unpack_again(packed: Data, unpacking: Unpacking, error: Exception) -> Any:
             return unpacking.careful("surrogatepass").value(packed)
         except Exception as later:  # as below
             error = later
+    if isinstance(error, ManyItemsError):
+        raise error
+    if isinstance(error, MemoryError):
+        raise ProtocolError(f"there is no memory for what a message of {len(packed)} bytes holds")
     # Any failure to read hostile bytes is the peer's fault.
     raise ProtocolError(f"a frame that is no message: {type(error).__name__}: {error!s:.200}") from None
 

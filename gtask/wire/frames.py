@@ -26,8 +26,9 @@ from gtask.wire.bodies import (
     unpack_again,
     unpackb,
 )
+from gtask.wire.limits import DEFAULTS, Limits
 from gtask.wire.mark import BYTE, MARK, SIXTEEN, STUFFED, needs_stuffing, stuff
-from gtask.wire.messages import DEFAULT_LIMIT, SERVED, Done, Message, Request, RequestMeta, Value
+from gtask.wire.messages import SERVED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.named import TIMED, frame_of, packed_timeout
 from gtask.wire.reading import ANY, READERS, FrameReader
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
@@ -51,7 +52,7 @@ class Encoder(FrameWriter):
 
     __slots__ = ("_names",)
 
-    def __init__(self, limit: int = DEFAULT_LIMIT, agreement: Agreement = PLAIN) -> None:
+    def __init__(self, limit: int = DEFAULTS.message, agreement: Agreement = PLAIN) -> None:
         super().__init__(limit, agreement)
         self._names = Names()
 
@@ -149,8 +150,8 @@ class Decoder(FrameReader):
 
     __slots__ = ("_request",)
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
-        super().__init__(limit)
+    def __init__(self, limits: Limits = DEFAULTS) -> None:
+        super().__init__(limits)
         self._request = Request(SERVED)
         """The usual request that was read last. Once it is served it becomes the next one: a new one takes longer."""
 
@@ -168,7 +169,7 @@ class Decoder(FrameReader):
             end = start + 4 + length  # perhaps the end of the checkout comes right behind it
             if end + len(DONE) != count or not data.startswith(DONE, end):
                 return FrameReader.received(self, count)  # each call would pay for super()
-        if length > self._limit or self._partial:
+        if length > self._usual or self._partial:
             return FrameReader.received(self, count)
         if head not in REQUEST_ITEMS:
             read, header = READERS.get(head, ANY)

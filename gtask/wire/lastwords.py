@@ -10,12 +10,13 @@ from typing import Any
 from gtask.errors import ProtocolError
 from gtask.wire.bodies import LENGTH, SHORT, VALUE, VALUE_HEAD, VALUES, decode_body, read_value, unpack_again, unpackb
 from gtask.wire.frames import Encoder
+from gtask.wire.limits import DEFAULTS, Limits
 from gtask.wire.malformed import or_malformed
 from gtask.wire.mark import BYTE, LONGEST, MARK, SIXTEEN, reaches_into_last_words
-from gtask.wire.messages import DEFAULT_LIMIT, NOT_PLAIN, LastWords, Message
+from gtask.wire.messages import NOT_PLAIN, LastWords, Message
 from gtask.wire.reading import FrameReader
 from gtask.wire.values.agreement import PLAIN
-from gtask.wire.values.kinds import Unpacking
+from gtask.wire.values.unpacking import Unpacking
 
 __all__ = ["ReplyDecoder", "last_words"]
 
@@ -29,13 +30,13 @@ class ReplyDecoder(FrameReader):
     """Reads what a worker sends, and at the end what its master says for it.
 
     Args:
-        limit: bytes that a frame may have.
+        limits: of the client.
     """
 
     __slots__ = ("_room",)
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
-        super().__init__(limit)
+    def __init__(self, limits: Limits = DEFAULTS) -> None:
+        super().__init__(limits)
         self._room = 0
         """Bytes that may come in all before the end of the stream, once a frame is not whole; 0 before that."""
 
@@ -46,7 +47,7 @@ class ReplyDecoder(FrameReader):
         """
         chunk = self._chunk
         length = count - 4
-        if length < 6 or length > self._limit or self._partial or chunk[count - 1] == BYTE:
+        if length < 6 or length > self._usual or self._partial or chunk[count - 1] == BYTE:
             return NOT_PLAIN
         if not chunk.startswith(VALUES[length] if length < SHORT else VALUE.pack(length, VALUE_HEAD)):
             return NOT_PLAIN
@@ -104,7 +105,7 @@ class ReplyDecoder(FrameReader):
 
     def _message(self, start: int, stop: int) -> Message:
         with memoryview(self._partial) as data:
-            if self._partial.startswith(VALUE_HEAD, start + 4):
+            if stop - start <= self._items and self._partial.startswith(VALUE_HEAD, start + 4):
                 with data[start + VALUE.size : stop] as packed:
                     return read_value(packed, self._unpacking)
             with data[start + 4 : stop] as body:

@@ -9,7 +9,7 @@ import struct
 
 from gtask.wire.bodies import Data, decode_body
 from gtask.wire.messages import Message, Preamble
-from gtask.wire.values.kinds import Unpacking
+from gtask.wire.values.unpacking import Unpacking
 
 __all__ = ["LEFT_HEAD", "frame_of_left", "read_left"]
 

@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
-    "DEFAULT_LIMIT", "NOTHING", "NOTHING_USED", "NOT_PLAIN", "OFFERS", "OF_ASPECTS", "SERVED", "VERSION", "Done",
+    "NOTHING", "NOTHING_USED", "NOT_PLAIN", "OFFERS", "OF_ASPECTS", "SERVED", "VERSION", "Done",
     "Extend", "Failure", "Fields", "Greeting", "LastWords", "LogRecords", "Message", "Preamble", "Request",
     "RequestMeta", "Retire", "Skipped", "Value",
 ]  # fmt: skip
-
-DEFAULT_LIMIT = 64 * 1024 * 1024
-"""Bytes that a frame may have, its length prefix not counted."""
 
 VERSION = 1
 """The version of the protocol, told in both greetings."""

@@ -26,7 +26,8 @@ from gtask.wire.bodies import (
 from gtask.wire.forms import are_names, seconds
 from gtask.wire.messages import Message, RequestMeta
 from gtask.wire.values.culprit import check
-from gtask.wire.values.kinds import SCALARS, Unpacking
+from gtask.wire.values.kinds import SCALARS
+from gtask.wire.values.unpacking import Unpacking
 
 __all__ = [
     "NAMED_FIELDS", "NAMED_HEADS", "TIMED", "TIMED_HEADS", "TIMEOUT_KEY", "frame_of", "packed_timeout", "read_named",

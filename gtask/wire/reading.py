@@ -11,13 +11,14 @@ from collections.abc import Callable
 from gtask.errors import ProtocolError
 from gtask.wire.bodies import ARRAY, LENGTH, REQUEST, REQUEST_ITEMS, Data, read_any, read_request
 from gtask.wire.left import LEFT_HEAD, read_left
+from gtask.wire.limits import DEFAULTS, Limits
 from gtask.wire.malformed import or_malformed
-from gtask.wire.messages import DEFAULT_LIMIT, Message
+from gtask.wire.messages import Message
 from gtask.wire.named import NAMED_FIELDS, NAMED_HEADS, TIMED_HEADS, read_named, read_timed
 from gtask.wire.values.agreement import PLAIN, Agreement
-from gtask.wire.values.kinds import Unpacking
+from gtask.wire.values.unpacking import Unpacking
 
-__all__ = ["ANY", "CHUNK", "READERS", "FrameReader"]
+__all__ = ["ANY", "CHUNK", "READERS", "FrameReader", "check_first"]
 
 CHUNK = 64 * 1024
 """The size of the buffer of one read, in bytes."""
@@ -32,6 +33,24 @@ READERS: dict[bytes, tuple[Callable[[Data, int, int, int, int, Unpacking], Messa
 ANY = (read_any, 0)
 
 
+def check_first(head: bytes, limits: Limits) -> None:
+    """Refuse a greeting that is too long.
+
+    Args:
+        head: the first bytes of the stream, at least four unless they have not come.
+        limits: of this side.
+
+    Raises:
+        ProtocolError: it is no greeting, or one that no peer of gtask sends.
+    """
+    length = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else 0
+    if length > limits.first_message:
+        raise ProtocolError(
+            f"the peer announced a first message of {length} bytes and the limit is {limits.first_message} "
+            "(first_message); is it a gtask peer?"
+        )
+
+
 class FrameReader:
     """Reads the messages of one connection.
 
@@ -41,13 +60,14 @@ class FrameReader:
         for message in reader.received(count): ...
 
     Args:
-        limit: bytes that a frame may have; the length of a larger one is refused as soon as it is read.
+        limits: of this side. The length of a frame that is larger is refused as soon as it is read.
     """
 
-    __slots__ = ("_chunk", "_hook", "_limit", "_partial", "_unpacking", "_used", "space")
+    __slots__ = ("_chunk", "_hook", "_items", "_limit", "_partial", "_unpacking", "_used", "_usual", "space")
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
-        self._limit = limit
+    def __init__(self, limits: Limits = DEFAULTS) -> None:
+        self._limit, self._items = limits.message, limits.items
+        self._usual = min(self._limit, self._items)  # bytes of a frame at which none of both can strike
         self._chunk = bytearray(CHUNK + REQUEST.size)  # a head may be looked for where a frame is shorter
         self._partial = bytearray()
         self.space = memoryview(self._chunk)[:CHUNK]
@@ -56,7 +76,7 @@ class FrameReader:
 
     def agree(self, agreement: Agreement) -> None:
         """The kinds of values that may be in messages from now on."""
-        self._unpacking = Unpacking(agreement)
+        self._unpacking = Unpacking(agreement, items=self._items)
         self._used = self._unpacking.used
         self._hook = self._unpacking.hook
 
@@ -85,7 +105,7 @@ class FrameReader:
                 if stop > end or length > limit:
                     self._check(length)
                     break
-                read, header = READERS.get(head, ANY)
+                read, header = READERS.get(head, ANY) if length <= self._items else ANY
                 messages.append(read(data, start, stop, header, epoch, self._unpacking))
                 start = stop
         except ProtocolError as error:
@@ -109,5 +129,6 @@ class FrameReader:
     def _check(self, length: int) -> None:
         if length > self._limit:
             raise ProtocolError(
-                f"the peer announced a message of {length} bytes and the limit is {self._limit}; is it a gtask peer?"
+                f"the peer announced a message of {length} bytes and the limit is {self._limit} (limit_message); "
+                "is it a gtask peer?"
             )

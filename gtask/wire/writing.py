@@ -16,7 +16,8 @@ from gtask.errors import EncodeError
 from gtask.wire.bodies import LENGTH
 from gtask.wire.forms import plain_request, to_plain
 from gtask.wire.left import frame_of_left
-from gtask.wire.messages import DEFAULT_LIMIT, NOTHING, Message, Preamble, RequestMeta, Value
+from gtask.wire.limits import DEFAULTS
+from gtask.wire.messages import NOTHING, Message, Preamble, RequestMeta, Value
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
 from gtask.wire.values.copies import body_of_copy
 from gtask.wire.values.culprit import check
@@ -51,7 +52,7 @@ class FrameWriter:
 
     __slots__ = ("_is_lossless", "_is_replaceable", "_keep", "_limit", "_pack", "_packing", "_used")
 
-    def __init__(self, limit: int = DEFAULT_LIMIT, agreement: Agreement = PLAIN) -> None:
+    def __init__(self, limit: int = DEFAULTS.message, agreement: Agreement = PLAIN) -> None:
         self._limit = limit
         self._keep = min(limit, KEEP)
         self.agree(agreement)

@@ -13,7 +13,7 @@ import pytest
 import gtask
 from gtask import errors
 from gtask.client.config import ClientConfig, check_size, check_timeout
-from gtask.wire.messages import DEFAULT_LIMIT
+from gtask.wire.limits import DEFAULTS
 
 
 def test_defaults():
@@ -38,7 +38,7 @@ def test_defaults():
         max_queue=10_000,
         refork_after_error=True,
         raises=None,
-        limit_message=DEFAULT_LIMIT,
+        limit_message=DEFAULTS.message,
         codec="msgpack",
     )
 
@@ -205,7 +205,7 @@ def test_every_option_reaches_the_configuration():
         "max_connecting": 10, "reconnect_timeout": 11.0, "on_reconnect_failed": print, "leak_after": 12.0,
         "refork_after_error": False, "raises": [KeyError], "setup_timeout": 13.0, "max_queue": 14,
         "limit_message": 2048, "logs": False, "context": [variable], "codec": "msgpack", "pickle": True,
-        "insecure": True,
+        "insecure": True, "limit_items": 4096, "max_extension": 15.0, "server_uid": 16,
     }  # fmt: skip
     config = gtask.Client("unix:/nowhere/x.sock", **others)._config
     assert set(others) == {option.name for option in dataclasses.fields(ClientConfig)}

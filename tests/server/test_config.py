@@ -13,8 +13,9 @@ import pytest
 
 import gtask
 from gtask.address import parse
-from gtask.server.config import DEFAULTS, OPTIONS, Kind, OpenSocket, ServerConfig, ServerOptions
+from gtask.server.config import DEFAULTS, OPTIONS, OpenSocket, ServerConfig, ServerOptions
 from gtask.server.embed import HOOKS, EmbeddedOptions, Server, fork_server
+from gtask.server.option import Kind
 
 HERE = (parse("unix:/tmp/x.sock"),)
 

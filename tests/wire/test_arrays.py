@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
 from gtask.wire.frames import Decoder, Encoder
-from gtask.wire.messages import DEFAULT_LIMIT, Failure, Request, Value
+from gtask.wire.limits import DEFAULTS
+from gtask.wire.messages import Failure, Request, Value
 from gtask.wire.reading import CHUNK
 from gtask.wire.values import arrays
 from gtask.wire.values import kinds as extensions
@@ -38,7 +39,7 @@ def needs_numpy():
 BOTH = agree({"numpy"})
 
 
-def frame_of(value, limit=DEFAULT_LIMIT):
+def frame_of(value, limit=DEFAULTS.message):
     return Encoder(limit, BOTH).encode(Value(value))
 
 

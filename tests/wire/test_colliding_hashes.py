@@ -137,7 +137,7 @@ def test_keys_behind_others():
 )
 def test_other_values_arrive(value):
     """Numbers that were not chosen for their hash, however many, and again and again on one connection."""
-    decoder, encoder = ReplyDecoder(1 << 26), Encoder()
+    decoder, encoder = ReplyDecoder(), Encoder()
     requests = Decoder()
     for _ in range(3):
         assert read(decoder, bytes(encoder.encode_value(value))[4:]) == [Value(value)]

@@ -17,6 +17,7 @@ from gtask.errors import ProtocolError
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.json import text as json
 from gtask.wire.lastwords import ReplyDecoder, last_words
+from gtask.wire.limits import Limits
 from gtask.wire.mark import LONGEST, MARK, needs_stuffing
 from gtask.wire.messages import NOT_PLAIN, Failure, Greeting, LastWords, Value
 from gtask.wire.reading import CHUNK
@@ -172,7 +173,7 @@ def test_the_limit_counts_the_frame_that_travels():
     with pytest.raises(gtask.EncodeError, match="limit"):
         Encoder(160_000).encode_value(b"\xc1" * 155_000)
     frame = Encoder(170_000).encode_value(b"\xc1" * 155_000)
-    assert read(cut(frame, [70_000]), ReplyDecoder(170_000)) == ([Value(b"\xc1" * 155_000)], None)
+    assert read(cut(frame, [70_000]), ReplyDecoder(Limits(message=170_000))) == ([Value(b"\xc1" * 155_000)], None)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_another_form_without_a_message(body):
 @pytest.mark.parametrize("end", [b"\xc1", b"", b"x"])
 def test_what_follows_a_reply_that_is_not_whole_is_bounded(end):
     """A server cannot make its client keep all that it sends."""
-    decoder = ReplyDecoder(1000)
+    decoder = ReplyDecoder(Limits(message=1000))
     body = msgpack.packb(["ok", None, b"x" * 100 + MARK + end])
     start = len(body).to_bytes(4, "big") + body if end != b"x" else b"\xff\xff\xff\xc1"
     with pytest.raises(ProtocolError, match=r"bytes came behind a frame|limit is 1000"):

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from gtask.errors import EncodeError, ProtocolError
 from gtask.wire.frames import Decoder, Encoder
+from gtask.wire.limits import DEFAULTS, Limits
 from gtask.wire.messages import (
-    DEFAULT_LIMIT,
     Done,
     Extend,
     Failure,
@@ -764,9 +764,9 @@ def test_an_interruption_passes_through_the_encoder():
 # --- hostile peers ---------------------------------------------------------------------------------------
 
 
-def memory_of(data, limit=DEFAULT_LIMIT):
+def memory_of(data, limit=DEFAULTS.message):
     """How much memory a decoder takes at most for ``data``, which is refused or incomplete."""
-    decoder = Decoder(limit)
+    decoder = Decoder(Limits(message=limit))
     tracemalloc.start()
     try:
         try:
@@ -787,7 +787,7 @@ def test_a_length_over_the_limit_is_refused_at_once(length):
     ways = ((head, ()), (head, (1, 2, 3)), (good + head, ()), (good + head, (len(good) + 2,)), (head + rest, ()))
     for data, cuts in ways:
         with pytest.raises(ProtocolError, match=f"{length} bytes and the limit is 1024"):
-            feed(Decoder(1024), data, cuts)
+            feed(Decoder(Limits(message=1024)), data, cuts)
 
 
 def test_the_first_byte_of_json_or_http_is_an_impossible_length():
@@ -937,7 +937,7 @@ def test_garbage_is_a_protocol_error(pieces, in_frames):
     """Random bytes, framed or not, are messages or a ProtocolError."""
     data = b"".join(map(framed, pieces)) if in_frames else b"".join(pieces)
     try:
-        feed(Decoder(4096), data)
+        feed(Decoder(Limits(message=4096)), data)
     except ProtocolError:
         pass
 

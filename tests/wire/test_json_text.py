@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from gtask.errors import EncodeError, ProtocolError
 from gtask.wire.json import text as json_text
 from gtask.wire.json.text import CHUNK, DEPTH, DIGITS, Decoder, Encoder, ReplyDecoder
+from gtask.wire.limits import Limits
 from gtask.wire.messages import Done, Failure, Request, RequestMeta, Value
 
 encode = Encoder().encode
@@ -287,20 +288,20 @@ def test_garbage_is_nothing_but_a_protocol_error(parts, places):
 def test_a_text_over_the_limit_is_refused_as_soon_as_it_is(rest):
     """Before its end has come; and one of exactly the limit is not."""
     limit = 5000
-    decoder = Decoder(limit)
+    decoder = Decoder(Limits(message=limit))
     begin = b'["do",{},' + rest
     feed(decoder, begin, b" " * (limit - len(begin)))
     with pytest.raises(ProtocolError, match="more than 5000 bytes"):
         feed(decoder, b" ")
     text = encode(Value("x" * 100))
-    assert feed(Decoder(len(text)), text * 3) == [Value("x" * 100)] * 3
+    assert feed(Decoder(Limits(message=len(text))), text * 3) == [Value("x" * 100)] * 3
     with pytest.raises(ProtocolError):
-        feed(Decoder(len(text) - 1), text)
+        feed(Decoder(Limits(message=len(text) - 1)), text)
 
 
 def test_blanks_are_not_kept():
     """A peer that sends nothing but blanks fills no memory, and is not midway."""
-    decoder = Decoder(1024)
+    decoder = Decoder(Limits(message=1024))
     feed(decoder, b" \n" * 30_000)
     tracemalloc.start()
     try:

@@ -22,9 +22,9 @@ from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Failure, Greeting, LogRecords, Request, RequestMeta, Value
 from gtask.wire.values import kinds as extensions
 from gtask.wire.values.agreement import PLAIN, ConditionalFrame
-from gtask.wire.values.kinds import Unpacking
 from gtask.wire.values.offers import NOTHING, agree, at_client, at_worker, hoped_for
 from gtask.wire.values.pickles import Sealed, unseal
+from gtask.wire.values.unpacking import Unpacking
 from tests.support.needs import fail_or_skip
 
 try:

@@ -27,7 +27,7 @@ from gtask.wire.named import NAMED_HEADS, TIMED_HEADS, TIMEOUT_KEY
 from gtask.wire.reading import CHUNK
 from gtask.wire.values import offers
 from gtask.wire.values.agreement import PLAIN
-from gtask.wire.values.kinds import Unpacking
+from gtask.wire.values.unpacking import Unpacking
 from gtask.wire.writing import KEEP
 
 EPOCHS = st.sampled_from([0, 1, 127, 128, 65535, 65536, 2**32 - 1, 2**32]) | st.integers(0, 2**33)

@@ -17,6 +17,7 @@ from gtask.aspects.aspect import WorkerAspect
 from gtask.aspects.logs.capture import Capture
 from gtask.aspects.logs.record import describe, weight
 from gtask.errors import EncodeError
+from gtask.wire.limits import DEFAULTS
 from gtask.wire.messages import LogRecords
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LIMIT", "Reporter"]
 
-LIMIT = 1024 * 1024
+LIMIT = DEFAULTS.records
 """Bytes of log records that one call may tell; as much again for warnings and errors."""
 
 PAUSE = 0.1

@@ -67,6 +67,7 @@ class Dialect:
         has_preambles: whether a worker can be told what it must know before a call.
         unpickle: loads an attribute of an exception that has come pickled; None without consent.
         has_last_words: whether something may still be heard of a worker after the client has half-closed.
+        max_extension: seconds by which a worker may extend a call, all its extensions together.
     """
 
     encode_request: EncodeRequest
@@ -79,3 +80,4 @@ class Dialect:
     has_preambles: bool = False
     unpickle: Callable[[bytes], Any] | None = None
     has_last_words: bool = False
+    max_extension: float = 0.0

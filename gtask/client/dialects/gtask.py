@@ -26,12 +26,13 @@ def gtask_dialect(config: ClientConfig) -> Dialect:
     return Dialect(
         encode_request=encoder.encode_request,
         encode=encoder.encode,
-        make_reader=partial(ReplyDecoder, config.limit_message),
+        make_reader=partial(ReplyDecoder, config.limits),
         greeting=Greeting(name=config.name, timeout=config.timeout, offers=offered),
         agree=partial(_agree, offered),
         has_preambles=True,
         unpickle=pickles.load if config.pickle else None,
         has_last_words=True,
+        max_extension=config.max_extension,
     )
 
 

@@ -28,7 +28,7 @@ def json_dialect(config: ClientConfig) -> Dialect:
     return Dialect(
         encode_request=_positional(encoder.encode_request),
         encode=encoder.encode,
-        make_reader=partial(ReplyDecoder, config.limit_message),
+        make_reader=partial(ReplyDecoder, config.limits),
         make_conversation=JsonConversation,
         at_once=1,
     )

@@ -29,12 +29,11 @@ from gtask.server.config import (
     SIGNALS,
     SOCKETS,
     WORKERS,
-    Kind,
-    Option,
     ServerConfig,
 )
 from gtask.server.daemon.values import PARSERS
-from gtask.target import FUNCTIONS, LEVELS, check_allow, check_target
+from gtask.server.option import Kind, Option
+from gtask.target import FUNCTIONS, check_allow, check_target
 
 __all__ = ["ARGUMENTS", "DEFAULT_FILE", "BadOptions", "Completion", "Options", "parse", "parser"]
 
@@ -229,7 +228,7 @@ def _add(group: Any, name: str) -> None:
         metavar=option.metavar,
         action="append" if option.several else "store",
         type=PARSERS.get(option.kind, str),
-        choices=LEVELS if option.kind is Kind.LEVEL else None,
+        choices=option.choices or None,
         help=option.sentence
         + ("; may be given several times" if option.several else "")
         + (f" (default: {default})" if default else ""),

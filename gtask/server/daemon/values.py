@@ -11,7 +11,8 @@ import contextlib
 from collections.abc import Callable
 
 from gtask import address as addresses
-from gtask.server.config import Kind, OpenSocket
+from gtask.server.config import OpenSocket
+from gtask.server.option import Kind
 
 __all__ = ["PARSERS"]
 

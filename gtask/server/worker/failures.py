@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from gtask.errors import EncodeError
+from gtask.errors import EncodeError, ProtocolError
 from gtask.server.worker.interruption import Interruption
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import Failure
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from gtask.server.worker.dialect import Dialect
     from gtask.server.worker.worker import Worker
 
-__all__ = ["SHORT", "described", "tell"]
+__all__ = ["SHORT", "described", "tell", "told"]
 
 SHORT = 200
 """Characters of an error's text that fit into any message."""
@@ -36,6 +39,19 @@ def tell(worker: Worker, error: BaseException, prefix: str = "") -> None:
         worker.say(Failure(text, described(error, worker.dialect)))
     except EncodeError:  # over a small limit_message
         worker.say(Failure(text[:SHORT]))
+
+
+@contextlib.contextmanager
+def told(worker: Worker) -> Iterator[None]:
+    """Tell the client, at a ProtocolError within the block, why the connection ends: a call may wait for a reply."""
+    try:
+        yield
+    except ProtocolError as error:
+        with contextlib.suppress(OSError):  # the client is gone, or has read nothing for long
+            worker.replies.flush()
+            frame = worker.dialect.encode(Failure(failure.text(error), failure.describe(error)))
+            worker.socket.send(frame, socket.MSG_DONTWAIT)
+        raise
 
 
 def described(error: BaseException, dialect: Dialect) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gtask.function_names import EACH, call_each
+from gtask.wire.limits import DEFAULTS
 
 if TYPE_CHECKING:
     from gtask.server.worker.interface import Interface
@@ -32,7 +33,7 @@ def find(interface: Interface, name: Any) -> Callable[..., Any] | None:
 def unknown(interface: Interface, name: str) -> str:
     """What is said of a full name that leads nowhere: what there is, and which server has other functions."""
     full, known = name.removeprefix(EACH), sorted(_short_names(interface))
-    close = difflib.get_close_matches(full, known, 1, cutoff=0.8)
+    close = difflib.get_close_matches(full[: DEFAULTS.compared], known, 1, cutoff=0.8)
     if close:
         hint = f"did you mean {close[0]}?"
     else:

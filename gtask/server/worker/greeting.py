@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from gtask.errors import EncodeError
 from gtask.server.worker import failures
 from gtask.server.worker.dialect import recognise
+from gtask.wire.bodies import LENGTH
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import Greeting, Request
+from gtask.wire.reading import check_first
 
 if TYPE_CHECKING:
     import socket
@@ -61,12 +63,16 @@ def greet(
 def _receive(worker: Worker, sock: socket.socket, deadline: float) -> list[Message]:
     """The client's first messages; none when it has hung up, or at the deadline."""
     decoder = worker.dialect.decoder
+    head = b""
     while True:
         sock.settimeout(max(1e-3, deadline - monotonic()))
         count = sock.recv_into(decoder.space)
         if not count:
             return []
         worker.board.begin_reading(monotonic())
+        if worker.dialect.greets and len(head) < LENGTH.size:
+            head += bytes(decoder.space[: min(count, LENGTH.size - len(head))])
+            check_first(head, worker.config.limits)
         messages: list[Message] = decoder.received(count)
         if messages or monotonic() > deadline:
             sock.settimeout(None)

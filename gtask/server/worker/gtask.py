@@ -43,7 +43,7 @@ class GtaskDialect:
         # Two, for other threads may tell something while the value of the call is being encoded.
         self._encoders = Encoder(config.limit_message), Encoder(config.limit_message)
         self.encode, self.encode_value = self._encoders[0].encode_reply, self._encoders[1].encode_value
-        self.decoder = Decoder(config.limit_message)
+        self.decoder = Decoder(config.limits)
         self.conversation = Conversation()
         self._has_asked = False
 

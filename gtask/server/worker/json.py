@@ -38,7 +38,7 @@ class JsonDialect:
     def __init__(self, sock: socket.socket, config: ServerConfig) -> None:
         self._socket = sock
         self._encode = Encoder(config.limit_message).encode
-        self.decoder = Decoder(config.limit_message)
+        self.decoder = Decoder(config.limits)
         self.conversation = JsonConversation()
         self._log = _DeferredLog()
         self.aspects: Sequence[WorkerAspect] = (self._log,)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gtask.server.worker import full_names
+from gtask.wire.limits import DEFAULTS
 
 if TYPE_CHECKING:
     from gtask.server.worker.interface import Interface
@@ -42,7 +43,7 @@ def _unknown(interface: Interface, name: Any) -> str:
         return f"the interface {interface.name} is called by method: checkout.name(...); it has {_all(interface)}"
     if type(name) is not str:
         return f"the interface {interface.name} has no method {name!r:.80}: a method is called by its name, a str"
-    close = difflib.get_close_matches(name, interface.methods, 1)
+    close = difflib.get_close_matches(name[: DEFAULTS.compared], interface.methods, 1)
     hint = f"did you mean {close[0]}?" if close else f"it has {_all(interface)}"
     return f"the interface {interface.name} has no method {name!r:.80}: {hint}"
 

@@ -54,6 +54,8 @@ def serve(
     status = 0
     try:
         faulthandler.enable(board.stacks)
+        if config.limit_memory is not None:
+            process.limit_memory(config.limit_memory)
         worker = Worker(sock, interface, config, board, aspects)
         handlers: dict[int, Handler] = {
             signal.SIGALRM: worker.interruption.on_alarm,

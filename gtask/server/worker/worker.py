@@ -45,6 +45,7 @@ class Worker:
         sock, interface, config, board, aspects: as of :func:`gtask.server.worker.serve.serve`.
 
     Attributes:
+        socket: its connection.
         dialect: the client's language, once it is known.
         client: the name of the client, or "".
         timeout: seconds that its calls may take unless they say otherwise; None for no limit.
@@ -85,7 +86,7 @@ class Worker:
         self.is_waiting = False
         self.hearers: dict[type, Callable[[Any], float]] = dict.fromkeys(WORDS, self._refuse)
         self.hearers.update({Preamble: self._prepare, Done: self._end_checkout, Request: self._call})
-        self._socket = sock
+        self.socket = sock
         self._has_failed = False  # so that calls of the same epoch are skipped
         self._make_aspects = aspects
         self.offer(interface)
@@ -106,7 +107,7 @@ class Worker:
     def run(self, messages: list[Message]) -> None:
         """Hear these messages, and serve calls until the client hangs up; then run the hooks that are due."""
         try:
-            with contextlib.suppress(Ended, Interrupted):
+            with contextlib.suppress(Ended, Interrupted), failures.told(self):
                 self._hear_all(messages)
             self.retirement.end()
         finally:
@@ -120,7 +121,7 @@ class Worker:
     def _hear_all(self, messages: list[Message]) -> None:
         """Hear these messages, then what the client says, until it hangs up or a call was interrupted."""
         replies, hearers, interruption, retirement = self.replies, self.hearers, self.interruption, self.retirement
-        decoder, recv_into, board = self.dialect.decoder, self._socket.recv_into, self.board
+        decoder, recv_into, board = self.dialect.decoder, self.socket.recv_into, self.board
         message: Message | None
         while True:
             if messages:

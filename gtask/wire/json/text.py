@@ -16,9 +16,9 @@ from typing import Any
 from gtask.errors import EncodeError, ProtocolError
 from gtask.wire.forms import from_plain, plain_request, to_plain
 from gtask.wire.json.conversation import SETUP_EXCEPTION
+from gtask.wire.limits import DEFAULTS, Limits, too_many_items
 from gtask.wire.malformed import or_malformed
 from gtask.wire.messages import (
-    DEFAULT_LIMIT,
     NOT_PLAIN,
     Failure,
     Greeting,
@@ -128,7 +128,7 @@ class Encoder:
 
     __slots__ = ("_dumps", "_limit")
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, limit: int = DEFAULTS.message) -> None:
         self._limit = limit
         encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
         self._dumps = encoder.encode
@@ -223,13 +223,14 @@ class Decoder:
     """Reads the messages of one connection, as :class:`gtask.wire.frames.Decoder` does.
 
     Args:
-        limit: bytes that a text may have; a longer one is refused as soon as it has more.
+        limits: of this side. A longer text is refused as soon as it has more.
     """
 
-    __slots__ = ("_chunk", "_depth", "_in_string", "_limit", "_partial", "_seen", "space")
+    __slots__ = ("_chunk", "_depth", "_in_string", "_items", "_limit", "_opened", "_partial", "_seen", "space")
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
-        self._limit = limit
+    def __init__(self, limits: Limits = DEFAULTS) -> None:
+        self._limit, self._items = limits.message, limits.items
+        self._opened = 0
         self._chunk = bytearray(CHUNK)
         self._partial = bytearray()
         self._seen = 0  # how much of it has been looked at
@@ -267,12 +268,14 @@ class Decoder:
                     raise ProtocolError(f"a JSON text that is no array: it begins with {bytes(data[:20])!r}")
             end = self._find_end()
             if (end or len(data)) > self._limit:
-                raise ProtocolError(f"the peer sent a JSON text of more than {self._limit} bytes, which is the limit")
+                raise ProtocolError(
+                    f"the peer sent a JSON text of more than {self._limit} bytes, which is the limit (limit_message)"
+                )
             if not end:
                 return
             messages.append(self._message(data[:end]))
             del data[:end]
-            self._seen = 0
+            self._seen = self._opened = 0
 
     def _find_end(self) -> int:
         """Where the text ends with which the bytes begin; 0 if its end has not come."""
@@ -293,6 +296,9 @@ class Decoder:
                 at += 1
             elif mark in b"[{":
                 depth += 1
+                self._opened += 1
+                if self._opened > self._items:
+                    raise too_many_items(self._items)
                 if depth > DEPTH:
                     raise ProtocolError(f"a JSON text that is nested more than {DEPTH} deep")
             else:
@@ -321,7 +327,7 @@ class ReplyDecoder(Decoder):
     is the greeting of a worker that has failed.
 
     Args:
-        limit: bytes that a text may have.
+        limits: of this side.
     """
 
     __slots__ = ()

@@ -15,7 +15,8 @@ import sys
 from functools import cache, lru_cache
 from typing import Any
 
-from gtask.wire.values.kinds import NotTransferable, Packing, Unpacking, too_large
+from gtask.wire.values.kinds import NotTransferable, Packing, too_large
+from gtask.wire.values.unpacking import Unpacking
 
 __all__ = [
     "DIMENSIONS",

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gtask.wire.limits import DEFAULTS
+
 __all__ = ["MOST_COLLISIONS", "check_hashes", "checked_map"]
 
-MOST_COLLISIONS = 1000
+MOST_COLLISIONS = DEFAULTS.collisions
 
 
 def check_hashes(items: Sequence[Any]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import math
 import struct
 import uuid
 from collections.abc import Callable
@@ -19,14 +18,15 @@ import msgpack
 
 from gtask.errors import EncodeError
 from gtask.wire.values.bases import ChangedError, as_base, base_of, cut, type_name
-from gtask.wire.values.collisions import MOST_COLLISIONS, check_hashes, checked_map
+from gtask.wire.values.collisions import check_hashes
 
 if TYPE_CHECKING:
     from gtask.wire.values.agreement import Agreement
+    from gtask.wire.values.unpacking import Unpacking
 
 __all__ = [
     "ARRAY", "NATIVE", "NESTED_EXT", "PICKLE", "SCALAR", "SCALARS", "UNKNOWN", "Ext", "Kind", "Kinds",
-    "ManyExtensionsError", "NotTransferable", "Packing", "Timestamp", "Unpacking", "UnusualError", "too_large",
+    "NotTransferable", "Packing", "Timestamp", "UnusualError", "too_large",
 ]  # fmt: skip
 
 NESTED_EXT = 16
@@ -46,10 +46,6 @@ Types = tuple[type, ...]
 
 class NotTransferable(TypeError):
     """A value is refused, also where pickles are agreed upon."""
-
-
-class ManyExtensionsError(ValueError):
-    """A message has many extension types, perhaps keys of one hash: it is to be read again, with a look at its keys."""
 
 
 class UnusualError(TypeError):
@@ -193,79 +189,6 @@ class Packing:
         """A value's bytes, also of text for which UTF-8 has none."""
         packed: bytes = msgpack.packb(value, default=self.default, unicode_errors="surrogatepass")
         return packed
-
-
-class Unpacking:
-    """Reads the extension types of one decoder's messages.
-
-    Args:
-        agreement: what the two sides have agreed upon.
-        errors: how text that is no UTF-8 is read, as :meth:`bytes.decode` takes it.
-
-    Attributes:
-        used: the offers under which values of the message at hand have come that are yet to be opened.
-        left: how many extension types are read before a :class:`ManyExtensionsError`; infinite where maps are looked
-            at, or cannot be.
-    """
-
-    __slots__ = ("agreement", "depth", "errors", "left", "used")
-
-    def __init__(self, agreement: Agreement, errors: str = "strict") -> None:
-        self.agreement = agreement
-        self.errors = errors
-        self.depth = 0
-        self.left: float = MOST_COLLISIONS
-        self.used: set[str] = set()
-
-    def hook(self, code: int, data: bytes) -> Any:
-        """What the unpacker asks for each extension type."""
-        self.left -= 1
-        if self.left < 0:
-            raise ManyExtensionsError
-        kind = self.agreement.kinds.by_code.get(code)
-        if kind is None:
-            raise ValueError(f"unknown extension type {code}")
-        if kind.offer and kind.offer not in self.agreement.agreed:
-            raise ValueError(f"{kind.noun}, upon which both sides have not agreed")
-        return kind.unpack(data, self)
-
-    def deeper(self) -> Unpacking:
-        """The same within a value that is itself an extension type."""
-        inner = Unpacking(self.agreement, self.errors)
-        inner.depth, inner.used, inner.left = self.depth + 1, self.used, math.inf  # no map lies in it
-        return inner
-
-    def careful(self, errors: str = "strict") -> Unpacking:
-        """The same, but it looks at the keys of each map; ``errors`` as in the class."""
-        other = Unpacking(self.agreement, errors)
-        other.used, other.left = self.used, math.inf
-        return other
-
-    def value(self, packed: bytes | bytearray | memoryview, *, use_list: bool = True) -> Any:
-        """The value of a message's bytes."""
-        return msgpack.unpackb(
-            packed,
-            use_list=use_list,
-            ext_hook=self.hook,
-            object_pairs_hook=checked_map,
-            strict_map_key=False,
-            unicode_errors=self.errors,
-            timestamp=3,
-        )
-
-    def head(self, data: bytes, size: int, items: int) -> tuple[Any, int]:
-        """A value without maps at the beginning of data, and where it ends.
-
-        Args:
-            size: bytes that it may have.
-            items: items that an array in it may have.
-        """
-        unpacker = msgpack.Unpacker(
-            max_buffer_size=size, max_array_len=items, max_map_len=0, unicode_errors=self.errors
-        )
-        unpacker.feed(data[:size])
-        value = unpacker.unpack()
-        return value, unpacker.tell()
 
 
 def too_large(what: str, limit: int) -> EncodeError:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gtask.errors import EncodeError
-from gtask.wire.values.kinds import PICKLE, Ext, Unpacking
+from gtask.wire.values.kinds import PICKLE, Ext
+from gtask.wire.values.unpacking import Unpacking
 
 __all__ = ["PROTOCOL", "Sealed", "load", "seal", "stand_in", "unseal"]
 

@@ -26,7 +26,7 @@ from gtask.server.config import ServerConfig
 from gtask.server.master import children
 from gtask.tool.conversation import Session
 from gtask.wire import conversation as exchange
-from gtask.wire import forms, mark, messages
+from gtask.wire import forms, limits, mark, messages
 from gtask.wire.exceptions import failure
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.json import conversation as jsonexchange
@@ -255,7 +255,7 @@ def test_numbers():
     """The version and the limits that the document names are those of the code."""
     text = " ".join(DOCUMENT.split())
     assert f"This is version {messages.VERSION} of" in text
-    assert f"at most {messages.DEFAULT_LIMIT:,} bytes" in text
+    assert f"at most {limits.DEFAULTS.message:,} bytes" in text
     assert f"Sets may lie in sets {extensions.NESTED_EXT} deep" in text
     assert f"at most {arrays.FIELDS:,} fields, and structures lie in structures {arrays.NESTED} deep" in text
     assert f"an array of at most {arrays.DIMENSIONS} whole numbers" in text

@@ -56,8 +56,15 @@ def test_defaults_are_those_of_the_code():
         actual = getattr(DEFAULTS, name[2:].replace("-", "_"))
         assert default == (f"{actual:o}" if name == "--socket-mode" else f"{actual:.10g}"), name
     assert told["--log-level"][1] == DEFAULTS.log_level
-    assert {name for name, found in told.items() if found and found[1] == "no"} == {"--max-workers", "--max-memory"}
-    assert (DEFAULTS.max_workers, DEFAULTS.max_memory) == (None, None)
+    assert {name for name, found in told.items() if found and found[1] == "no"} == {
+        "--idle-timeout",
+        "--limit-memory",
+        "--max-memory",
+        "--max-per-uid",
+    }
+    assert (DEFAULTS.idle_timeout, DEFAULTS.limit_memory, DEFAULTS.max_memory, DEFAULTS.max_per_uid) == (None,) * 4
+    assert told["--max-workers"][1] == "what"
+    assert DEFAULTS.max_workers is None
 
 
 def test_what_is_not_for_a_file_is_told():

@@ -41,7 +41,7 @@ ARROWS = {
     "testing": "address spawn",
     #
     "wire": "",
-    "wire.bodies": "errors wire.forms wire.mark wire.messages wire.values.collisions wire.values.kinds",
+    "wire.bodies": "errors wire.forms wire.limits wire.mark wire.messages wire.values.collisions wire.values.unpacking",
     "wire.conversation": "errors wire.forms wire.messages",
     "wire.dbapi": "",
     "wire.exceptions": "",
@@ -54,43 +54,45 @@ ARROWS = {
     "wire.exceptions.telling": "wire.exceptions.anatomy wire.exceptions.stayed wire.exceptions.tracebacks wire.plain",
     "wire.exceptions.tracebacks": "",
     "wire.forms": "errors printable wire.messages",
-    "wire.frames": "wire.bodies wire.mark wire.messages wire.named wire.reading wire.values.agreement "
+    "wire.frames": "wire.bodies wire.limits wire.mark wire.messages wire.named wire.reading wire.values.agreement "
     "wire.values.culprit wire.values.kinds wire.writing",
     "wire.json": "",
     "wire.json.conversation": "wire.conversation wire.messages",
-    "wire.json.text": "errors wire.forms wire.json.conversation wire.malformed wire.messages wire.values.bases",
-    "wire.lastwords": "errors wire.bodies wire.frames wire.malformed wire.mark wire.messages wire.reading "
-    "wire.values.agreement wire.values.kinds",
+    "wire.json.text": "errors wire.forms wire.json.conversation wire.limits wire.malformed wire.messages "
+    "wire.values.bases",
+    "wire.lastwords": "errors wire.bodies wire.frames wire.limits wire.malformed wire.mark wire.messages wire.reading "
+    "wire.values.agreement wire.values.unpacking",
+    "wire.limits": "errors",
     "wire.malformed": "",
     "wire.mark": "",
-    "wire.left": "wire.bodies wire.messages wire.values.kinds",
+    "wire.left": "wire.bodies wire.messages wire.values.unpacking",
     "wire.messages": "",
-    "wire.named": "wire.bodies wire.forms wire.messages wire.values.culprit wire.values.kinds",
+    "wire.named": "wire.bodies wire.forms wire.messages wire.values.culprit wire.values.kinds wire.values.unpacking",
     "wire.plain": "wire.values.bases",
-    "wire.reading": "errors wire.bodies wire.left wire.malformed wire.messages wire.named wire.values.agreement "
-    "wire.values.kinds",
+    "wire.reading": "errors wire.bodies wire.left wire.limits wire.malformed wire.messages wire.named "
+    "wire.values.agreement wire.values.unpacking",
     "wire.values": "",
     "wire.values.agreement": "wire.values.kinds",
-    "wire.values.arrays": "wire.values.kinds",
+    "wire.values.arrays": "wire.values.kinds wire.values.unpacking",
     "wire.values.bases": "",
     "wire.values.copies": "errors wire.values.bases wire.values.culprit wire.values.kinds wire.values.remedies",
     "wire.values.culprit": "errors wire.values.bases wire.values.kinds",
-    "wire.values.collisions": "",
+    "wire.values.collisions": "wire.limits",
     "wire.values.kinds": "errors wire.values.bases wire.values.collisions",
     "wire.values.offers": "wire.messages wire.values.agreement wire.values.arrays wire.values.kinds "
     "wire.values.pickles",
-    "wire.values.pickles": "errors wire.values.kinds",
+    "wire.values.pickles": "errors wire.values.kinds wire.values.unpacking",
     "wire.values.remedies": "",
-    "wire.writing": "errors wire.bodies wire.forms wire.left wire.messages wire.values.agreement wire.values.copies "
-    "wire.values.culprit wire.values.kinds",
+    "wire.writing": "errors wire.bodies wire.forms wire.left wire.limits wire.messages wire.values.agreement "
+    "wire.values.copies wire.values.culprit wire.values.kinds",
     #
     "client": "",
     "client.calls": "client.companions client.elsewhere client.outcomes errors",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
-    "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target wire.messages",
+    "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target wire.limits",
     "client.companions": "wire.messages",
-    "client.config": "aspects.context wire.messages",
+    "client.config": "aspects.context wire.limits",
     "client.connection": "client.deaths client.handshake client.labels client.one_at_a_time client.outcomes "
     "client.overtime client.preamble client.stream errors wire.messages wire.values.agreement",
     "client.counters": "stats",
@@ -140,7 +142,7 @@ ARROWS = {
     #
     "server": "",
     "server.comm": "",
-    "server.config": "address target wire.messages",
+    "server.config": "address server.option target wire.limits",
     "server.daemon": "",
     "server.daemon.application": "address loading server.config server.daemon.logs server.daemon.options "
     "server.daemon.orphanage server.daemon.watch server.daemon.words server.descriptors server.functions "
@@ -154,7 +156,7 @@ ARROWS = {
     "server.daemon.systemd server.daemon.words server.descriptors server.listener server.originals server.output "
     "server.process server.users",
     "server.daemon.logs": "aspects.logs.capture printable",
-    "server.daemon.options": "address gtask server.config server.daemon.values shells target",
+    "server.daemon.options": "address gtask server.config server.daemon.values server.option shells target",
     "server.daemon.orphanage": "server.originals server.process",
     "server.daemon.pidfile": "errors",
     "server.daemon.private": "server.config server.daemon.cli server.daemon.logs server.daemon.options "
@@ -162,7 +164,7 @@ ARROWS = {
     "server.daemon.restless": "",
     "server.daemon.succession": "",
     "server.daemon.systemd": "server.originals",
-    "server.daemon.values": "address server.config",
+    "server.daemon.values": "address server.config server.option",
     "server.daemon.watch": "",
     "server.daemon.words": "printable",
     "server.databases": "",
@@ -177,7 +179,7 @@ ARROWS = {
     "server.embed": "address loading server.config server.daemon.logs server.descriptors server.listener "
     "server.master.master server.output server.process server.remarks server.worker.interface spawn",
     "server.estate": "address server.originals",
-    "server.functions": "function_names",
+    "server.functions": "function_names wire.limits",
     "server.listener": "address server.config server.estate server.originals server.paths server.peers server.users",
     "server.master": "",
     "server.master.attendants": "server.comm server.daemon.watch server.estate server.listener server.master.children "
@@ -201,6 +203,7 @@ ARROWS = {
     "server.metrics.status server.metrics.text server.originals server.process",
     "server.metrics.status": "server.master.children server.scoreboard server.worker.interface",
     "server.metrics.text": "gtask server.metrics.status",
+    "server.option": "",
     "server.originals": "",
     "server.output": "server.originals",
     "server.patches": "errors",
@@ -216,16 +219,16 @@ ARROWS = {
     "server.worker.dialect": "",
     "server.worker.discovery": "server.worker.demands",
     "server.worker.failures": "errors server.worker.interruption wire.exceptions.failure wire.messages",
-    "server.worker.full_names": "function_names",
-    "server.worker.greeting": "errors server.worker.dialect server.worker.failures wire.exceptions.failure "
-    "wire.messages",
+    "server.worker.full_names": "function_names wire.limits",
+    "server.worker.greeting": "errors server.worker.dialect server.worker.failures wire.bodies "
+    "wire.exceptions.failure wire.messages wire.reading",
     "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
     "server.worker.hooks": "server.scoreboard",
     "server.worker.interface": "server.worker.discovery",
     "server.worker.interruption": "errors",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
     "server.worker.methods": "server.scoreboard server.worker.misfits server.worker.replies",
-    "server.worker.misfits": "server.worker.full_names",
+    "server.worker.misfits": "server.worker.full_names wire.limits",
     "server.worker.parts": "aspects.context_worker aspects.current_call aspects.logs.reporter aspects.tracing "
     "aspects.unpickling server.worker.gtask server.worker.json",
     "server.worker.replies": "",
@@ -249,7 +252,8 @@ ARROWS = {
     "aspects.logs.levels": "",
     "aspects.logs.record": "wire.exceptions.failure wire.plain",
     "aspects.logs.replay": "aspects.logs.record printable wire.exceptions.failure",
-    "aspects.logs.reporter": "aspects.aspect aspects.logs.capture aspects.logs.record errors logdefer wire.messages",
+    "aspects.logs.reporter": "aspects.aspect aspects.logs.capture aspects.logs.record errors logdefer wire.limits "
+    "wire.messages",
     "aspects.spans": "aspects.aspect",
     "aspects.tracing": "aspects.aspect",
     "aspects.unpickling": "aspects.aspect wire.values.pickles",
@@ -288,6 +292,7 @@ ARROWS = {
     "wire.messages wire.values.offers",
     "tool.tables": "printable",
     "tool.top": "address errors printable tool.conversation tool.tables",
+    "wire.values.unpacking": "wire.limits wire.values.collisions",
 }
 """The arrows. ``client`` never reaches ``server`` nor the other way round, ``tool`` neither of them, and nothing
 imports ``testing``. The keeper (``server.cli``) reaches neither the master nor what the application needs."""
@@ -296,6 +301,7 @@ RINGS = [
     # What a call is told by, and what is neutral.
     "errors address stats spawn loading serving target shells function_names printable running_call logdefer gtask "
     "wire. client.loop client.elsewhere client.forks client.counters server.scoreboard server.process server.config "
+    "server.option "
     "server.users server.originals server.descriptors server.worker.demands server.worker.discovery",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
@@ -326,12 +332,13 @@ PROTOCOLS = {"aspects.aspect", "client.dialects.dialect"}
 """By which it has what it does not know: for its types only."""
 
 HOMES = {
-    "msgpack": "wire.bodies wire.values.kinds wire.writing",
+    "msgpack": "wire.bodies wire.values.kinds wire.values.unpacking wire.writing",
     "gevent": "client.calls client.connection client.elsewhere client.handshake client.loop client.pool.connector "
     "dbapi.shared_clients integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
     "server.master.master server.master.refusals server.master.workers server.metrics.scrapes server.estate "
-    "server.originals server.paths server.peers server.worker.dialect server.worker.gtask server.worker.json "
+    "server.originals server.paths server.peers server.worker.dialect server.worker.failures server.worker.gtask "
+    "server.worker.json "
     "server.worker.replies server.worker.serve tool.conversation",
     "select": "integrations.wsgi server.databases.drivers.generic server.databases.drivers.postgresql server.output "
     "tool.conversation tool.top",
@@ -374,6 +381,7 @@ PURE = {
     "stats": "",
     "target": "",
     "wire.messages": "",
+    "wire.limits": "",
     "wire.forms": "",
     "wire.values.agreement": "msgpack",
     "wire.values.arrays": "msgpack",
