@@ -12,7 +12,7 @@ import msgpack
 
 from gtask.errors import ProtocolError
 from gtask.wire.forms import WORDS, from_plain
-from gtask.wire.limits import ManyItemsError
+from gtask.wire.limits import LimitExceededError
 from gtask.wire.mark import STUFFED, unstuff
 from gtask.wire.messages import NOTHING_USED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.values.collisions import MOST_COLLISIONS
@@ -96,10 +96,10 @@ def unpack_again(packed: Data, unpacking: Unpacking, error: Exception) -> Any:
             return unpacking.careful("surrogatepass").value(packed)
         except Exception as later:  # as below
             error = later
-    if isinstance(error, ManyItemsError):
+    if isinstance(error, LimitExceededError):
         raise error
     if isinstance(error, MemoryError):
-        raise ProtocolError(f"there is no memory for what a message of {len(packed)} bytes holds")
+        raise LimitExceededError(f"there is no memory for what a message of {len(packed)} bytes holds")
     # Any failure to read hostile bytes is the peer's fault.
     raise ProtocolError(f"a frame that is no message: {type(error).__name__}: {error!s:.200}") from None
 

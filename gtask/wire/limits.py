@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gtask.errors import ProtocolError
 
-__all__ = ["DEFAULTS", "Limits", "ManyItemsError", "too_many_items"]
+__all__ = ["DEFAULTS", "LimitExceededError", "Limits", "too_many_items"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,13 @@ class Limits:
 DEFAULTS = Limits()
 
 
-class ManyItemsError(ProtocolError):
-    """A message has more items than its reader allows."""
+class LimitExceededError(ProtocolError):
+    """A message is whole, and its reader refuses it, or has no memory for it."""
 
 
-def too_many_items(limit: int) -> ManyItemsError:
+def too_many_items(limit: int) -> LimitExceededError:
     """What is said of a message with more items than that."""
-    return ManyItemsError(
+    return LimitExceededError(
         f"a message has more than {limit:,} lists, maps and other composed values, which is the limit (limit_items); "
         "send it in parts"
     )

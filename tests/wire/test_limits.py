@@ -17,7 +17,7 @@ from gtask.errors import ProtocolError
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.json import text as json
 from gtask.wire.lastwords import ReplyDecoder
-from gtask.wire.limits import DEFAULTS, Limits, ManyItemsError
+from gtask.wire.limits import DEFAULTS, LimitExceededError, Limits
 from gtask.wire.messages import Request, Value
 from gtask.wire.reading import CHUNK, check_first
 
@@ -69,7 +69,7 @@ AROUND = {
 @pytest.mark.parametrize("make", [Decoder, ReplyDecoder])
 def test_many_items_are_refused(make, bomb, around):
     """Wherever they lie in a message; the error names limit and option."""
-    with pytest.raises(ManyItemsError, match=r"more than 5,000 lists.*limit_items"):
+    with pytest.raises(LimitExceededError, match=r"more than 5,000 lists.*limit_items"):
         feed(make(FEW), framed(around(array(*bomb))))
 
 
@@ -77,7 +77,7 @@ def test_many_items_are_refused(make, bomb, around):
 @pytest.mark.parametrize("item", [b"{}", b"[]", b'{"a":{}}'])
 def test_json_with_many_items(make, item):
     """The same; brackets in a string are none."""
-    with pytest.raises(ManyItemsError, match=r"more than 5,000 lists.*limit_items"):
+    with pytest.raises(LimitExceededError, match=r"more than 5,000 lists.*limit_items"):
         feed(make(FEW), b'["ok",{},[' + b",".join([item] * MANY) + b"]]")
     assert feed(make(FEW), b'["ok",{},"' + item.replace(b'"', b"") * MANY + b'"]')[0].value == item.replace(
         b'"', b""
@@ -90,7 +90,7 @@ def test_as_many_as_there_may_be(make):
     value = [[]] * (FEW.items - 3)  # the message, its value
     assert feed(make(FEW), Encoder().encode(Value(value))) == [Value(value)]
     value = [[]] * (FEW.items - 1)
-    with pytest.raises(ManyItemsError):
+    with pytest.raises(LimitExceededError):
         feed(make(FEW), Encoder().encode(Value(value)))
     for value in (b"\x90" * 100_000, "x" * 100_000, list(range(100_000)), {n: n for n in range(20_000)}):
         assert feed(make(FEW), Encoder().encode(Value(value))) == [Value(value)]
@@ -115,7 +115,7 @@ def test_a_message_takes_a_bounded_multiple_of_its_bytes():
     bomb = framed(b"\x93\xa2ok\xc0" + array(*[b"\x80"] * (DEFAULTS.items * 3)))
     tracemalloc.start()
     try:
-        with pytest.raises(ManyItemsError):
+        with pytest.raises(LimitExceededError):
             feed(ReplyDecoder(), bomb)
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from gtask.errors import EncodeError, ProtocolError
+from gtask.errors import EncodeError
 from gtask.server.worker.interruption import Interruption
 from gtask.wire.exceptions import failure
+from gtask.wire.limits import LimitExceededError
 from gtask.wire.messages import Failure
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ def tell(worker: Worker, error: BaseException, prefix: str = "") -> None:
 
 @contextlib.contextmanager
 def told(worker: Worker) -> Iterator[None]:
-    """Tell the client, at a ProtocolError within the block, why the connection ends: a call may wait for a reply."""
+    """Tell the client, if it has sent a message beyond a limit, why the connection ends: its call waits for a reply."""
     try:
         yield
-    except ProtocolError as error:
+    except LimitExceededError as error:
         with contextlib.suppress(OSError):  # the client is gone, or has read nothing for long
             worker.replies.flush()
             frame = worker.dialect.encode(Failure(failure.text(error), failure.describe(error)))

@@ -36,7 +36,7 @@ class Budget:
         self._left = self._limit = limit
 
     def charge(self, item: _T) -> _T:
-        """Count an item, which is returned; raises ManyItemsError."""
+        """Count an item, which is returned; raises LimitExceededError."""
         self._left -= 1
         if self._left < 0:
             raise too_many_items(self._limit)

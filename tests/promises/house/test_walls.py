@@ -218,7 +218,7 @@ ARROWS = {
     "server.worker.demands": "",
     "server.worker.dialect": "",
     "server.worker.discovery": "server.worker.demands",
-    "server.worker.failures": "errors server.worker.interruption wire.exceptions.failure wire.messages",
+    "server.worker.failures": "errors server.worker.interruption wire.exceptions.failure wire.limits wire.messages",
     "server.worker.full_names": "function_names wire.limits",
     "server.worker.greeting": "errors server.worker.dialect server.worker.failures wire.bodies "
     "wire.exceptions.failure wire.messages wire.reading",

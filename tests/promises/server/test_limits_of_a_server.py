@@ -84,21 +84,6 @@ def test_a_value_with_many_items(start, connect):
     assert client.call("echo", 1) == 1
 
 
-def test_what_is_no_message_is_told(start):
-    """A peer that waits for a reply hears why its connection ends."""
-    server = start()
-    with socket.socket(socket.AF_UNIX) as peer:
-        peer.settimeout(PATIENCE)
-        peer.connect(server.address.removeprefix("unix:"))
-        peer.sendall(Encoder().encode(Greeting()))
-        assert b"hi" in peer.recv(65536)
-        peer.sendall(b"\x00\x00\x00\x03abc")
-        said = b""
-        while piece := peer.recv(65536):
-            said += piece
-    assert b"a frame that is no message" in said
-
-
 def test_memory(start, connect):
     """A call that needs more than the limit raises MemoryError at its caller; one within it is served."""
     client = connect(start("--limit-memory", "200M"), max_workers=1)
