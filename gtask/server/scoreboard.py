@@ -13,7 +13,10 @@ from typing import NamedTuple
 
 from gtask.printable import printable
 
-__all__ = ["CALL", "DECODE", "HOOKS", "IDLE", "METHOD_BYTES", "SETUP", "BoardLine", "Complaints", "View", "label"]
+__all__ = [
+    "CALL", "DECODE", "HOOKS", "IDLE", "METHOD_BYTES", "SETUP", "SETUPS", "VIOLATIONS", "BoardLine", "Complaints",
+    "View", "label",
+]  # fmt: skip
 
 IDLE, SETUP, CALL, HOOKS, DECODE = range(5)
 """What a worker does: wait for its client, run setup, run a call, run checkout_done or teardown, or read and decode a
@@ -48,6 +51,9 @@ MOST = 1e15
 
 REPEAT = 60.0
 """Seconds for which a complaint is not logged again."""
+
+SETUPS, VIOLATIONS = 0, 2
+"""What complaints are about: each the place of two numbers."""
 
 MEMORY = 32 * 1024
 HOLDS = MEMORY - _REPLIES_PLACE
@@ -96,26 +102,30 @@ class View(NamedTuple):
 
 
 class Complaints:
-    """When something was last logged that any worker may log, in memory that a master shares with its workers.
+    """When things were last logged that any worker may log, in memory that a master shares with its workers.
 
     Two workers that fail in the same moment may both log it.
     """
 
     def __init__(self) -> None:
-        self._numbers = memoryview(mmap.mmap(-1, 16)).cast("d")
-        self._numbers[0] = -math.inf
+        self._numbers = memoryview(mmap.mmap(-1, 32)).cast("d")
+        self._numbers[0] = self._numbers[2] = -math.inf
 
-    def add(self, now: float) -> int:
+    def add(self, now: float, about: int) -> int:
         """It has happened again.
+
+        Args:
+            now: the time, on the monotonic clock.
+            about: SETUPS that have raised, or VIOLATIONS of the protocol.
 
         Returns:
             how many times since it was logged, this time included, if it is to be logged now; otherwise 0.
         """
-        self._numbers[1] += 1
-        if now < self._numbers[0] + REPEAT:
+        self._numbers[about + 1] += 1
+        if now < self._numbers[about] + REPEAT:
             return 0
-        count = int(self._numbers[1])
-        self._numbers[0], self._numbers[1] = now, 0
+        count = int(self._numbers[about + 1])
+        self._numbers[about], self._numbers[about + 1] = now, 0
         return count
 
 
@@ -126,7 +136,7 @@ class BoardLine:
         now: the time, on the monotonic clock, as everywhere here.
         stacks: a descriptor of the file for the stacks; the line closes it.
         peer: the process id and the user of the client, (0, -1) if they are not known.
-        complaints: about setups that raise; by default this worker's alone.
+        complaints: of the master's workers; by default this worker's alone.
 
     Attributes:
         lent: in the worker, whether it is in a checkout: from its first call on, until the worker resets it. The line

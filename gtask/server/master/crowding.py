@@ -7,9 +7,8 @@ could get none all that time.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
-from gtask.server.listener import Listener
 from gtask.server.master.attendants import Attendant
 from gtask.server.master.children import Children
 from gtask.server.master.workers import Workers
@@ -28,22 +27,18 @@ class Crowding(Attendant):
     wait already.
 
     Args:
-        most: how many workers there may be; None for any number.
-        listeners: those for clients.
+        most: how many workers there may be.
+        somebody_waits: tells whether a connection waits for a worker.
         children, workers: the living ones, and their handles.
     """
 
-    def __init__(self, most: int | None, listeners: Iterable[Listener], children: Children, workers: Workers) -> None:
-        self._most = math.inf if most is None else most
-        self._listeners = list(listeners)
+    def __init__(self, most: float, somebody_waits: Callable[[], bool], children: Children, workers: Workers) -> None:
+        self._most = most
+        self._somebody_waits = somebody_waits
         self._children = children
         self._workers = workers
         self._asked: set[int] = set()
         self._look_at = math.inf
-
-    @property
-    def _somebody_waits(self) -> bool:
-        return any(listener.has_more for listener in self._listeners)
 
     def next_due(self, now: float) -> float:
         return self._look_at
@@ -56,7 +51,7 @@ class Crowding(Attendant):
             self._look_at = now + LOOK
         elif now >= self._look_at:
             self._look_at = now + LOOK
-            pid = longest_idle(self._children.living(), self._asked) if self._somebody_waits else None
+            pid = longest_idle(self._children.living(), self._asked) if self._somebody_waits() else None
             if pid is not None:
                 self._asked.add(pid)
                 self._workers.want_back(pid)

@@ -18,7 +18,7 @@ from time import monotonic
 
 from gtask import loading, serving
 from gtask.errors import reason_of
-from gtask.server import comm, descriptors, output, patches, peers, process
+from gtask.server import capacity, comm, descriptors, output, patches, peers, process
 from gtask.server.config import ServerConfig
 from gtask.server.listener import Listener
 from gtask.server.master import deaths
@@ -33,13 +33,16 @@ from gtask.server.master.attendants import (
 )
 from gtask.server.master.children import Children
 from gtask.server.master.crowding import Crowding
-from gtask.server.master.refusals import Refusals
+from gtask.server.master.door import LINE, Door
+from gtask.server.master.idle import IdleClients
+from gtask.server.master.refusals import ALLOW, RAISE, Refusals
 from gtask.server.master.workers import Handle, Workers
 from gtask.server.metrics import status
 from gtask.server.metrics.scrapes import Scrapes
 from gtask.server.metrics.status import Record
 from gtask.server.originals import POLLIN, close, poll, read, wait4
 from gtask.server.scoreboard import BoardLine, Complaints
+from gtask.server.seldom import Seldom
 from gtask.server.worker import parts
 from gtask.server.worker.interface import Interface
 from gtask.server.worker.serve import serve
@@ -102,18 +105,27 @@ class Master:
         self._complaints = Complaints()
         self._spare = os.dup(0)  # closed in a worker, which has to open something before it can close the others
         self._make_stacks, self._lacking = descriptors.stacks_file()
-        self._without_worker: socket.socket | None = None  # accepted, but no process could be forked for it yet
         self._stop_at = math.inf
         self._draining = self._stopping = False
         addresses = [str(listener.address) for listener in self._listeners.values()]
+        self._most, self._why_most = config.max_workers or 0, ""
+        if not self._most:
+            self._most, self._why_most = capacity.most_workers(capacity.bounds())
         self._record = Record(config.name, os.getpid(), addresses, monotonic(), reloads, config.max_workers)
-        for_metrics = [listener for listener in listeners if listener.for_metrics]
-        scrapes = Scrapes(for_metrics, self._record, self._children.living)
-        title, silent = Title(self._record, self._children.living), SilentClients(self._children, self._workers)
+        self._door = Door(config, self._employ, self._room)
+        self._seldom = Seldom()
         self._refusals = Refusals(config)
-        crowding = Crowding(config.max_workers, self._listeners.values(), self._children, self._workers)
-        more = (*attendants, title, silent, self._refusals, crowding, SocketWatch(listeners), Losses())
-        self._attendants = (scrapes, *self._watches(parent, kept, scrapes), *more)
+        self._attendants = self._make_attendants(listeners, parent, kept, attendants)
+
+    def _make_attendants(
+        self, listeners: list[Listener], parent: process.Parent | None, kept: bool, more: Iterable[Attendant]
+    ) -> tuple[Attendant, ...]:
+        children, workers, living = self._children, self._workers, self._children.living
+        scrapes = Scrapes([listener for listener in listeners if listener.for_metrics], self._record, living)
+        crowding = Crowding(self._most, self._somebody_waits, children, workers)
+        idle, silent = IdleClients(self._config.idle_timeout, children, workers), SilentClients(children, workers)
+        last = (Title(self._record, living), silent, self._refusals, crowding, idle, SocketWatch(listeners), Losses())
+        return (scrapes, self._door, *self._watches(parent, kept, scrapes), *more, *last)
 
     def _watches(self, parent: process.Parent | None, kept: bool, scrapes: Scrapes) -> list[Attendant]:
         if parent is None:
@@ -139,6 +151,8 @@ class Master:
             self._poll.register(wakeup, POLLIN)
             for lacking in filter(None, (*process.substitutes(), self._lacking)):
                 log.info("this system has %s", lacking)
+            if self._why_most:
+                log.info("there may be %d workers (--max-workers), for %s", self._most, self._why_most)
             log.info("%s is listening at %s", self._config.name, ", ".join(self._record.addresses))
             self._accept_again()
             now = monotonic()
@@ -225,6 +239,9 @@ class Master:
         if descriptors.few_are_left():
             self._pause("hardly any descriptors are left (ulimit -n), and more connections wait", PAUSE)
             return
+        if self._door.is_full:
+            self._pause(f"{LINE} connections wait for a worker, and more wait in the kernel", PAUSE)
+            return
         try:
             connection = listener.accept()
         except OSError as error:  # no descriptors
@@ -232,38 +249,51 @@ class Master:
             return
         if connection is None:
             return
-        refusal = listener.refuses(connection)
+        now = monotonic()
+        refusal, advice = listener.refuses(connection), ALLOW
+        if not refusal:
+            refusal, advice = self._door.refuses(connection, listener.address, self._workers.users()), RAISE
         if refusal:
             self._record.refused += 1
-            log.warning("refused: %s", refusal)
-            self._refusals.add(connection, refusal, monotonic())
+            more = self._seldom.more(now)
+            if more is not None:
+                log.warning("refused: %s%s", refusal, more)
+            self._refusals.add(connection, f"{refusal}; {advice}", now)
             return
-        self._employ(connection)
+        self._door.come(connection, now)
 
-    def _employ(self, connection: socket.socket) -> None:
-        """Get a worker for this connection, now or later."""
-        self._without_worker = None
+    def _somebody_waits(self) -> bool:
+        return self._door.somebody_waits or any(listener.has_more for listener in self._listeners.values())
+
+    def _room(self) -> float:
+        """How many more workers there may be."""
+        return -math.inf if self._stopping else self._most - len(self._children)
+
+    def _employ(self, connection: socket.socket, about: bool) -> bool:
+        """Get a worker for this connection, which tells only about the server if need be; gives whether it could."""
         try:
-            self._fork(connection)
+            self._fork(connection, about)
         except OSError as error:  # no processes, or no descriptors
-            self._without_worker = connection
             self._pause(f"cannot fork a worker: {reason_of(error)}", PAUSE)
-            return
-        limit = self._config.max_workers
-        if limit is not None and len(self._children) >= limit:
-            self._pause(f"there are {limit} workers (max_workers), and more connections wait", math.inf)
+            return False
+        if self._room() == 0:
+            self._warn(f"there are {self._most} workers (max_workers), and more connections wait")
+        return True
 
     def _pause(self, why: str, seconds: float) -> None:
         """Look away from the listeners, whose connections wait in the kernel meanwhile."""
-        now = monotonic()
-        self._resume_at = now + seconds
+        self._resume_at = monotonic() + seconds
         if self._accepting:
             self._accepting = False
             for descriptor in self._listeners:
                 self._poll.unregister(descriptor)
-            if now >= self._last_logged.get(why, -math.inf) + REPEAT:
-                self._last_logged[why] = now
-                log.warning("%s", why)
+            self._warn(why)
+
+    def _warn(self, why: str) -> None:
+        now = monotonic()
+        if now >= self._last_logged.get(why, -math.inf) + REPEAT:
+            self._last_logged[why] = now
+            log.warning("%s", why)
 
     def _accept_again(self) -> None:
         self._resume_at = math.inf
@@ -271,22 +301,23 @@ class Master:
             self._accepting = True
             for descriptor in self._listeners:
                 self._poll.register(descriptor, POLLIN)
-            if self._without_worker is not None:
-                self._employ(self._without_worker)
 
-    def _fork(self, connection: socket.socket) -> None:
+    def _fork(self, connection: socket.socket, about: bool) -> None:
         now = monotonic()
         line = BoardLine(now, self._make_stacks(), peers.peer_of(connection), self._complaints)
         try:
-            pid = process.fork_child(lambda: self._become_worker(connection, line))
+            pid = process.fork_child(lambda: self._become_worker(connection, line, about))
         except OSError:
             line.close()
             raise
+        if connection.fileno() in self._attended:  # it has waited for its first byte
+            self._attended.remove(connection.fileno())
+            self._poll.unregister(connection)
         self._record.forked += 1
         self._children.forked(pid, now, line.view)
         self._workers.add(pid, Handle(connection, line))
 
-    def _become_worker(self, connection: socket.socket, line: BoardLine) -> None:
+    def _become_worker(self, connection: socket.socket, line: BoardLine, about: bool) -> None:
         os.setpgid(0, 0)
         close(self._spare)
         loading.end()
@@ -304,7 +335,8 @@ class Master:
             os.nice(self._config.nice)
         memory = process.resident_memory
         about_server = status.status_interface(self._record, self._children.living, memory, self._interface)
-        serve(connection, self._interface, self._config, line, about_server, parts.ASPECTS, parts.DIALECTS)
+        interface = about_server if about else self._interface
+        serve(connection, interface, self._config, line, about_server, parts.ASPECTS, parts.DIALECTS)
 
     def _reap(self) -> None:
         while True:
@@ -321,8 +353,6 @@ class Master:
                     attendant.reaped(pid)
             else:
                 deaths.bury(obituary, self._workers.remove(pid), usage.ru_maxrss, self._record)
-                if not self._accepting and self._resume_at == math.inf:
-                    self._accept_again()
 
     # --- the end ---------------------------------------------------------------------------------------
 
@@ -367,7 +397,4 @@ class Master:
         self._listeners = {}
         self._accepting = False
         self._resume_at = math.inf
-        if self._without_worker is not None:
-            self._without_worker.close()
-            self._without_worker = None
         self._watch_descriptors()

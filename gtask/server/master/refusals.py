@@ -14,9 +14,10 @@ from gtask.wire.frames import Encoder
 from gtask.wire.json.text import OPENING
 from gtask.wire.messages import Greeting
 
-__all__ = ["Refusals"]
+__all__ = ["ALLOW", "RAISE", "Refusals"]
 
-ADVICE = "run the client as a user whom the server allows, or start the server with another --allow-uid"
+ALLOW = "run the client as a user whom the server allows, or start the server with another --allow-uid"
+RAISE = "close connections that are not needed, or start the server with a larger --max-per-uid"
 
 PATIENCE = 1.0
 """Seconds that a refused client has to greet; then it is hung up on without a word."""
@@ -44,7 +45,7 @@ class Refusals(Attendant):
 
         Args:
             connection: of the client; it is closed.
-            reason: of the refusal.
+            reason: of the refusal, and what to do.
             now: the time, on the monotonic clock.
         """
         if len(self._refused) < MOST:
@@ -70,7 +71,7 @@ class Refusals(Attendant):
             connection.close()
 
     def _turn_away(self, connection: socket.socket, reason: str) -> None:
-        error = PermissionError(f"{reason}; {ADVICE}")
+        error = PermissionError(reason)
         greeting = Greeting(name=self._config.name, text=failure.text(error), exc=failure.describe(error))
         with contextlib.suppress(OSError):  # the client may be gone, or say nothing
             begin = connection.recv(GREETING, socket.MSG_DONTWAIT)

@@ -63,6 +63,10 @@ class Workers:
         """The handle of a worker; None for a process that is none."""
         return self._handles.get(pid)
 
+    def users(self) -> list[int]:
+        """The user of each worker's client, -1 where that is not known."""
+        return [handle.line.view().client_uid for handle in self._handles.values()]
+
     def add(self, pid: int, handle: Handle) -> None:
         """A worker was forked: hear its client from now on."""
         self._handles[pid] = handle

@@ -18,17 +18,22 @@ from gtask.errors import reason_of
 from gtask.server import comm, descriptors, process
 from gtask.server.listener import Listener
 from gtask.server.master.attendants import Attendant
+from gtask.server.master.silent import Silent, has_spoken
 from gtask.server.metrics import status
 from gtask.server.metrics import text as metrics
 from gtask.server.metrics.status import Living, Record
 from gtask.server.originals import set_handler, waitpid
+from gtask.server.seldom import Seldom
 
 __all__ = ["Scrapes"]
 
 log = logging.getLogger("gtask.server")
 
 HELPERS = 4
-"""How many helpers there are at a time. Further connections wait in the backlog."""
+"""How many helpers there are at a time. Further connections wait."""
+
+STRANGERS = 16
+"""How many connections may have sent nothing yet; one more closes the oldest."""
 
 DEADLINE = 5.0
 """Seconds that a helper has, for all that it does."""
@@ -51,19 +56,21 @@ class Scrapes(Attendant):
         self._record = record
         self._living = living
         self._helpers: set[int] = set()
+        self._silent = Silent(STRANGERS, DEADLINE)
+        self._seldom = Seldom()
         self._is_paused = False
         self._resume_at = math.inf  # in a pause; infinite for the end of a helper
 
     @property
     def descriptors(self) -> Collection[int]:
-        return () if self._is_paused else self._listeners
+        return () if self._is_paused else (*self._listeners, *self._silent.descriptors)
 
     @property
     def under_way(self) -> bool:
         return bool(self._helpers)
 
     def next_due(self, now: float) -> float:
-        return self._resume_at
+        return min(self._resume_at, self._silent.next_due())
 
     def begin(self, now: float) -> None:
         for listener in self._listeners.values():
@@ -72,15 +79,23 @@ class Scrapes(Attendant):
     def turn(self, now: float, ready: Collection[int]) -> None:
         if now >= self._resume_at:
             self._resume()
+        for connection in self._silent.overdue(now):
+            connection.close()
         for descriptor in ready:
-            if not self._is_paused:  # one may have begun just before
+            if self._is_paused:  # one may have begun just before
+                return
+            if descriptor in self._listeners:
                 self._accept(self._listeners[descriptor], now)
+            else:
+                for connection in self._silent.spoken([descriptor]):
+                    self._fork(connection, now)
 
     def drain(self, now: float) -> None:
         self.unlisten()
 
     def unlisten(self) -> None:
-        """Close the listeners; helpers finish what they do."""
+        """Close the listeners, and those who have said nothing; helpers finish what they do."""
+        self._silent.close()
         for listener in self._listeners.values():
             listener.close()
         self._listeners = {}
@@ -101,23 +116,41 @@ class Scrapes(Attendant):
             waitpid(pid, 0)
 
     def _accept(self, listener: Listener, now: float) -> None:
-        """A connection waits at this listener: fork a helper for it."""
+        """A connection waits at this listener: fork a helper for it when it has said something."""
         try:
             connection = listener.accept()
-            if connection is None:
-                return
-            with connection:
-                refusal = listener.refuses(connection)
-                if refusal:
-                    self._record.refused += 1
-                    log.warning("refused: %s", refusal)
-                    return
-                parent = os.getpid()
-                self._helpers.add(process.fork_child(lambda: self._help(connection, parent)))
-        except OSError as error:  # no descriptors, or no processes
-            log.warning("metrics cannot be told now: %s", reason_of(error))
-            self._pause(now + PAUSE)
+        except OSError as error:  # no descriptors
+            self._give_up(error, now)
             return
+        if connection is None:
+            return
+        refusal = listener.refuses(connection)
+        if refusal:
+            self._record.refused += 1
+            more = self._seldom.more(now)
+            if more is not None:
+                log.warning("refused: %s%s", refusal, more)
+            connection.close()
+        elif has_spoken(connection):
+            self._fork(connection, now)
+        else:
+            oldest = self._silent.add(connection, now)
+            if oldest is not None:
+                oldest.close()
+
+    def _give_up(self, error: OSError, now: float) -> None:
+        log.warning("metrics cannot be told now: %s", reason_of(error))
+        self._pause(now + PAUSE)
+
+    def _fork(self, connection: socket.socket, now: float) -> None:
+        """Fork a helper that answers this connection."""
+        parent = os.getpid()
+        with connection:
+            try:
+                self._helpers.add(process.fork_child(lambda: self._help(connection, parent)))
+            except OSError as error:  # no processes
+                self._give_up(error, now)
+                return
         if len(self._helpers) >= HELPERS:
             self._pause(math.inf)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from gtask.server.scoreboard import HOOKS, SETUP
+from gtask.server.scoreboard import HOOKS, SETUP, SETUPS
 
 if TYPE_CHECKING:
     from gtask.server.scoreboard import BoardLine
@@ -79,6 +79,6 @@ class Hooks:
     def _complain(self, error: BaseException) -> None:
         """Setup has raised: count it, and say so in the log, but not for each worker that tries."""
         self._board.setup_failed()
-        count = self._board.complaints.add(monotonic())
+        count = self._board.complaints.add(monotonic(), SETUPS)
         if count:
             log.error("setup has raised (%d times since the last such line)", count, exc_info=error)

@@ -9,11 +9,13 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
 from gtask.errors import Interrupted, ProtocolError
 from gtask.server import descriptors, process
 from gtask.server.originals import handler_of, set_handler
+from gtask.server.scoreboard import VIOLATIONS
 from gtask.server.worker.greeting import greet
 from gtask.server.worker.worker import Worker
 
@@ -69,7 +71,7 @@ def serve(
             worker.run(messages)
     except BaseException as error:  # whatever the hooks raise: the log has it, and the process ends
         status = 1
-        status = _status(error)
+        status = _status(error, board)
     finally:
         with contextlib.suppress(BaseException):
             process.flush()
@@ -106,10 +108,13 @@ def _reopener(log_file: str) -> Handler:
     return on_usr1
 
 
-def _status(error: BaseException) -> int:
-    """Log why the worker ends; gives its exit status."""
+def _status(error: BaseException, board: BoardLine) -> int:
+    """Log why the worker ends, but not for each peer that breaks the protocol; gives its exit status."""
     if isinstance(error, ProtocolError):
-        log.warning("worker %d closes its connection: %s", os.getpid(), error)
+        count = board.complaints.add(monotonic(), VIOLATIONS)
+        more = f" ({count} times since the last such line)" if count > 1 else ""
+        if count:
+            log.warning("worker %d closes its connection: %s%s", os.getpid(), error, more)
         return 0
     if isinstance(error, (ConnectionError, TimeoutError)):
         # The client is gone; that is how a connection ends when a client gives up its call.

@@ -141,6 +141,7 @@ ARROWS = {
     "client.submitted": "client.calls errors wire.messages",
     #
     "server": "",
+    "server.capacity": "",
     "server.comm": "",
     "server.config": "address server.option target wire.limits",
     "server.daemon": "",
@@ -186,21 +187,26 @@ ARROWS = {
     "server.master.workers server.metrics.status server.originals server.output server.paths server.process "
     "server.scoreboard",
     "server.master.children": "server.scoreboard",
-    "server.master.crowding": "server.listener server.master.attendants server.master.children server.master.workers "
-    "server.scoreboard",
+    "server.master.crowding": "server.master.attendants server.master.children server.master.workers server.scoreboard",
     "server.master.deaths": "server.master.children server.master.workers server.metrics.status wire.lastwords "
     "wire.messages",
-    "server.master.master": "errors loading server.comm server.config server.descriptors server.listener "
-    "server.master.attendants server.master.children server.master.crowding server.master.deaths "
-    "server.master.refusals server.master.workers server.metrics.scrapes server.metrics.status server.originals "
-    "server.output server.patches server.peers server.process server.scoreboard server.worker.interface "
-    "server.worker.parts server.worker.serve serving wire.values.arrays",
+    "server.master.door": "address server.config server.master.attendants server.master.silent server.peers "
+    "server.seldom",
+    "server.master.idle": "server.master.attendants server.master.children server.master.workers server.scoreboard "
+    "server.seldom",
+    "server.master.master": "errors loading server.capacity server.comm server.config server.descriptors "
+    "server.listener server.master.attendants server.master.children server.master.crowding server.master.deaths "
+    "server.master.door server.master.idle server.master.refusals server.master.workers server.metrics.scrapes "
+    "server.metrics.status server.originals server.output server.patches server.peers server.process "
+    "server.scoreboard server.seldom server.worker.interface server.worker.parts server.worker.serve serving "
+    "wire.values.arrays",
     "server.master.refusals": "server.config server.master.attendants wire.exceptions.failure wire.frames "
     "wire.json.text wire.messages",
+    "server.master.silent": "",
     "server.master.workers": "server.master.children server.originals server.process server.scoreboard",
     "server.metrics": "",
     "server.metrics.scrapes": "errors server.comm server.descriptors server.listener server.master.attendants "
-    "server.metrics.status server.metrics.text server.originals server.process",
+    "server.master.silent server.metrics.status server.metrics.text server.originals server.process server.seldom",
     "server.metrics.status": "server.master.children server.scoreboard server.worker.interface",
     "server.metrics.text": "gtask server.metrics.status",
     "server.option": "",
@@ -212,6 +218,7 @@ ARROWS = {
     "server.process": "server.descriptors server.originals",
     "server.remarks": "server.worker.discovery server.worker.interface",
     "server.scoreboard": "printable",
+    "server.seldom": "",
     "server.users": "",
     "server.worker": "",
     "server.worker.companions": "",
@@ -233,8 +240,8 @@ ARROWS = {
     "aspects.unpickling server.worker.gtask server.worker.json",
     "server.worker.replies": "",
     "server.worker.retirement": "server.process",
-    "server.worker.serve": "errors server.descriptors server.originals server.process server.worker.greeting "
-    "server.worker.worker",
+    "server.worker.serve": "errors server.descriptors server.originals server.process server.scoreboard "
+    "server.worker.greeting server.worker.worker",
     "server.worker.teller": "",
     "server.worker.worker": "errors server.worker.companions server.worker.failures server.worker.hooks "
     "server.worker.interruption server.worker.methods server.worker.misfits server.worker.replies "
@@ -336,10 +343,10 @@ HOMES = {
     "gevent": "client.calls client.connection client.elsewhere client.handshake client.loop client.pool.connector "
     "dbapi.shared_clients integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
-    "server.master.master server.master.refusals server.master.workers server.metrics.scrapes server.estate "
-    "server.originals server.paths server.peers server.worker.dialect server.worker.failures server.worker.gtask "
-    "server.worker.json "
-    "server.worker.replies server.worker.serve tool.conversation",
+    "server.master.door server.master.master server.master.refusals server.master.silent server.master.workers "
+    "server.metrics.scrapes server.estate server.originals server.paths server.peers server.worker.dialect "
+    "server.worker.failures server.worker.gtask server.worker.json server.worker.replies server.worker.serve "
+    "tool.conversation",
     "select": "integrations.wsgi server.databases.drivers.generic server.databases.drivers.postgresql server.output "
     "tool.conversation tool.top",
     "_signal": "server.originals",
@@ -424,6 +431,7 @@ PURE = {
     "client.deaths": "",
     "client.outcomes": "",
     "client.config": "",
+    "server.seldom": "",
     "server.master.children": "signal",  # for the numbers
     "server.functions": "",
     "server.worker.interface": "",

@@ -17,13 +17,14 @@ import sys
 import textwrap
 import urllib.request
 from pathlib import Path
+from time import monotonic
 
 import gevent
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import gtask
-from gtask.server.metrics.scrapes import HELPERS
+from gtask.server.metrics.scrapes import DEADLINE, HELPERS, STRANGERS
 from tests.support.daemon import daemon, refused
 from tests.support.process import ROOT, children, is_gone, state_of
 from tests.support.waiting import PATIENCE, wait_until
@@ -167,13 +168,13 @@ def test_while_all_workers_are_busy(start, connect, path):
 
 
 def test_the_master_does_not_answer(start, path):
-    """It has forked a helper before the first byte has come. While the master stands still the helper goes on."""
+    """It has forked a helper when the first bytes have come. While the master stands still the helper goes on."""
     server = start()
-    sock = connected(path)
+    sock = connected(path, HEAD)
     (helper,) = wait_for_helpers(server)
     os.kill(server.master, signal.SIGSTOP)
     wait_until(lambda: state_of(server.master) == "T", "the master's stop")
-    sock.sendall(HEAD + REST)
+    sock.sendall(REST)
     assert samples(heard(sock))["forks_total",] == 0
     os.kill(server.master, signal.SIGCONT)
     wait_until(lambda: is_gone(helper), "the helper's end")
@@ -185,7 +186,7 @@ def test_a_helper_has_nothing_else(start, connect, path):
     client = connect(server.address)
     with client.checkout() as worker:
         pid = worker.pid()
-        with connected(path):
+        with connected(path, HEAD):
             wait_until(lambda: helpers(server, [pid]), "a helper")
             (helper,) = helpers(server, [pid])
             wait_until(lambda: len(os.listdir(f"/proc/{helper}/fd")) == 4, "its own descriptors alone")
@@ -196,10 +197,23 @@ def test_a_helper_has_nothing_else(start, connect, path):
             assert not blocked
 
 
-def test_silent_ones_do_not_hurt(start, connect, path):
+def test_silent_ones_cost_nothing(start, path):
+    """They get no helper, so others are answered at once; few are kept, and each only for a while."""
+    server = start()
+    held = len(os.listdir(f"/proc/{server.master}/fd"))
+    silent = [connected(path) for _ in range(STRANGERS + 3)]
+    began = monotonic()
+    assert scrape(path)["forks_total",] == 0
+    assert monotonic() - began < DEADLINE
+    assert len(os.listdir(f"/proc/{server.master}/fd")) <= held + STRANGERS
+    assert [heard(sock) for sock in silent] == [b""] * len(silent)
+    wait_until(lambda: len(os.listdir(f"/proc/{server.master}/fd")) == held, "none is kept")
+
+
+def test_slow_ones_do_not_hurt(start, connect, path):
     """Clients are served as ever. There are a few helpers, not more; who comes then waits until one ends."""
     server = start()
-    silent = [connected(path) for _ in range(HELPERS)]
+    silent = [connected(path, HEAD) for _ in range(HELPERS)]
     wait_for_helpers(server, HELPERS)
     waiting = connected(path)
     client = connect(server.address)
@@ -399,7 +413,7 @@ def test_it_dies_with_its_master(path):
 
 def test_a_program_goes_on_without_them(path):
     """A server that was stopped at once has left no helper behind in its program."""
-    with running(path, "Server", 1000) as program, connected(path):
+    with running(path, "Server", 1000) as program, connected(path, HEAD):
         wait_until(lambda: children(program.pid), "a helper")
         program.send_signal(signal.SIGQUIT)
         assert program.wait(PATIENCE) == 0
