@@ -9,13 +9,16 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-__all__ = ["FUNCTIONS", "LEVELS", "Private", "check_allow", "check_target", "private"]
+__all__ = ["FUNCTIONS", "LEVELS", "NEVER", "Private", "check_allow", "check_target", "private"]
 
 FUNCTIONS = "gtask.server.functions"
 """The target that ``allow`` is for."""
 
 LEVELS = ("debug", "info", "warning", "error")
 """The levels that a server's log may have."""
+
+NEVER = "never"
+"""Stands for no level, where a level is asked for."""
 
 QUIET = "warning"
 """The level of a private server's log, unless another is wanted."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
 from gtask.aspects.aspect import WorkerAspect
+from gtask.installed import is_of_application
 from gtask.wire.exceptions.tracebacks import module_vars
 
 if TYPE_CHECKING:
@@ -26,9 +27,14 @@ Tokens = list[tuple[ContextVar[Any], Token[Any]]]
 
 
 class Finder:
-    """In the worker: finds variables by their names, and sets them."""
+    """In the worker: finds variables by their names, and sets those that clients may set.
 
-    def __init__(self) -> None:
+    Args:
+        allowed: what they may set, each as ``module:name``; none for what the application has; None for everything.
+    """
+
+    def __init__(self, allowed: Collection[str] | None = None) -> None:
+        self._allowed = allowed
         self._found: dict[str, ContextVar[Any]] = {}
         self._warned: set[str] = set()
 
@@ -38,13 +44,12 @@ class Finder:
 
         Returns:
             what :func:`reset` needs.
+
+        Raises:
+            PermissionError: one is none that clients may set. Then none is set.
         """
-        tokens: Tokens = []
-        for full, value in context.items():
-            variable = self._found.get(full) or self._find(full)
-            if variable is not None:
-                tokens.append((variable, variable.set(value)))
-        return tokens
+        found = [(self._found.get(full) or self._find(full), value) for full, value in context.items()]
+        return [(variable, variable.set(value)) for variable, value in found if variable is not None]
 
     def _find(self, full: str) -> ContextVar[Any] | None:
         """The variable of that module, or else the only one of that name in all modules; None if there is none."""
@@ -54,6 +59,7 @@ class Finder:
             homes = {name: found for name in list(sys.modules) if (found := _of_name(name, own_name))}
         variables = {key: variable for found in homes.values() for key, variable in found.items()}
         if len(variables) == 1:
+            self._check(full, own_name, [name for name, found in homes.items() if found])
             (self._found[full],) = variables.values()
             return self._found[full]
         if variables and full not in self._warned:
@@ -66,6 +72,19 @@ class Finder:
                 ", ".join(homes),
             )
         return None
+
+    def _check(self, full: str, own_name: str, homes: Collection[str]) -> None:
+        if self._allowed is None:
+            return
+        if self._allowed:
+            is_allowed = not {full, *(f"{home}:{own_name}" for home in homes)}.isdisjoint(self._allowed)
+        else:
+            is_allowed = any(is_of_application(home, module_vars(home).get("__file__")) for home in homes)
+        if not is_allowed:
+            raise PermissionError(
+                f"the server lets no client set the context variable {full}; leave it out of the client's context, or "
+                f"start the server with --peer-context {full}"
+            )
 
 
 def _of_name(module_name: str, own_name: str) -> dict[int, ContextVar[Any]]:
@@ -83,7 +102,8 @@ class ContextAspect(WorkerAspect):
     """In the worker: the context variables that a call has brought are set while it runs."""
 
     def __init__(self, worker: Worker) -> None:
-        self._finder = Finder()
+        config = worker.config
+        self._finder = Finder(None if config.private else config.peer_context)
 
     def begin(self, request: Request, method: str) -> _Set | None:
         meta = request.meta

@@ -20,6 +20,7 @@ from gtask.client.many.executor import Executor
 from gtask.client.many.unordered import map_unordered
 from gtask.client.pool.connector import Connector
 from gtask.client.pool.pool import Pool
+from gtask.client.pool.who_serves import check_address
 from gtask.function_names import name_of
 from gtask.spawn import SpawnedServer, spawn_server
 from gtask.stats import ClientStats
@@ -87,8 +88,8 @@ class Client:
         pickle: whether values that cannot travel otherwise are pickled, if the server consents as well
             (``gtask-server --pickle``). Default False. A pickle can have its reader run any code: both sides must trust
             each other. Only at a unix socket, unless ``insecure``.
-        server_uid: the number of the user who must serve at the unix socket; another's server is told nothing, and
-            checkouts raise AcquireTimeout at once. Default None, for any user.
+        server_uid: the number of the user who must serve at the unix socket, and so have opened it; another's server is
+            told nothing, and checkouts raise SetupError at once. Default None, for any user.
         insecure: whether pickle is allowed over TCP and at abstract names, where any user of the machine can listen;
             default False.
 
@@ -318,6 +319,7 @@ def _connector(address: str | addresses.Address, config: ClientConfig) -> Connec
     if isinstance(address, str) and address.startswith("spawn:"):
         return Connector(None, config, partial(_spawn, private(address[len("spawn:") :]), config.pickle))
     server = addresses.parse(address)
+    check_address(server, config.server_uid)
     if config.pickle:
         addresses.check_pickle(
             server, config.insecure, "any process that answers at {} could have this one run any code"

@@ -49,8 +49,8 @@ def bounds() -> dict[str, float]:
     """The limits of this process, as :func:`most_workers` takes them. What the system does not tell is infinite."""
     processes = math.inf if os.geteuid() == 0 else _soft(resource.RLIMIT_NPROC)  # root is not bound by it
     memory = math.inf
-    with contextlib.suppress(OSError, ValueError):
-        memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError), open("/proc/meminfo") as file:
+        memory = next((float(line.split()[1]) * 1024 for line in file if line.startswith("MemTotal:")), math.inf)
     return {
         "descriptors": _soft(resource.RLIMIT_NOFILE),
         "processes": min(processes, _of_cgroup("pids.max")),

@@ -14,12 +14,12 @@ from typing import Annotated, TypedDict, get_args, get_type_hints
 from gtask import address as addresses
 from gtask.address import Address, check_pickle
 from gtask.server.option import Kind, Option
-from gtask.target import LEVELS
+from gtask.target import LEVELS, NEVER
 from gtask.wire.limits import DEFAULTS as DEFAULT_LIMITS
 from gtask.wire.limits import Limits
 
 __all__ = [
-    "DEFAULTS", "NEVER", "OPTIONS", "SIGNALS", "TEXT", "Kind", "OpenSocket", "Option", "ServerConfig", "ServerOptions",
+    "DEFAULTS", "OPTIONS", "SIGNALS", "TEXT", "Kind", "OpenSocket", "Option", "ServerConfig", "ServerOptions",
 ]  # fmt: skip
 
 SIGNALS = {
@@ -51,8 +51,8 @@ def _is_open_to_others(address: Address | OpenSocket) -> bool:
     return not (host in ("localhost", "::1") or (host.startswith("127.") and host.replace(".", "").isdigit()))
 
 
-NEVER, FULL, TEXT = "never", "full", "text"
-"""Values of ``peer_logs`` and ``peer_errors``."""
+FULL, TEXT = "full", "text"
+"""Values of ``peer_errors``."""
 
 HOW, SOCKETS, WORKERS, PROCESS, LOG = "what and how", "sockets", "workers", "process", "log"
 
@@ -142,7 +142,7 @@ class ServerConfig:
             "LEVEL",
             choices=(*LEVELS, NEVER),
         ),
-    ] = LEVELS[0]
+    ] = LEVELS[1]
     peer_errors: Annotated[
         str,
         Option(

@@ -70,7 +70,7 @@ class Server:
             max_per_uid: how many connections one user may have to unix sockets; default None, for no limit.
             idle_timeout: seconds for which a client may keep a worker outside of checkouts; default None, for no limit.
             peer_logs: the lowest level of the log records that clients may ask for, ``"debug"``, ``"info"``,
-                ``"warning"`` or ``"error"``; or ``"never"``. Default debug.
+                ``"warning"`` or ``"error"``; or ``"never"``. Default info.
             peer_errors: what clients are told of an exception: ``"full"``, or ``"text"``, which is its type and
                 message. Default full.
             peer_context: the context variables that clients may set, each as ``"module:name"``; default (), for those

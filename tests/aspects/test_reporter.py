@@ -68,7 +68,7 @@ class Worker:
         self.interruption.began = 1.0
         self.teller = Teller(self.replies, self.interruption, lambda: self.request is not None)
         self.dialect = SimpleNamespace(is_terse=False, encode=Frame)
-        self.config = SimpleNamespace(name="app")
+        self.config = SimpleNamespace(name="app", private=False, peer_logs="debug")
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ class Worker:
         self.todo = deque()
         self.has_end_behind = False  # an end of the checkout that it takes after the calls before it
         self.dead = self.hung_up_on = False
-        self.exchange, self.decoder, self.encoder = Conversation(), Decoder(1024), Encoder()
+        self.exchange, self.decoder, self.encoder = Conversation(), Decoder(), Encoder()
 
     def hear(self, data):
         self.decoder.space[: len(data)] = data

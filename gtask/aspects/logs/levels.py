@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["MANY", "Levels", "of_parent"]
+__all__ = ["MANY", "Levels", "bounded", "of_parent"]
 
 MANY = 1000
 """How many loggers may have a level of their own; where more have, the lowest of all stands for them."""
@@ -53,6 +53,20 @@ class Levels:
         levels = {name: level for name, level in levels.items() if not name or of_parent(levels, name) != level}
         if levels != self.told:
             self.told = levels
+
+
+def bounded(levels: dict[str, int], least: int | None) -> dict[str, int]:
+    """The levels that a client has asked for, as its server allows them.
+
+    Args:
+        levels: by logger.
+        least: the lowest level of records that the client may have; None for no records at all.
+    """
+    if least is None:
+        return {}
+    if len(levels) > MANY:
+        levels = {"": min(levels.values())}
+    return {name: max(level, least) for name, level in levels.items()}
 
 
 def of_parent(levels: dict[str, int], name: str) -> int:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from gtask import logdefer
 from gtask.aspects.aspect import WorkerAspect
 from gtask.aspects.logs.capture import Capture
+from gtask.aspects.logs.levels import bounded
 from gtask.aspects.logs.record import describe, weight
 from gtask.errors import EncodeError
+from gtask.target import NEVER
 from gtask.wire.limits import DEFAULTS
 from gtask.wire.messages import LogRecords
 
@@ -42,6 +44,8 @@ class Reporter(WorkerAspect):
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._capture = Capture(self._record, lambda: worker.request is not None)
+        name = "" if worker.config.private else worker.config.peer_logs  # a private server's client is its program
+        self._least = {"": 0, NEVER: None}.get(name, getattr(logging, name.upper(), 0))
         self._process_name = f"{worker.config.name} worker"
         self._comes_along = False
         self._wants_ld = False
@@ -54,7 +58,7 @@ class Reporter(WorkerAspect):
     def heard(self, preamble: Preamble) -> None:
         """The client says which records it wants from now on."""
         if preamble.levels is not None:
-            self._capture.want(preamble.levels)
+            self._capture.want(bounded(preamble.levels, self._least))
 
     def begin(self, request: Request, method: str) -> Reporter | None:
         if request.meta is None or not request.meta.ld or self._worker.dialect.is_terse:

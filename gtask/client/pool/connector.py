@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import math
+import struct
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from gtask.client.dialects import dialect_of
 from gtask.client.forks import look
 from gtask.client.loop import Alarm
 from gtask.client.pool.slots import PoolSlot
+from gtask.client.pool.who_serves import WrongServerError, check_server
 from gtask.client.preamble import NO_ORDERS
 from gtask.errors import ClientClosed, Error, reason_of
 from gtask.spawn import SpawnedServer
@@ -180,20 +182,21 @@ class Connector:
         try:
             self.prepare()  # the one before may have ended
             assert self.address is not None
-            sock = connect(self.address, CONNECT_TIMEOUT)
+            sock = self._connect(self.address)
             look()
             if not self.is_trying(slot):  # this is a forked child, and the attempt is the parent's
                 sock.close()
                 return
-            connection = Connection(
-                sock, self.address, workers, self._dialect, config.name, self.aspects.all, self._orders
-            )
+            orders, aspects = self._orders, self.aspects.all
+            connection = Connection(sock, self.address, workers, self._dialect, config.name, aspects, orders)
             connection.slot = slot
             slot.worker = connection
             self.connections.add(connection)
             self._has_served = True
             workers.reached()
             hi = connection.greet(config.setup_timeout)
+        except WrongServerError as error:
+            self._refused(slot, workers, str(error))
         except Error as error:  # some of which are OSErrors, too
             self._failed(slot, workers, str(error))
         except OSError as error:
@@ -214,6 +217,22 @@ class Connector:
                 workers.setup_failed(slot, hi)
             else:
                 workers.arrived(slot)
+
+    def _connect(self, address: Address) -> Any:
+        """A socket that is connected to a server of the right user; raises as :func:`connect`, and WrongServerError."""
+        sock = connect(address, CONNECT_TIMEOUT)
+        if self._config.server_uid is not None:
+            try:
+                check_server(_peer_of(sock), address, self._config.server_uid)
+            except BaseException:  # whatever it was, nobody will have the socket
+                sock.close()
+                raise
+        return sock
+
+    def _refused(self, slot: PoolSlot, workers: Workers, why: str) -> None:
+        """Callers are told at once: the same would come of another attempt."""
+        if self._attempts.pop(slot, None) is not None:
+            workers.setup_failed(slot, Greeting(text=why))
 
     def _give_up(self, connection: Connection, why: str) -> None:
         connection.close(ClientClosed(why))
@@ -280,6 +299,12 @@ def connect(address: Address, timeout: float) -> Any:
             raise
         return sock
     return _connect_tcp(address, timeout)
+
+
+def _peer_of(sock: Any) -> tuple[int, int]:
+    """The process and the user who have opened the unix socket to which this one is connected."""
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(gevent_socket.SOL_SOCKET, gevent_socket.SO_PEERCRED, 12))
+    return pid, uid
 
 
 def _connect_tcp(address: TcpAddress, timeout: float) -> Any:

@@ -301,7 +301,7 @@ class Workers:
 
     def asked(self, connection: Connection, why: str) -> None:
         """The worker asks not to be lent again, for this reason."""
-        self.carry_out(self._ledger.retire_asked(connection.slot, why, self.loop.clock()))
+        self.carry_out(self._ledger.retire_asked(connection.slot, why, self.loop.clock(), random.random()))
 
     def lost(self, connection: Connection, error: Error, unsent: list[Call]) -> None:
         """The connection is closed, though the pool had not closed it.

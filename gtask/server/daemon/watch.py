@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import sysconfig
+
+from gtask.installed import is_own_file
 
 __all__ = ["Watch"]
-
-_INSTALLED = tuple(
-    os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
 
 
 class Watch:
@@ -37,7 +34,7 @@ def _look() -> dict[str, int]:
     stamps: dict[str, int] = {}
     for module in list(sys.modules.values()):
         path = getattr(module, "__file__", None)
-        if isinstance(path, str) and not path.startswith(_INSTALLED):
+        if is_own_file(path):
             try:
                 stamps[path] = os.stat(path).st_mtime_ns
             except OSError:

@@ -10,6 +10,7 @@ import socket
 import sys
 from time import monotonic
 
+from gtask.server.config import TEXT, ServerConfig
 from gtask.server.master.children import Obituary
 from gtask.server.master.workers import Handle, Workers
 from gtask.server.metrics.status import Record
@@ -31,13 +32,14 @@ def shut_for_the_dead(workers: Workers) -> None:
                 handle.shut_reading()
 
 
-def bury(obituary: Obituary, handle: Handle, maxrss: int, record: Record) -> None:
+def bury(obituary: Obituary, handle: Handle, maxrss: int, record: Record, config: ServerConfig) -> None:
     """Note the end of a reaped worker, send its client the last words if it died, and close its handle.
 
     Args:
         handle: the master's share of the worker; it is closed.
         maxrss: the worker's largest resident memory, as the kernel gives it.
         record: of the master.
+        config: the server's options; they say whether the client may have the worker's stacks.
     """
     record.gone(handle.line.view(), monotonic(), obituary.cause if obituary.line else "")
     if obituary.orphans:
@@ -47,7 +49,8 @@ def bury(obituary: Obituary, handle: Handle, maxrss: int, record: Record) -> Non
         stacks = handle.line.read_stacks()
         log.warning(obituary.line)
         record.died(monotonic(), obituary.line, stacks)
-        words = _last_words(obituary, maxrss, stacks) if handle.line.wants_last_words else b""
+        told = "" if config.peer_errors == TEXT else stacks
+        words = _last_words(obituary, maxrss, told) if handle.line.wants_last_words else b""
         _send_the_last(handle, words)
     handle.close()
 

@@ -352,7 +352,7 @@ class Master:
                 for attendant in self._attendants:
                     attendant.reaped(pid)
             else:
-                deaths.bury(obituary, self._workers.remove(pid), usage.ru_maxrss, self._record)
+                deaths.bury(obituary, self._workers.remove(pid), usage.ru_maxrss, self._record, self._config)
 
     # --- the end ---------------------------------------------------------------------------------------
 

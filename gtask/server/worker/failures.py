@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import socket
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from gtask.errors import EncodeError
+from gtask.server.config import TEXT
 from gtask.server.worker.interruption import Interruption
 from gtask.wire.exceptions import failure
 from gtask.wire.limits import LimitExceededError
 from gtask.wire.messages import Failure
 
 if TYPE_CHECKING:
-    from gtask.server.worker.dialect import Dialect
     from gtask.server.worker.worker import Worker
 
 __all__ = ["SHORT", "described", "tell", "told"]
+
+log = logging.getLogger("gtask.server")
 
 SHORT = 200
 """Characters of an error's text that fit into any message."""
@@ -37,7 +41,7 @@ def tell(worker: Worker, error: BaseException, prefix: str = "") -> None:
     """
     text = prefix + failure.text(error)
     try:
-        worker.say(Failure(text, described(error, worker.dialect)))
+        worker.say(Failure(text, described(error, worker)))
     except EncodeError:  # over a small limit_message
         worker.say(Failure(text[:SHORT]))
 
@@ -55,9 +59,16 @@ def told(worker: Worker) -> Iterator[None]:
         raise
 
 
-def described(error: BaseException, dialect: Dialect) -> dict[str, Any]:
-    """The error as plain data, with a traceback that begins and ends in the application."""
-    return failure.describe(_without_our_frames(error), pickle=dialect.pickle)
+def described(error: BaseException, worker: Worker) -> dict[str, Any]:
+    """The error as plain data, with a traceback that begins and ends in the application.
+
+    Where clients are told its type and message alone the log has the rest.
+    """
+    error = _without_our_frames(error)
+    if worker.config.peer_errors == TEXT:
+        log.error("worker %d tells its client the text of this alone (peer_errors)", os.getpid(), exc_info=error)
+        return failure.brief(error)
+    return failure.describe(error, pickle=worker.dialect.pickle)
 
 
 def _without_our_frames(error: BaseException) -> BaseException:

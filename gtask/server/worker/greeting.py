@@ -90,7 +90,7 @@ def _answer(worker: Worker, hello: Greeting, status_interface: Interface) -> boo
     worker.dialect.agree(hello, reply)
     error = worker.hooks.set_up()
     if error is not None:
-        reply.text, reply.exc = failure.text(error), failures.described(error, worker.dialect)
+        reply.text, reply.exc = failure.text(error), failures.described(error, worker)
     worker.board.end(monotonic())
     try:
         worker.say(reply)

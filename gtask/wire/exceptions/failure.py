@@ -9,6 +9,6 @@ from __future__ import annotations
 from gtask.wire.exceptions.anatomy import Parts
 from gtask.wire.exceptions.anatomy import parts as origin
 from gtask.wire.exceptions.making import rebuild
-from gtask.wire.exceptions.telling import Data, describe, text
+from gtask.wire.exceptions.telling import Data, brief, describe, text
 
-__all__ = ["Data", "Parts", "describe", "origin", "rebuild", "text"]
+__all__ = ["Data", "Parts", "brief", "describe", "origin", "rebuild", "text"]

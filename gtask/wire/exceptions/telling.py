@@ -30,7 +30,7 @@ from gtask.wire.exceptions.stayed import Stayed
 from gtask.wire.exceptions.tracebacks import to_frames
 from gtask.wire.plain import Room, cut
 
-__all__ = ["Data", "describe", "text"]
+__all__ = ["Data", "brief", "describe", "text"]
 
 Data = dict[str, Any]
 Pickle = Callable[[Any], bytes]
@@ -65,6 +65,15 @@ def describe(exc: BaseException, *, text_limit: int = TEXT_LIMIT, pickle: Pickle
     except BaseException:  # out of memory or stack, or interrupted: that it failed must be told all the same
         data = None
     return data or _blank(*class_name(type(exc)), "<exception could not be described>")
+
+
+def brief(exc: BaseException) -> Data:
+    """Tell no more of an exception than its type and its ``str()``, in the form of :func:`describe`. Never raises."""
+    try:
+        module, name, message, _, _ = parts(exc)
+        return _blank(module[:_NAME], name[:_NAME], cut(message, TEXT_LIMIT))
+    except BaseException:  # as in describe
+        return _blank(*class_name(type(exc)), "<exception could not be described>")
 
 
 def text(exc: BaseException) -> str:

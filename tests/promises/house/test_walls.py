@@ -90,7 +90,8 @@ ARROWS = {
     "client.calls": "client.companions client.elsewhere client.outcomes errors",
     "client.checkout": "client.calls client.lease",
     "client.client": "address aspects.caller aspects.context client.checkout client.config client.many.executor "
-    "client.many.unordered client.pool.connector client.pool.pool function_names spawn stats target wire.limits",
+    "client.many.unordered client.pool.connector client.pool.pool client.pool.who_serves function_names spawn stats "
+    "target wire.limits",
     "client.companions": "wire.messages",
     "client.config": "aspects.context wire.limits",
     "client.connection": "client.deaths client.handshake client.labels client.one_at_a_time client.outcomes "
@@ -120,7 +121,7 @@ ARROWS = {
     "client.pool.audit": "client.pool.slots errors",
     "client.pool.backoff": "",
     "client.pool.connector": "address aspects.caller client.config client.connection client.dialects client.forks "
-    "client.loop client.pool.slots client.preamble errors serving spawn wire.messages",
+    "client.loop client.pool.slots client.pool.who_serves client.preamble errors serving spawn wire.messages",
     "client.pool.ledger": "client.config client.counters client.pool.backoff client.pool.slots",
     "client.pool.line_clock": "",
     "client.pool.nesting": "",
@@ -133,6 +134,7 @@ ARROWS = {
     "client.pool.slots client.pool.stack client.pool.workers client.submitted errors",
     "client.pool.slots": "",
     "client.pool.stack": "",
+    "client.pool.who_serves": "address errors",
     "client.pool.workers": "client.counters client.loop client.pool.audit client.pool.line_clock client.pool.nesting "
     "client.pool.news client.pool.no_worker client.pool.notices client.pool.slots errors printable",
     "client.preamble": "errors wire.messages",
@@ -166,7 +168,7 @@ ARROWS = {
     "server.daemon.succession": "",
     "server.daemon.systemd": "server.originals",
     "server.daemon.values": "address server.config server.option",
-    "server.daemon.watch": "",
+    "server.daemon.watch": "installed",
     "server.daemon.words": "printable",
     "server.databases": "",
     "server.databases.database": "server.databases.drivers wire.dbapi",
@@ -188,8 +190,8 @@ ARROWS = {
     "server.scoreboard",
     "server.master.children": "server.scoreboard",
     "server.master.crowding": "server.master.attendants server.master.children server.master.workers server.scoreboard",
-    "server.master.deaths": "server.master.children server.master.workers server.metrics.status wire.lastwords "
-    "wire.messages",
+    "server.master.deaths": "server.config server.master.children server.master.workers server.metrics.status "
+    "wire.lastwords wire.messages",
     "server.master.door": "address server.config server.master.attendants server.master.silent server.peers "
     "server.seldom",
     "server.master.idle": "server.master.attendants server.master.children server.master.workers server.scoreboard "
@@ -225,7 +227,8 @@ ARROWS = {
     "server.worker.demands": "",
     "server.worker.dialect": "",
     "server.worker.discovery": "server.worker.demands",
-    "server.worker.failures": "errors server.worker.interruption wire.exceptions.failure wire.limits wire.messages",
+    "server.worker.failures": "errors server.config server.worker.interruption wire.exceptions.failure wire.limits "
+    "wire.messages",
     "server.worker.full_names": "function_names wire.limits",
     "server.worker.greeting": "errors server.worker.dialect server.worker.failures wire.bodies "
     "wire.exceptions.failure wire.messages wire.reading",
@@ -252,15 +255,15 @@ ARROWS = {
     "aspects.caller": "aspects.aspect aspects.context aspects.logs.levels aspects.logs.record aspects.logs.replay "
     "aspects.tracing errors wire.messages wire.values.pickles",
     "aspects.context": "aspects.aspect wire.exceptions.tracebacks",
-    "aspects.context_worker": "aspects.aspect wire.exceptions.tracebacks",
+    "aspects.context_worker": "aspects.aspect installed wire.exceptions.tracebacks",
     "aspects.current_call": "aspects.aspect running_call wire.messages",
     "aspects.logs": "",
     "aspects.logs.capture": "aspects.logs.levels",
     "aspects.logs.levels": "",
     "aspects.logs.record": "wire.exceptions.failure wire.plain",
     "aspects.logs.replay": "aspects.logs.record printable wire.exceptions.failure",
-    "aspects.logs.reporter": "aspects.aspect aspects.logs.capture aspects.logs.record errors logdefer wire.limits "
-    "wire.messages",
+    "aspects.logs.reporter": "aspects.aspect aspects.logs.capture aspects.logs.levels aspects.logs.record errors "
+    "logdefer target wire.limits wire.messages",
     "aspects.spans": "aspects.aspect",
     "aspects.tracing": "aspects.aspect",
     "aspects.unpickling": "aspects.aspect wire.values.pickles",
@@ -300,13 +303,14 @@ ARROWS = {
     "tool.tables": "printable",
     "tool.top": "address errors printable tool.conversation tool.tables",
     "wire.values.unpacking": "wire.limits wire.values.collisions",
+    "installed": "",
 }
 """The arrows. ``client`` never reaches ``server`` nor the other way round, ``tool`` neither of them, and nothing
 imports ``testing``. The keeper (``server.cli``) reaches neither the master nor what the application needs."""
 
 RINGS = [
     # What a call is told by, and what is neutral.
-    "errors address stats spawn loading serving target shells function_names printable running_call logdefer gtask "
+    "errors address stats spawn loading serving target shells function_names printable running_call logdefer gtask installed "
     "wire. client.loop client.elsewhere client.forks client.counters server.scoreboard server.process server.config "
     "server.option "
     "server.users server.originals server.descriptors server.worker.demands server.worker.discovery",

@@ -173,7 +173,7 @@ def test_a_record_is_as_it_was_made(shared, connect, seen):
 
 def test_they_stand_in_order_between_the_callers_own(shared, connect, seen):
     """The caller's record before the call, the worker's, then the caller's record after it."""
-    client = connect(shared(SOURCE))
+    client = connect(shared(SOURCE, "--peer-logs", "debug"))
     mine = logging.getLogger("app.web")
     with client.checkout() as checkout:
         for number in range(3):
@@ -191,7 +191,7 @@ def test_they_stand_in_order_between_the_callers_own(shared, connect, seen):
 
 def test_the_levels_of_the_caller_decide(shared, connect, seen):
     """Those that it has when the call is made, of each logger; what is below is not even formatted in the worker."""
-    client = connect(shared(SOURCE), min_workers=1, max_workers=1)
+    client = connect(shared(SOURCE, "--peer-logs", "debug"), min_workers=1, max_workers=1)
     levels = logging.getLogger("app"), logging.getLogger("app.db")
     levels[0].setLevel(logging.WARNING)
     client.call("each", 1)
