@@ -10,6 +10,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Collection
 
+from gtask.server import custody
 from gtask.server.originals import close, dup2, open_file
 
 __all__ = [
@@ -85,7 +86,8 @@ def reopen(path: str, owner: tuple[int, int] | None = None) -> None:
     """Let stderr go to the end of this file, which is made if it does not exist.
 
     Args:
-        owner: user and group of the file, if it is made here, so that they can reopen it, too.
+        owner: user and group of the file, if it is made here, so that they can reopen it, too. In a directory of theirs
+            it is opened with their rights; see :mod:`gtask.server.custody`.
 
     Raises:
         OSError: it cannot be opened.
@@ -93,11 +95,14 @@ def reopen(path: str, owner: tuple[int, int] | None = None) -> None:
     # Neither a pipe without a reader nor a terminal is waited for, and no terminal is to control this process.
     flags = os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
-        descriptor, is_new = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o640), True
+        with custody.acting(path, owner) as user:  # O_EXCL follows no link
+            descriptor, is_new = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o640), True
     except FileExistsError:
-        descriptor, is_new = _open_log(path, flags), False
+        with custody.acting(path, owner) as user:  # asked anew, for somebody may have put it there just before
+            descriptor, is_new = _open_log(path, flags if user is None else flags | os.O_NOFOLLOW), False
     try:
-        if owner is not None and is_new:
+        custody.check_file(descriptor, path)
+        if owner is not None and is_new and user is None:
             os.fchown(descriptor, *owner)
         dup2(descriptor, 2)
     finally:
@@ -106,7 +111,7 @@ def reopen(path: str, owner: tuple[int, int] | None = None) -> None:
 
 def _open_log(path: str, flags: int) -> int:
     try:
-        return open_file(path, os.O_WRONLY | os.O_CREAT | flags, 0o640)
+        return open_file(path, os.O_WRONLY | flags, 0o640)  # never made here, for a link may lead nowhere yet
     except OSError as error:
         if error.errno != errno.ENXIO:
             raise

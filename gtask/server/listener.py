@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 
 from gtask import address as addresses
 from gtask.address import Address, TcpAddress, UnixAddress
-from gtask.server import users
+from gtask.server import custody, users
 from gtask.server.config import OpenSocket, ServerConfig
 from gtask.server.estate import Inheritance, claim
 from gtask.server.originals import POLLIN, accept, close, dup2, new_socket, poll, socket_of
@@ -69,16 +69,23 @@ class Listener:
         elif address.abstract:
             self.socket = self._bind_or_claim(lambda: bind_unix(address, config), defer)
         else:
-            self._lock = lock_path(address)
-            is_new = not os.fstat(self._lock).st_size
-            try:
-                self._bind(address, defer)
-            except BaseException:  # the next one may try
-                if is_new:  # or it says which socket an orphaned master has
-                    os.unlink(f"{address.path}{LOCK}")
-                close(self._lock)
-                raise
+            with self._acting():
+                self._lock = lock_path(address)
+                is_new = not os.fstat(self._lock).st_size
+                try:
+                    self._bind(address, defer)
+                except BaseException:  # the next one may try
+                    if is_new:  # or it says which socket an orphaned master has
+                        os.unlink(f"{address.path}{LOCK}")
+                    close(self._lock)
+                    raise
         self.socket.setblocking(False)
+
+    def _acting(self) -> contextlib.AbstractContextManager[custody.Ids | None]:
+        """The rights with which the path is touched."""
+        config = self._config
+        ids = users.identity(config.user, config.group) if config.user or config.group else None
+        return custody.acting(self._path, ids) if self._path else contextlib.nullcontext()
 
     def _bind_or_claim(self, bind: Callable[[], socket.socket], defer: bool) -> socket.socket:
         """Listen where there is no path, if need be with the socket of a master that has lost its keeper."""
@@ -111,8 +118,9 @@ class Listener:
             self._inheritance = None
         if self._temporary:
             try:
-                note(self._lock, self._temporary)
-                os.rename(self._temporary, self._path)
+                with self._acting():
+                    note(self._lock, self._temporary)
+                    os.rename(self._temporary, self._path)
             except OSError as error:
                 raise AddressUnavailable(f"cannot listen at {self.address}: {error.strerror or error}") from error
             self._temporary = ""
@@ -134,10 +142,11 @@ class Listener:
                 close(self._guard)
                 self._guard = -1
         address, old = UnixAddress(self._path), self.socket
-        if not is_at(self._lock, f"{self._path}{LOCK}"):
-            lock, self._lock = self._lock, lock_path(address)
-            close(lock)
-        self._bind(address, defer=False)
+        with self._acting():
+            if not is_at(self._lock, f"{self._path}{LOCK}"):
+                lock, self._lock = self._lock, lock_path(address)
+                close(lock)
+            self._bind(address, defer=False)
         self.socket.setblocking(False)
         dup2(self.fileno(), old.fileno(), False)
         self.socket.close()
@@ -182,7 +191,8 @@ class Listener:
     def give_to(self, uid: int, gid: int) -> None:
         """Let this user own the socket's file."""
         if self.is_own and self._path:
-            os.chown(self._temporary or self._path, uid, gid)
+            with self._acting():  # if it is that user's directory, the file is that user's already
+                os.chown(self._temporary or self._path, uid, gid, follow_symlinks=False)
 
     @property
     def descriptors(self) -> set[int]:
@@ -264,6 +274,11 @@ class Listener:
         if self._inheritance is not None:
             self._inheritance.close()
         if self._lock >= 0:
+            self._remove_files()
+            self._close_locks()
+
+    def _remove_files(self) -> None:
+        with self._acting():
             with contextlib.suppress(OSError):
                 path = self._temporary or self._path
                 if inode_of(path) == self._inode:
@@ -275,7 +290,6 @@ class Listener:
             if self._config.private and not self.for_metrics:
                 with contextlib.suppress(OSError):
                     os.rmdir(os.path.dirname(self._path))
-            self._close_locks()
 
 
 def listen(config: ServerConfig, activated: Collection[Listener] = (), defer: bool = False) -> list[Listener]:

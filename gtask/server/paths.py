@@ -19,6 +19,7 @@ from time import monotonic
 
 from gtask.address import UNIX_PATH_LIMIT, Address, UnixAddress, shown
 from gtask.errors import reason_of
+from gtask.server import custody
 from gtask.server.config import ServerConfig
 from gtask.server.originals import close, new_socket, open_file, poll
 from gtask.server.peers import command_of, listener_at
@@ -69,8 +70,6 @@ def bind_unix(address: UnixAddress, config: ServerConfig, path: str = "") -> soc
     umask = os.umask(0o777 & ~config.socket_mode)  # so that there is no moment at which others could connect
     try:
         sock.bind(path or address.sockaddr)
-        if path:
-            os.chmod(path, config.socket_mode)
         sock.listen(config.backlog)
     except OSError as error:
         sock.close()
@@ -86,8 +85,13 @@ def lock_path(address: UnixAddress) -> int:
     """The descriptor of the lock file, locked."""
     path = f"{address.path}{LOCK}"
     try:
-        descriptor = open_file(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = open_file(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
+        raise _unavailable(address, error) from error
+    try:
+        custody.check_file(descriptor, path)
+    except OSError as error:
+        close(descriptor)
         raise _unavailable(address, error) from error
     deadline = monotonic() + PATIENCE
     while True:
@@ -115,7 +119,7 @@ def lock_path(address: UnixAddress) -> int:
 
 def lock_directory(path: str) -> int:
     """The descriptor of the directory of a private socket, locked, so that cleaners of ``/tmp`` keep away from it."""
-    descriptor = open_file(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = open_file(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     with contextlib.suppress(OSError):  # a file system without locks
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return descriptor

@@ -6,7 +6,7 @@ import grp
 import os
 import pwd
 
-__all__ = ["become", "identity"]
+__all__ = ["become", "environment", "identity"]
 
 _ONLY_ROOT = "user={!r}, group={!r}: only root may become another user; leave them out"
 
@@ -54,6 +54,15 @@ def _group_of(text: str) -> int:
 def _number(text: str) -> int | None:
     """The id that a text gives; None if it is a name, or no id."""
     return int(text) if text.isdecimal() and int(text) < NO_ID else None
+
+
+def environment() -> dict[str, str]:
+    """The variables that tell a program who its user is and where that user is at home."""
+    try:
+        entry = pwd.getpwuid(os.geteuid())
+    except KeyError:  # a number without an entry
+        return {"HOME": "/"}
+    return {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
 
 
 def become(user: str, group: str) -> None:

@@ -249,6 +249,7 @@ def _settle_down(config: ServerConfig) -> None:
         os.umask(config.umask)
     if config.user or config.group:
         users.become(config.user, config.group)
+        os.environ.update(users.environment() | config.env)
     if config.chdir:
         try:
             os.chdir(config.chdir)

@@ -68,20 +68,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(config: ServerConfig, activated: list[Listener], arguments: list[str], directory: str) -> int:
     """Open log, pid file and sockets, then keep masters; gives the exit status."""
-    owner = users.identity(config.user, config.group)
+    owner = users.identity(config.user, config.group) if config.user or config.group else None
     if config.log_file:
         try:
-            descriptors.reopen(config.log_file, owner if config.user or config.group else None)
+            descriptors.reopen(config.log_file, owner)
         except OSError as error:
             error.filename = config.log_file
             raise
     output.guard("stderr")
     logs.setup(config.log_level, config.log_json)
-    pid_file = PidFile(config.pid)
+    pid_file = PidFile(config.pid, owner)
     listeners: list[Listener] = []
     try:
         listeners = listen(config, activated, defer=True)
-        if config.user or config.group:
+        if owner is not None:
             for listener in listeners:
                 listener.give_to(*owner)
         ready = process.daemonize(keep_stderr=bool(config.log_file)) if config.daemon else lambda: None

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import gtask
 from gtask import address as addresses
 from gtask import shells
+from gtask.server import custody
 from gtask.server.config import (
     DEFAULTS,
     HOW,
@@ -288,8 +289,23 @@ def _split(text: str) -> list[str]:
         raise BadOptions(f"{ARGUMENTS}={text!r}: {error}") from None
 
 
+def _check_file(path: str) -> None:
+    """Refuse a file that root would run and others may write."""
+    if os.geteuid() or not os.path.exists(path):
+        return
+    status, other = os.stat(path), custody.foreigner(path)
+    uid = status.st_uid or (other[0] if other is not None else 0)
+    if uid or status.st_mode & 0o002:
+        who = f"user {uid} can change it" if uid else "everybody can write it"
+        raise BadOptions(
+            f"the configuration {path!r} would be run as root, and {who}, or what its path leads to: give the file and "
+            "its directory to root, run gtask-server as that user, or name another file with --config"
+        )
+
+
 def _arguments_of_file(path: str) -> list[str]:
     """The options of a file, as arguments."""
+    _check_file(path)
     try:
         variables = runpy.run_path(path)
     except OSError as error:

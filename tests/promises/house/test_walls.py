@@ -146,6 +146,7 @@ ARROWS = {
     "server.capacity": "",
     "server.comm": "",
     "server.config": "address server.option target wire.limits",
+    "server.custody": "",
     "server.daemon": "",
     "server.daemon.application": "address loading server.config server.daemon.logs server.daemon.options "
     "server.daemon.orphanage server.daemon.watch server.daemon.words server.descriptors server.functions "
@@ -159,9 +160,10 @@ ARROWS = {
     "server.daemon.systemd server.daemon.words server.descriptors server.listener server.originals server.output "
     "server.process server.users",
     "server.daemon.logs": "aspects.logs.capture printable",
-    "server.daemon.options": "address gtask server.config server.daemon.values server.option shells target",
+    "server.daemon.options": "address gtask server.config server.custody server.daemon.values server.option shells "
+    "target",
     "server.daemon.orphanage": "server.originals server.process",
-    "server.daemon.pidfile": "errors",
+    "server.daemon.pidfile": "errors server.custody",
     "server.daemon.private": "server.config server.daemon.cli server.daemon.logs server.daemon.options "
     "server.descriptors server.listener server.output server.process spawn",
     "server.daemon.restless": "",
@@ -178,12 +180,13 @@ ARROWS = {
     "server.databases.drivers.postgresql": "server.databases.drivers.generic wire.dbapi",
     "server.databases.drivers.sqlite": "server.databases.drivers.generic",
     "server.dbapi": "server.databases.database server.databases.drivers server.worker.interface",
-    "server.descriptors": "server.originals",
+    "server.descriptors": "server.custody server.originals",
     "server.embed": "address loading server.config server.daemon.logs server.descriptors server.listener "
     "server.master.master server.output server.process server.remarks server.worker.interface spawn",
     "server.estate": "address server.originals",
     "server.functions": "function_names wire.limits",
-    "server.listener": "address server.config server.estate server.originals server.paths server.peers server.users",
+    "server.listener": "address server.config server.custody server.estate server.originals server.paths server.peers "
+    "server.users",
     "server.master": "",
     "server.master.attendants": "server.comm server.daemon.watch server.estate server.listener server.master.children "
     "server.master.workers server.metrics.status server.originals server.output server.paths server.process "
@@ -215,7 +218,7 @@ ARROWS = {
     "server.originals": "",
     "server.output": "server.originals",
     "server.patches": "errors",
-    "server.paths": "address errors server.config server.originals server.peers",
+    "server.paths": "address errors server.config server.custody server.originals server.peers",
     "server.peers": "address server.originals",
     "server.process": "server.descriptors server.originals",
     "server.remarks": "server.worker.discovery server.worker.interface",
@@ -310,7 +313,8 @@ imports ``testing``. The keeper (``server.cli``) reaches neither the master nor 
 
 RINGS = [
     # What a call is told by, and what is neutral.
-    "errors address stats spawn loading serving target shells function_names printable running_call logdefer gtask installed "
+    "errors address stats spawn loading serving target shells function_names printable running_call logdefer gtask "
+    "installed "
     "wire. client.loop client.elsewhere client.forks client.counters server.scoreboard server.process server.config "
     "server.option "
     "server.users server.originals server.descriptors server.worker.demands server.worker.discovery",
