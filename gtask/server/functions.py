@@ -64,7 +64,8 @@ class Functions:
         """Call the function that the first argument names, with the other arguments.
 
         Raises:
-            PermissionError: the function may not be called. Nothing has been imported or called for it.
+            PermissionError: the function may not be called. For it nothing was called, and nothing imported but the
+                module that it names, if that is allowed.
             ValueError, TypeError, AttributeError, ModuleNotFoundError: the name leads to no function.
         """
         if not args or type(args[0]) is not str:
@@ -95,6 +96,8 @@ class Functions:
         return found  # type: ignore[no-any-return]
 
     def _admits(self, module: str) -> bool:
+        if "__main__" in module.split("."):
+            return False  # a program, which runs when it is imported
         return any(module == allowed or module.startswith(f"{allowed}.") for allowed in self._allowed)
 
     def _refusal(self, name: str, why: str) -> PermissionError:

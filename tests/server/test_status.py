@@ -169,7 +169,9 @@ def test_describe():
         "signature": "(month: 'str', *, net: 'bool' = False) -> 'int'",
         "doc": "The turnover.\n\nOf one month.",
     }
-    assert status.describe("f", lambda a, b=1: None) == {"name": "f", "signature": "(a, b=1)", "doc": ""}
+    assert status.describe("f", lambda a, b=1: None) == {"name": "f", "signature": "(a, b=...)", "doc": ""}
+    secret = status.describe("g", lambda a=None, *, key="secret", on=True, n=0: None)
+    assert secret["signature"] == "(a=None, *, key=..., on=True, n=...)"  # a default may be a secret
 
 
 def test_describe_what_tells_nothing():

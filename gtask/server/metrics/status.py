@@ -201,17 +201,34 @@ def describe(name: str, function: Callable[..., Any], is_method: bool = False) -
         is_method: whether its first parameter is the instance, which no caller gives.
     """
     try:
-        signature = str(_without_first(inspect.signature(function)) if is_method else inspect.signature(function))
+        signature = str(_told(inspect.signature(function), is_method))
     except (TypeError, ValueError):  # written in C
         signature = "(...)"
     return {"name": name, "signature": signature, "doc": inspect.getdoc(function) or ""}
 
 
-def _without_first(signature: inspect.Signature) -> inspect.Signature:
+class _Untold:
+    """Stands for a default that is no peer's business: it may be a secret."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+_TOLD = (None, True, False, inspect.Parameter.empty)
+
+
+def _told(signature: inspect.Signature, is_method: bool) -> inspect.Signature:
+    """A signature as peers may know it: that a parameter has a default, and not which."""
     parameters = list(signature.parameters.values())
-    if parameters and parameters[0].kind in (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    if (
+        is_method
+        and parameters
+        and parameters[0].kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     ):
         del parameters[0]
-    return signature.replace(parameters=parameters)
+    return signature.replace(
+        parameters=[
+            each if any(each.default is told for told in _TOLD) else each.replace(default=_Untold())
+            for each in parameters
+        ]
+    )

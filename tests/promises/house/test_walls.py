@@ -317,7 +317,7 @@ RINGS = [
     "installed "
     "wire. client.loop client.elsewhere client.forks client.counters server.scoreboard server.process server.config "
     "server.option "
-    "server.users server.originals server.descriptors server.worker.demands server.worker.discovery",
+    "server.users server.custody server.originals server.descriptors server.worker.demands server.worker.discovery",
     # The call.
     "client.checkout client.lease client.calls client.submitted client.connection client.handshake client.preamble "
     "client.overtime client.stream client.outcomes client.deaths client.companions client.labels "

@@ -34,7 +34,7 @@ SOURCE = '''
     def pids():
         return [os.getpid(), os.getppid()]
 
-    def hash(password: str, rounds: int = 1000) -> str:
+    def hash(password: str, rounds: int = ...) -> str:
         """Hash a password.
 
         Slowly.
@@ -91,7 +91,7 @@ def test_nobody_there(tmp_path, command):
 def test_methods(server):
     """Names, signatures and docstrings of what can be called; hooks are not among it."""
     out = asks(server, "methods")
-    assert "hash(password: str, rounds: int = 1000) -> str\n    Hash a password.\n\n    Slowly.\n" in out
+    assert "hash(password: str, rounds: int = ...) -> str\n    Hash a password.\n\n    Slowly.\n" in out
     assert "busy(seconds)\n    Busy for a while.\n" in out
     told = json.loads(asks(server, "methods", "--json"))
     assert [one["name"] for one in told] == ["busy", "hash", "pids", "segfault", "wait_for"]
@@ -105,7 +105,7 @@ def test_methods(server):
 @pytest.mark.parametrize(
     ("source", "attribute", "line"),
     [
-        ("class Hasher:\n    def hash(self, x=1): 'Of a class.'\n", "Hasher", "hash(x=1)\n    Of a class."),
+        ("class Hasher:\n    def hash(self, x=1): 'Of a class.'\n", "Hasher", "hash(x=...)\n    Of a class."),
         ("def call(method, *args): 'Anything.'\n", "call", "()(method, *args)\n    Anything."),
         ("import math\nmapping = {'hypot': math.hypot, 'print': print}\n", "mapping", "hypot("),
     ],
