@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gtask.aspects.logs import replay
-from gtask.wire import mark
+from gtask.wire import limits, mark
 from gtask.wire.exceptions import tracebacks
 from gtask.wire.values import collisions
 
@@ -55,6 +55,9 @@ def test_numbers():
     assert f"for at most {replay.MOST_MADE:,} that" in text
     assert f"longer than {replay.LONGEST >> 20} MiB" in text
     assert f"at most {collisions.MOST_COLLISIONS:,} may have the" in text
+    assert f"at most {limits.DEFAULTS.items:,} lists" in text
+    assert f"A greeting has at most {limits.DEFAULTS.first_message >> 10} KiB" in text
+    assert limits.DEFAULTS.extension == 24 * 3600
 
 
 def test_the_readme_links_it():
