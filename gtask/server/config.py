@@ -117,10 +117,10 @@ class ServerConfig:
     limit_items: Annotated[
         int, Option(SOCKETS, Kind.COUNT, "lists, maps and other composed values in one message", "N", least=1024)
     ] = DEFAULT_LIMITS.items
-    max_strangers: Annotated[
+    limit_strangers: Annotated[
         int, Option(SOCKETS, Kind.COUNT, "connections that have sent nothing yet; the oldest is closed", "N", least=1)
     ] = DEFAULT_LIMITS.strangers
-    max_per_uid: Annotated[
+    limit_per_uid: Annotated[
         int | None,
         Option(SOCKETS, Kind.COUNT, "connections of one user to unix sockets", "N", least=1, default_text="no limit"),
     ] = DEFAULT_LIMITS.connections
@@ -264,9 +264,9 @@ class ServerConfig:
         return Limits(
             message=self.limit_message,
             items=self.limit_items,
-            strangers=self.max_strangers,
+            strangers=self.limit_strangers,
             idle=self.idle_timeout,
-            connections=self.max_per_uid,
+            connections=self.limit_per_uid,
             workers=self.max_workers,
             memory=self.limit_memory,
         )
@@ -331,8 +331,8 @@ class ServerOptions(TypedDict, total=False):
     metrics: str | Address | None
     limit_message: int
     limit_items: int
-    max_strangers: int
-    max_per_uid: int | None
+    limit_strangers: int
+    limit_per_uid: int | None
     idle_timeout: float | None
     peer_logs: str
     peer_errors: str

@@ -9,12 +9,13 @@ nothing that the user could not open.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-__all__ = ["Ids", "acting", "check_file", "foreigner"]
+__all__ = ["Ids", "acting", "check_file", "foreigner", "give", "open_checked"]
 
 Ids = tuple[int, int]
 """A user and a group."""
@@ -58,8 +59,9 @@ def acting(path: str, user: Ids | None) -> Iterator[Ids | None]:
 def foreigner(path: str) -> Ids | None:
     """A user beside root who can change what a path leads to; None if there is none.
 
-    Where the last directory is one such as ``/tmp``, in which each may only replace what is theirs, that is the owner
-    of what is there.
+    In a directory of root's that is open to all that is the owner of what is there. If the directory is like ``/tmp``
+    nobody else can replace it. If it is not, only a file that is opened without following a link is what it was, so a
+    link or a directory on the way counts as anybody's.
     """
     names = [name for name in os.path.abspath(path).split("/") if name]
     place, links = "/", 0
@@ -69,7 +71,7 @@ def foreigner(path: str) -> Ids | None:
             place = os.path.dirname(place)
             continue
         entry = _status(os.path.join(place, name))
-        other = _who_can_replace(os.stat(place), entry)
+        other = _who_can_replace(os.stat(place), entry, is_last=not names)
         if other is not None:
             return other
         if entry is None:
@@ -97,14 +99,40 @@ def check_file(descriptor: int, path: str) -> None:
         raise OSError(1, "it has several names (hard links), and may be another's file", path)
 
 
-def _who_can_replace(directory: os.stat_result, entry: os.stat_result | None) -> Ids | None:
+def _who_can_replace(directory: os.stat_result, entry: os.stat_result | None, is_last: bool) -> Ids | None:
     if directory.st_uid:
         return directory.st_uid, directory.st_gid
-    if not directory.st_mode & OTHERS_WRITE:
+    if not directory.st_mode & OTHERS_WRITE or entry is None:
         return None
-    if not directory.st_mode & stat.S_ISVTX:
-        return NOBODY
-    return (entry.st_uid, entry.st_gid) if entry is not None and entry.st_uid else None
+    if entry.st_uid:
+        return entry.st_uid, entry.st_gid
+    is_kept = directory.st_mode & stat.S_ISVTX or (is_last and not stat.S_ISLNK(entry.st_mode))
+    return None if is_kept else NOBODY
+
+
+def open_checked(path: str, flags: int, open_file: Callable[[str, int], int]) -> int:
+    """Open a file that is there, through a link only if that is root's, or this user's, own; raises OSError."""
+    try:
+        return open_file(path, flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno != errno.ELOOP or (os.geteuid() == 0 and foreigner(path) is not None):
+            raise
+    real = os.path.realpath(path)
+    return open_file(path, flags) if real.startswith("/proc/") else open_file(real, flags | os.O_NOFOLLOW)
+
+
+def give(path: str, inode: tuple[int, int] | None, ids: Ids) -> None:
+    """Let a user own what is at a path, if it is still the file with this device and inode; raises OSError."""
+    if not hasattr(os, "O_PATH") or not os.path.isdir("/proc/self/fd"):
+        os.chown(path, *ids, follow_symlinks=False)
+        return
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) == inode:
+            os.chown(f"/proc/self/fd/{descriptor}", *ids)
+    finally:
+        os.close(descriptor)
 
 
 def _status(path: str) -> os.stat_result | None:

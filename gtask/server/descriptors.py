@@ -99,7 +99,7 @@ def reopen(path: str, owner: tuple[int, int] | None = None) -> None:
             descriptor, is_new = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o640), True
     except FileExistsError:
         with custody.acting(path, owner) as user:  # asked anew, for somebody may have put it there just before
-            descriptor, is_new = _open_log(path, flags if user is None else flags | os.O_NOFOLLOW), False
+            descriptor, is_new = _open_log(path, flags, may_follow=user is None), False
     try:
         custody.check_file(descriptor, path)
         if owner is not None and is_new and user is None:
@@ -109,9 +109,13 @@ def reopen(path: str, owner: tuple[int, int] | None = None) -> None:
         close(descriptor)
 
 
-def _open_log(path: str, flags: int) -> int:
+def _open_log(path: str, flags: int, may_follow: bool) -> int:
+    """Open a log that is there; it is never made here, for a link may lead nowhere yet."""
     try:
-        return open_file(path, os.O_WRONLY | flags, 0o640)  # never made here, for a link may lead nowhere yet
+        if may_follow:
+            return custody.open_checked(path, os.O_WRONLY | flags, open_file)
+        flags |= os.O_NOFOLLOW
+        return open_file(path, os.O_WRONLY | flags)
     except OSError as error:
         if error.errno != errno.ENXIO:
             raise

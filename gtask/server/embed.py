@@ -65,9 +65,9 @@ class Server:
                 ``unix:/path``); default None, for nowhere. docs/metrics.rst lists the metrics.
             limit_message: bytes that a message may have; default 67108864 (64 MiB).
             limit_items: lists, maps and other composed values that a message may have; default 2000000.
-            max_strangers: how many connections there may be that have sent nothing yet, before the oldest of them is
+            limit_strangers: how many connections there may be that have sent nothing yet, before the oldest of them is
                 closed; default 100.
-            max_per_uid: how many connections one user may have to unix sockets; default None, for no limit.
+            limit_per_uid: how many connections one user may have to unix sockets; default None, for no limit.
             idle_timeout: seconds for which a client may keep a worker outside of checkouts; default None, for no limit.
             peer_logs: the lowest level of the log records that clients may ask for, ``"debug"``, ``"info"``,
                 ``"warning"`` or ``"error"``; or ``"never"``. Default info.

@@ -192,7 +192,7 @@ class Listener:
         """Let this user own the socket's file."""
         if self.is_own and self._path:
             with self._acting():  # if it is that user's directory, the file is that user's already
-                os.chown(self._temporary or self._path, uid, gid, follow_symlinks=False)
+                custody.give(self._temporary or self._path, self._inode, (uid, gid))
 
     @property
     def descriptors(self) -> set[int]:

@@ -28,10 +28,10 @@ class Limits:
         records: bytes of log records that a call may tell its client, and as many for warnings and errors.
         extension: at a client, seconds by which a call may be extended, all its extensions together
             (``max_extension``).
-        strangers: at a server, connections that have not sent their first byte (``max_strangers``).
+        strangers: at a server, connections that have not sent their first byte (``limit_strangers``).
         idle: at a server, seconds for which a peer may keep a worker outside of a checkout; None for any time
             (``idle_timeout``).
-        connections: at a server, those of one user at a unix socket; None for any number (``max_per_uid``).
+        connections: at a server, those of one user at a unix socket; None for any number (``limit_per_uid``).
         workers: at a server; None for a number that the machine decides (``max_workers``).
         memory: at a server, bytes by which a worker may grow; None for any number (``limit_memory``).
     """

@@ -92,7 +92,7 @@ class Door(Attendant):
         count = [*here, *users].count(uid)
         if count < most:
             return ""
-        return f"process {pid} of user {uid}, who has {count} connections to {address} already (max_per_uid)"
+        return f"process {pid} of user {uid}, who has {count} connections to {address} already (limit_per_uid)"
 
     def come(self, connection: socket.socket, now: float) -> None:
         """A connection was accepted."""
@@ -158,6 +158,6 @@ class Door(Attendant):
         if more is not None:
             who = f"process {pid} of user {uid}" if pid else "a peer"
             log.warning(
-                "%s was hung up on, for it has said nothing and %d others neither (max_strangers)%s",
+                "%s was hung up on, for it has said nothing and %d others neither (limit_strangers)%s",
                 who, self._config.limits.strangers, more,
             )  # fmt: skip

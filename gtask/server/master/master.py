@@ -151,7 +151,7 @@ class Master:
             self._poll.register(wakeup, POLLIN)
             for lacking in filter(None, (*process.substitutes(), self._lacking)):
                 log.info("this system has %s", lacking)
-            if self._why_most:
+            if self._why_most and not self._record.reloads:
                 log.info("there may be %d workers (--max-workers), for %s", self._most, self._why_most)
             log.info("%s is listening at %s", self._config.name, ", ".join(self._record.addresses))
             self._accept_again()

@@ -17,7 +17,7 @@ from gtask.wire.messages import Greeting
 __all__ = ["ALLOW", "RAISE", "Refusals"]
 
 ALLOW = "run the client as a user whom the server allows, or start the server with another --allow-uid"
-RAISE = "close connections that are not needed, or start the server with a larger --max-per-uid"
+RAISE = "close connections that are not needed, or start the server with a larger --limit-per-uid"
 
 PATIENCE = 1.0
 """Seconds that a refused client has to greet; then it is hung up on without a word."""

@@ -193,7 +193,9 @@ def test_whose_a_path_is(tmp_path):
     assert custody.foreigner(str(roots / "file")) is custody.foreigner(str(roots / "none" / "x")) is None
     assert custody.foreigner(str(theirs / "x")) == custody.foreigner(str(roots / "link" / "x")) == nobody
     os.chmod(roots, 0o777)
-    assert custody.foreigner(str(roots / "file")) is not None
+    (roots / "inner").mkdir()
+    assert custody.foreigner(str(roots / "file")) is None  # it is opened without following a link
+    assert custody.foreigner(str(roots / "link")) is custody.foreigner(str(roots / "inner" / "x")) is custody.NOBODY
     os.chmod(roots, 0o1777)
     assert custody.foreigner(str(roots / "file")) is None
     os.chown(roots / "file", *nobody)

@@ -42,7 +42,7 @@ LISTENING = ("INFO", "application is listening at unix:server.sock")
 
 
 def test_a_quiet_life(start, connect):
-    """It starts, listens and serves, and ends: four lines, however many calls there were."""
+    """It starts, listens and serves, and ends: five lines, however many calls there were."""
     daemon = start()
     client = connect(daemon)
     for _ in range(20):
@@ -53,7 +53,9 @@ def test_a_quiet_life(start, connect):
                 worker.missing()
     connect(daemon).call("pid")
     assert daemon.end() == 0
-    assert lines(daemon) == [
+    (level, bound), *others = lines(daemon)
+    assert (level, bound.partition(" workers (--max-workers), for ")[1] != "") == ("INFO", True)
+    assert others == [
         LISTENING,
         ("INFO", "master N serves"),
         ("INFO", "application has stopped"),

@@ -263,7 +263,7 @@ def test_it_was_stopped(daemon, run):
 def test_clients_in_other_languages(daemon, says):
     """They have connected, or greeted, and have never called; they know no word for the end."""
     with idle_client(daemon, says):
-        wait_until(lambda: daemon.workers, "a worker")
+        wait_until(lambda: daemon.workers or not says, "a worker, for those who have said something")
         ends_soon(daemon)
 
 

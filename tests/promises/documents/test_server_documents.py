@@ -60,9 +60,9 @@ def test_defaults_are_those_of_the_code():
         "--idle-timeout",
         "--limit-memory",
         "--max-memory",
-        "--max-per-uid",
+        "--limit-per-uid",
     }
-    assert (DEFAULTS.idle_timeout, DEFAULTS.limit_memory, DEFAULTS.max_memory, DEFAULTS.max_per_uid) == (None,) * 4
+    assert (DEFAULTS.idle_timeout, DEFAULTS.limit_memory, DEFAULTS.max_memory, DEFAULTS.limit_per_uid) == (None,) * 4
     assert told["--max-workers"][1] == "what"
     assert DEFAULTS.max_workers is None
 

@@ -91,12 +91,12 @@ def test_silent_peers_go(start, knock):
 
 def test_many_silent_peers(start, knock, connect):
     """The oldest makes room for the next, and the log says who it was and by which limit."""
-    server = start("--max-strangers", "3")
+    server = start("--limit-strangers", "3")
     peers = knock(server, 5)
     wait_until(lambda: not is_open(peers[0]) and not is_open(peers[1]), "the oldest are hung up on")
     assert all(map(is_open, peers[2:]))
     server.wait_for(f"process {os.getpid()} of user {os.getuid()} was hung up on", 2)
-    assert "(max_strangers)" in server.log
+    assert "(limit_strangers)" in server.log
     peers[2].sendall(encode(Greeting()))  # who speaks is no stranger any more
     assert b"hi" in peers[2].recv(65536)
     assert connect(server).call("pid") > 0
@@ -136,11 +136,13 @@ def test_who_only_seems_to_ask(start, connect, knock):
 
 def test_many_connections_of_one_user(start, connect):
     """One more is refused, and its caller is told the limit and its option; when one has gone there is room."""
-    server = start("--max-per-uid", "2")
+    server = start("--limit-per-uid", "2")
     client = connect(server, max_workers=2)
     with client.checkout() as one, client.checkout() as other:
         one.pid(), other.pid()
-        with pytest.raises(gtask.Error, match=r"has 2 connections to .* already \(max_per_uid\).*larger --max-per-uid"):
+        with pytest.raises(
+            gtask.Error, match=r"has 2 connections to .* already \(limit_per_uid\).*larger --limit-per-uid"
+        ):
             connect(server, timeout=3).call("pid")
     client.close()
     wait_until(lambda: not server.workers, "the workers end")
