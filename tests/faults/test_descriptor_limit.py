@@ -84,7 +84,7 @@ def test_more_clients_than_descriptors(tmp_path, connect, limit, unmeasured):
     def limited():
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
-    server = Daemon(tmp_path, source=SOURCE, preexec_fn=limited)
+    server = Daemon(tmp_path, "--max-workers", str(limit), source=SOURCE, preexec_fn=limited)
     try:
         master = server.master
         client = connect(server, max_workers=limit, min_workers=0, timeout=60)

@@ -158,6 +158,7 @@ def test_max_workers_with_several_addresses(tmp_path):
         for path in addresses:
             peer = stack.enter_context(socket.socket(socket.AF_UNIX))
             peer.connect(path)
+            peer.sendall(b"x")
         os.kill(master, signal.SIGCONT)
         server.wait_for("there are 1 workers (max_workers)")
         wait_until(lambda: state_of(master) == "S", what="the master's rest")
@@ -168,7 +169,7 @@ def test_max_workers_with_several_addresses(tmp_path):
 
 
 def test_silent_peers(connect, tmp_path):
-    """Row 74: peers that connect and say nothing hold all workers, but only for ``--greeting-timeout``."""
+    """Row 74: peers that connect and say nothing hold no worker, and are hung up on after ``--greeting-timeout``."""
     with daemon(tmp_path, "--max-workers", "2", "--greeting-timeout", "0.3") as server, contextlib.ExitStack() as stack:
         peers = [stack.enter_context(gevent.socket.socket(socket.AF_UNIX)) for _ in range(6)]
         for peer in peers:
@@ -298,6 +299,7 @@ def test_a_workers_descriptors(connect, tmp_path):
                     assert mine[:-1] == ["/memfd:gtask-stacks (deleted)", *[str(tmp_path / "app.py")] * 2]
                 with socket.socket(socket.AF_UNIX) as peer:  # no worker holds the connection of another
                     peer.connect(f"{tmp_path}/sock")
+                    peer.sendall(b"x")  # or it gets no worker
                     wait_until(lambda: len(server.workers) == 3, what="its worker")
                 assert two.pid() == pids[1]
 
