@@ -13,6 +13,7 @@ import errno
 import os
 import pwd
 import stat
+import sys
 from collections.abc import Callable, Iterator
 
 __all__ = ["Ids", "acting", "check_file", "foreigner", "give", "open_checked"]
@@ -123,7 +124,7 @@ def open_checked(path: str, flags: int, open_file: Callable[[str, int], int]) ->
 
 def give(path: str, inode: tuple[int, int] | None, ids: Ids) -> None:
     """Let a user own what is at a path, if it is still the file with this device and inode; raises OSError."""
-    if not hasattr(os, "O_PATH") or not os.path.isdir("/proc/self/fd"):
+    if sys.platform != "linux" or not os.path.isdir("/proc/self/fd"):
         os.chown(path, *ids, follow_symlinks=False)
         return
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -6,6 +6,7 @@ With an input, a file, the target gets that and nothing else. The outcome is a f
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ LIVE = "live"
 
 def main(name: str, seconds: float, directory: Path, given: str = "") -> None:
     """Fuzz one target."""
+    logging.raiseExceptions = False  # a message and arguments that do not fit are no news here
     engine = engines.by_atheris if engines.has_atheris() and name != LIVE and not given else engines.by_hypothesis
     with contextlib.ExitStack() as stack:
         if engine is engines.by_atheris:

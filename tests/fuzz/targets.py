@@ -6,7 +6,6 @@ The bytes are a stream of a peer, or they stand for a value in its message.
 from __future__ import annotations
 
 import copy
-import logging
 import pickle
 import struct
 import traceback
@@ -213,5 +212,3 @@ SEEDS: dict[str, list[bytes]] = {
     "records": [bytes(range(256)), b"\x07" + bytes(range(0, 96, 2))],
 }
 """Inputs to begin with, by the name of the target."""
-
-logging.raiseExceptions = False  # a message and arguments that do not fit are no news here

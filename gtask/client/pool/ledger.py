@@ -276,21 +276,10 @@ class Ledger(Generic[W]):
         slot.state, slot.holder, slot.since = SETTLING, None, now
         return self._grow(now)
 
-    def retire_asked(self, slot: PoolSlot, why: str, now: float, chance: float = 0.5) -> list[Action]:
-        """A worker asks to be retired: at once if it is idle, or else when it comes back.
-
-        One that was never used is replaced at once, for its server may drain. If another such follows there is a pause
-        as after a death.
-        """
+    def retire_asked(self, slot: PoolSlot, why: str, now: float) -> list[Action]:
+        """A worker asks to be retired: at once if it is idle, or else when it comes back."""
         slot.retire_reason = why
-        if slot.state != IDLE:
-            return []
-        actions: list[Action] = [self._drop(slot, why)]
-        if not slot.checkouts and self._died_unused:
-            self.died_unused(now, chance)
-        elif not slot.checkouts:
-            self._died_unused = 1
-        return actions + self._grow(now)
+        return [self._drop(slot, why), *self._grow(now)] if slot.state == IDLE else []
 
     def lost(self, slot: PoolSlot, now: float, chance: float) -> list[Action]:
         """A worker is gone that was idle, lent or settling."""

@@ -60,6 +60,9 @@ TELLS, TELL_EVERY = 100, 0.002
 and the seconds until one more may be. Without a budget left the end rides along with the next request. Where checkouts
 are that frequent it comes soon. A call without a checkout needs no budget: its request announces the end."""
 
+SOON = 1.0
+"""Seconds in which a second worker that asks to go before it was used is one too many."""
+
 SWEEP = 0.1
 """Seconds after which a worker is told that its checkout is over, if no request has come to ride along with."""
 
@@ -106,7 +109,7 @@ class Workers:
         on_reconnect_failed: Callable[[], object],
     ) -> None:
         self.setup_error: Error | None = None
-        self.tell_from = -math.inf
+        self.tell_from = self._asked_unused_at = -math.inf
         self._blocks = blocks
         self.news = News(loop)
         self.line_clock = LineClock(loop, self.interrupted)
@@ -300,8 +303,17 @@ class Workers:
         self.carry_out(self._ledger.returned(connection.slot, self.loop.clock()))
 
     def asked(self, connection: Connection, why: str) -> None:
-        """The worker asks not to be lent again, for this reason."""
-        self.carry_out(self._ledger.retire_asked(connection.slot, why, self.loop.clock(), random.random()))
+        """The worker asks not to be lent again, for this reason.
+
+        One that was never used is replaced at once, for its server may drain. If others such follow there is a pause as
+        after a death: the server may send away whoever comes.
+        """
+        now = self.loop.clock()
+        if not connection.slot.checkouts:
+            if now < self._asked_unused_at + SOON:
+                self._ledger.died_unused(now, random.random())
+            self._asked_unused_at = now
+        self.carry_out(self._ledger.retire_asked(connection.slot, why, now))
 
     def lost(self, connection: Connection, error: Error, unsent: list[Call]) -> None:
         """The connection is closed, though the pool had not closed it.
