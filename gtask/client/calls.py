@@ -20,7 +20,7 @@ from gtask.errors import Error
 if TYPE_CHECKING:
     from gtask.aspects.aspect import CallerAspect, Companion
     from gtask.client.outcomes import Outcome
-    from gtask.wire.values.agreement import ConditionalFrame
+    from gtask.wire.values.agreement import Frame
 
 __all__ = ["BlockingCall", "Call", "Result"]
 
@@ -74,7 +74,7 @@ class Call:
         self.timeout = timeout
         self.deadline = 0.0
         self.companions: dict[CallerAspect, Companion] | None = None
-        self.frame: bytes | ConditionalFrame
+        self.frame: Frame
         self.sent_at = 0.0
 
     @property

@@ -74,6 +74,8 @@ class Client:
         setup_timeout: seconds that a new worker's setup may take; default 300.
         max_queue: the most calls that may be queued on one checkout; default 10,000.
         limit_message: bytes that a message may have, both ways; default 64 MiB.
+        limit_shared: bytes that a message may have in shared memory, both ways; 0 for none. Default 1 GiB. Large values
+            travel so at unix sockets, if the server allows it, too.
         limit_items: lists, maps and other composed values that a message of a worker may have; default 2,000,000. An
             empty list is one byte on its way and 60 in memory.
         max_extension: seconds by which a call may be extended beyond its time-out, all together
@@ -121,6 +123,7 @@ class Client:
         setup_timeout: float = 300.0,
         max_queue: int = 10_000,
         limit_message: int = DEFAULTS.message,
+        limit_shared: int = DEFAULTS.shared,
         limit_items: int = DEFAULTS.items,
         max_extension: float = DEFAULTS.extension,
         logs: bool = True,

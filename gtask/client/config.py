@@ -188,6 +188,10 @@ class ClientConfig:
     limit_message: int = field(
         default=DEFAULT_LIMITS.message, metadata=_option(_count(1024), "bytes that a message may have, both ways")
     )
+    limit_shared: int = field(
+        default=DEFAULT_LIMITS.shared,
+        metadata=_option(_count(0), "bytes that a message may have in shared memory, both ways; 0 for none"),
+    )
     limit_items: int = field(
         default=DEFAULT_LIMITS.items,
         metadata=_option(_count(1024), "lists, maps and other composed values that a message of a worker may have"),
@@ -230,7 +234,12 @@ class ClientConfig:
     @property
     def limits(self) -> Limits:
         """What a server may cost."""
-        return Limits(message=self.limit_message, items=self.limit_items, extension=self.max_extension)
+        return Limits(
+            message=self.limit_message,
+            shared=self.limit_shared,
+            items=self.limit_items,
+            extension=self.max_extension,
+        )
 
     @property
     def title(self) -> str:

@@ -21,7 +21,8 @@ from gtask.client.preamble import NO_ORDERS, Preambles
 from gtask.client.stream import Stream
 from gtask.errors import Cancelled, Error, ProtocolError, reason_of
 from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Retire, Skipped, Value
-from gtask.wire.values.agreement import PLAIN, ConditionalFrame, PreparedFrame
+from gtask.wire.pieces import LargeFrame
+from gtask.wire.values.agreement import PLAIN, prepared
 
 if TYPE_CHECKING:
     from gtask.address import Address
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from gtask.client.pool.workers import Workers
     from gtask.errors import ClientClosed
     from gtask.wire.messages import LastWords, Message
+    from gtask.wire.shared.channel import Channel
 
 __all__ = ["Connection"]
 
@@ -136,11 +138,12 @@ class Connection:
 
     # --- the client speaks -----------------------------------------------------------------------------
 
-    def greet(self, timeout: float) -> Greeting:
+    def greet(self, timeout: float, channel: Channel | None = None) -> Greeting:
         """Greet, and wait until the worker's setup has run; blocks this greenlet. Some dialects have no greeting.
 
         Args:
             timeout: seconds to wait for the worker's greeting.
+            channel: for shared memory, if there is one.
 
         Raises:
             Error: the worker did not greet.
@@ -149,10 +152,9 @@ class Connection:
         if greeting is None:
             return Greeting()
         self._conversation.client_says(greeting)
-        self._handshake = handshake = Handshake(self, self._stream, self._loop, timeout)
+        self._handshake = handshake = Handshake(self, self._stream, self._loop, timeout, channel)
         try:
-            self._write(self.dialect.encode(greeting))
-            answer = handshake.wait()
+            answer = handshake.greet(greeting)
         finally:
             self._handshake = None
         self.pid, self.server = answer.pid, answer.name
@@ -160,10 +162,7 @@ class Connection:
 
     def prepare(self, call: Call) -> str:
         """Make the call's frame ready for this worker; gives a reason if it must not be sent, else ""."""
-        refusal, frame = "", call.frame
-        if isinstance(frame, (ConditionalFrame, PreparedFrame)):
-            refusal = frame.refusal(self._agreement)
-            call.frame = frame.data
+        call.frame, refusal = prepared(call.frame, self._agreement)
         return refusal
 
     def send(self, call: Call) -> None:
@@ -192,7 +191,7 @@ class Connection:
             if deadline <= self.alarm.at:  # infinite, both of them, for the first call without a time-out
                 self._overtime.watch(call, now)
         try:
-            if before < BUSY_WITH:
+            if before < BUSY_WITH or type(frame) is LargeFrame:
                 self._stream.write(frame)
             else:
                 self._stream.collect(frame)
@@ -254,6 +253,7 @@ class Connection:
             self.error = error
         self._overtime.close()
         self._stream.close()
+        self._agreement.close()
         if self._handshake is not None:
             self._handshake.failed(self.error)
         if self.in_hand is not None:
@@ -276,6 +276,7 @@ class Connection:
         self.error = error
         self._overtime.close()
         self._stream.close()
+        self._agreement.close()
 
     def die(self, how: str, words: LastWords | None = None) -> None:
         """The other side has ended the connection."""
@@ -382,7 +383,7 @@ class Connection:
 
     def _take_greeting(self, greeting: Greeting) -> None:
         if self._handshake is not None:
-            self._agreement = self.dialect.agree(self._reader, greeting)
+            self._agreement = self._handshake.agree(self._reader, greeting)
             self._handshake.heard(greeting)
         else:  # of a dialect without greetings: the setup before the first call has raised
             self.hang_up(outcomes.setup_raised(greeting, self.place))

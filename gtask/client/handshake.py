@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gevent.hub import Waiter
 
 from gtask.client.loop import Alarm
-from gtask.errors import Error, ProtocolError
+from gtask.errors import Error, ProtocolError, reason_of
 
 if TYPE_CHECKING:
     from gtask.client.connection import Connection
+    from gtask.client.dialects.dialect import Reader
     from gtask.client.stream import Stream
     from gtask.wire.messages import Greeting
+    from gtask.wire.shared.channel import Channel
+    from gtask.wire.values.agreement import Agreement
 
 __all__ = ["Handshake"]
 
@@ -28,33 +32,60 @@ class Handshake:
         connection, stream: the connection and its stream.
         loop: gevent's event loop.
         timeout: seconds to wait.
+        channel: for shared memory, of which the worker has nothing yet; None for none.
     """
 
-    __slots__ = ("_alarm", "_connection", "_deadline", "_loop", "_stream", "_timeout", "_waiter")
+    __slots__ = (
+        "_alarm",
+        "_channel",
+        "_connection",
+        "_deadline",
+        "_is_agreed",
+        "_loop",
+        "_stream",
+        "_timeout",
+        "_waiter",
+    )
 
-    def __init__(self, connection: Connection, stream: Stream, loop: Any, timeout: float) -> None:
+    def __init__(
+        self, connection: Connection, stream: Stream, loop: Any, timeout: float, channel: Channel | None
+    ) -> None:
         self._connection = connection
         self._stream = stream
         self._loop = loop
         self._timeout = timeout
+        self._channel = channel
+        self._is_agreed = False
         self._deadline = (now := monotonic()) + timeout
         self._waiter: Waiter[Greeting | Error] = Waiter()
         self._alarm = Alarm(loop, self._look, holds=True)
         self._alarm.set(now + min(timeout, LOOK), now)
 
-    def wait(self) -> Greeting:
-        """Block this greenlet until the worker has greeted, or the connection is closed.
+    def greet(self, greeting: Greeting) -> Greeting:
+        """Greet, and block this greenlet until the worker has greeted, or the connection is closed.
+
+        Args:
+            greeting: the client's.
 
         Raises:
             Error: why the worker did not greet.
         """
         try:
+            self._send(greeting)
             answer = self._waiter.get()
         finally:
             self._alarm.close()
+            if self._channel is not None and not self._is_agreed:
+                self._channel.close()
         if isinstance(answer, Error):
             raise answer
         return answer
+
+    def agree(self, reader: Reader, greeting: Greeting) -> Agreement:
+        """Note what both sides have agreed upon; in the hub."""
+        agreement = self._connection.dialect.agree(reader, greeting, self._channel)
+        self._is_agreed = agreement.channel is not None
+        return agreement
 
     def heard(self, greeting: Greeting) -> None:
         """The worker has greeted; in the hub."""
@@ -63,6 +94,17 @@ class Handshake:
     def failed(self, error: Error) -> None:
         """The connection was closed."""
         self._loop.run_callback(self._waiter.switch, error)
+
+    def _send(self, greeting: Greeting) -> None:
+        dialect, channel = self._connection.dialect, self._channel
+        try:
+            if channel is None:
+                self._stream.write(dialect.encode(greeting))
+            else:
+                channel.greet(dialect.encode(replace(greeting, offers=greeting.offers | {"shared"})))
+            self._connection.untouched = False
+        except OSError as error:
+            self._connection.die(f"broke the connection ({reason_of(error)})")
 
     def _look(self) -> None:
         if self._connection.error is None:

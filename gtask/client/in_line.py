@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gtask.client import outcomes
 from gtask.wire.messages import Skipped
+from gtask.wire.values.agreement import ConditionalFrame
 
 if TYPE_CHECKING:
     from gtask.client.calls import Call
@@ -30,6 +31,8 @@ epochs = itertools.chain.from_iterable(itertools.repeat(range(1 << 16, 1 << 32))
 
 def wait_in_line(lease: Lease, call: Call) -> None:
     """Queue a call until there is a worker to send it to."""
+    if isinstance(call.frame, ConditionalFrame):
+        call.frame.keep()
     if lease.queue:
         lease.queue.append(call)
     else:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from gtask.client.forks import HERE, look
 from gtask.client.loop import refuse_bytes, socket_watcher, socket_writer
 from gtask.errors import ProtocolError, reason_of
+from gtask.wire import pieces
 from gtask.wire.messages import NOT_PLAIN
+from gtask.wire.pieces import LargeFrame
 
 if TYPE_CHECKING:
     from gtask.client.connection import Connection
@@ -117,14 +119,17 @@ class Stream:
 
     # --- writing ---------------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | LargeFrame) -> None:
         """Send bytes behind those that wait already; never blocks.
 
         Raises:
             OSError: the connection is broken.
         """
-        if self._unsent:
-            self._unsent.append(memoryview(data))
+        if self._unsent or type(data) is LargeFrame:
+            self._flush()  # what was collected goes before it
+            pieces.write(self._unsent, data, self._send)
+            if self._unsent:
+                self._writer.start(self.guard, self._on_writable)
             return
         send = self._send
         try:

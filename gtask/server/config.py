@@ -114,6 +114,12 @@ class ServerConfig:
     limit_message: Annotated[
         int, Option(SOCKETS, Kind.SIZE, "how large a message may be; 64M", "BYTES", least=1024)
     ] = DEFAULT_LIMITS.message
+    limit_shared: Annotated[
+        int,
+        Option(
+            SOCKETS, Kind.SIZE, "how much of a message may be in shared memory, at unix sockets; 0: none; 1G", "BYTES"
+        ),
+    ] = DEFAULT_LIMITS.shared
     limit_items: Annotated[
         int, Option(SOCKETS, Kind.COUNT, "lists, maps and other composed values in one message", "N", least=1024)
     ] = DEFAULT_LIMITS.items
@@ -263,6 +269,7 @@ class ServerConfig:
         """What a peer may cost."""
         return Limits(
             message=self.limit_message,
+            shared=self.limit_shared,
             items=self.limit_items,
             strangers=self.limit_strangers,
             idle=self.idle_timeout,
@@ -330,6 +337,7 @@ class ServerOptions(TypedDict, total=False):
     pickle: bool
     metrics: str | Address | None
     limit_message: int
+    limit_shared: int
     limit_items: int
     limit_strangers: int
     limit_per_uid: int | None

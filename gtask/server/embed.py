@@ -64,6 +64,8 @@ class Server:
             metrics: where the server tells Prometheus over HTTP what it does (``tcp://127.0.0.1:port``,
                 ``unix:/path``); default None, for nowhere. docs/metrics.rst lists the metrics.
             limit_message: bytes that a message may have; default 67108864 (64 MiB).
+            limit_shared: bytes that a message may have in shared memory, at unix sockets; default 1073741824 (1 GiB).
+                0 for none.
             limit_items: lists, maps and other composed values that a message may have; default 2000000.
             limit_strangers: how many connections there may be that have sent nothing yet, before the oldest of them is
                 closed; default 100.

@@ -16,7 +16,7 @@ from gtask.wire.limits import LimitExceededError
 from gtask.wire.mark import STUFFED, unstuff
 from gtask.wire.messages import NOTHING_USED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.values.collisions import MOST_COLLISIONS
-from gtask.wire.values.unpacking import ManyExtensionsError, Unpacking
+from gtask.wire.values.unpacking import ManyExtensionsError, ReadOnceError, Unpacking
 
 __all__ = [
     "ARRAY", "DONE_BODY", "FIRST_EPOCH", "HEADERS", "ITEMS", "LAST_EPOCH", "LENGTH", "REQUEST", "REQUEST_HEADS",
@@ -52,6 +52,13 @@ SHORT = 1000
 VALUES = tuple(VALUE.pack(size, VALUE_HEAD) for size in range(SHORT))
 """The beginning of a usual value's frame, by what stands in it as its length."""
 
+AGAIN = (
+    (ManyExtensionsError, "strict", False),
+    (UnicodeDecodeError, "surrogatepass", False),
+    (ReadOnceError, "surrogatepass", True),
+)
+"""Why a message is read again, and how."""
+
 Data = bytearray | memoryview
 new, packb, unpackb = object.__new__, msgpack.packb, msgpack.unpackb
 
@@ -85,17 +92,13 @@ def unpack_again(packed: Data, unpacking: Unpacking, error: Exception) -> Any:
     Raises:
         ProtocolError: the error has another cause, or the items are too many.
     """
-    if isinstance(error, ManyExtensionsError):
-        unpacking.left = MOST_COLLISIONS
-        try:
-            return unpacking.careful().value(packed)
-        except Exception as later:  # as below
-            error = later
-    if isinstance(error, UnicodeDecodeError):
-        try:
-            return unpacking.careful("surrogatepass").value(packed)
-        except Exception as later:  # as below
-            error = later
+    for cause, errors, is_final in AGAIN:
+        if isinstance(error, cause):
+            unpacking.left = MOST_COLLISIONS
+            try:
+                return unpacking.careful(errors, is_final).value(packed)
+            except Exception as later:  # as below
+                error = later
     if isinstance(error, LimitExceededError):
         raise error
     if isinstance(error, MemoryError):

@@ -21,19 +21,19 @@ from gtask.wire.bodies import (
     VALUE,
     VALUE_HEAD,
     VALUES,
-    packb,
     request_of,
     unpack_again,
     unpackb,
 )
 from gtask.wire.limits import DEFAULTS, Limits
-from gtask.wire.mark import BYTE, MARK, SIXTEEN, STUFFED, needs_stuffing, stuff
+from gtask.wire.mark import BYTE, MARK, SIXTEEN
 from gtask.wire.messages import SERVED, Done, Message, Request, RequestMeta, Value
 from gtask.wire.named import TIMED, frame_of, packed_timeout
+from gtask.wire.pieces import LargeFrame, joined
 from gtask.wire.reading import ANY, READERS, FrameReader
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
 from gtask.wire.values.culprit import check
-from gtask.wire.values.kinds import SCALARS
+from gtask.wire.values.kinds import LIGHT
 from gtask.wire.writing import FrameWriter, Names
 
 __all__ = ["Decoder", "Encoder"]
@@ -63,39 +63,31 @@ class Encoder(FrameWriter):
             EncodeError: a value in it cannot travel, or the frame would be over the limit.
         """
         if type(message) is Value and message.ld is None:
-            return self.encode_value(message.value)
+            return joined(self.encode_value(message.value))
         if type(message) is Request:
             frame = self.encode_request(message.args, message.kwargs, message.epoch, message.meta)
-            return frame.data if isinstance(frame, ConditionalFrame) else frame
+            return joined(frame.ready(self._agreement)) if isinstance(frame, ConditionalFrame) else frame
         return super().encode(message)
 
     def encode_reply(self, message: Message) -> bytes:
         """The frame of a message of a server, which last words cannot complete; raises as :meth:`encode`."""
-        frame = self.encode(message)
-        return self._stuffed(frame) if needs_stuffing(frame) else frame
+        return self.stuffed_if_needed(self.encode(message))
 
-    def encode_value(self, value: Any) -> bytes:
+    def encode_value(self, value: Any) -> bytes | LargeFrame:
         """The frame of a :class:`Value` that has no ``ld``, as :meth:`encode_reply` makes it; raises as that."""
         try:
-            if type(value) not in SCALARS:
-                check(value, self._is_lossless)
+            if type(value) not in LIGHT and check(value, self._is_lossless):
+                return self.reply(["ok", None, value], value)
             pack = self._pack
             packed = pack(value)
         except Exception:  # the general way finds out what is wrong
-            frame = self.frame(["ok", None, value], (value,))
-            return self._stuffed(frame) if needs_stuffing(frame) else frame
+            return self.reply(["ok", None, value], value)
         size = len(packed) + 5
         if size > self._keep:
             self._check_size(size)
         if packed[-1] == BYTE or (size > SIXTEEN and MARK in packed):  # as needs_stuffing says
-            return self._stuffed(VALUE.pack(size, VALUE_HEAD) + packed)
+            return self.stuffed(VALUE.pack(size, VALUE_HEAD) + packed)
         return (VALUES[size] if size < SHORT else VALUE.pack(size, VALUE_HEAD)) + packed
-
-    def _stuffed(self, frame: bytes) -> bytes:
-        body: bytes = packb([STUFFED, stuff(frame[LENGTH.size :])])
-        if len(body) > self._keep:
-            self._check_size(len(body))
-        return LENGTH.pack(len(body)) + body
 
     def encode_request(
         self,
@@ -121,8 +113,8 @@ class Encoder(FrameWriter):
                 size = len(frame) - LENGTH.size
             else:
                 for value in args:
-                    if type(value) not in SCALARS:
-                        check(value, self._is_lossless)
+                    if type(value) not in LIGHT and check(value, self._is_lossless):
+                        return self.request(args if name is None else (name, *args), kwargs, epoch, meta)
                 pack = self._pack
                 items = pack(args)
                 count, first = len(args), self._names[name]

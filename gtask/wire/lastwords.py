@@ -73,6 +73,11 @@ class ReplyDecoder(FrameReader):
         return messages
 
     def _read(self, count: int, messages: list[Message]) -> None:
+        if self._total:
+            if not self._is_whole(count):
+                return
+            count = 0
+            del self._partial[self._come :]
         data, start = self._partial, 0
         data += self.space[:count]
         while not self._room and len(data) - start >= 4:
@@ -90,12 +95,17 @@ class ReplyDecoder(FrameReader):
                 messages.append(self._message(start, stop))
                 start = stop
         del data[:start]
+        if not self._room:
+            self._look_ahead()
         if self._room and len(data) > self._room:
             self._check(LENGTH.unpack_from(data)[0])
             raise ProtocolError(f"more than {LONGEST} bytes came behind a frame that ends in the byte {BYTE:x}")
 
     def ended(self) -> LastWords | None:
         """After the end of the stream: the last words, if there are any."""
+        if self._total:
+            self.space = memoryview(b"")
+            del self._partial[self._come :]
         at = self._partial.find(MARK)
         if at < 0:
             return None

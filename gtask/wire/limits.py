@@ -19,6 +19,7 @@ class Limits:
     Attributes:
         first_message: bytes of a client's greeting.
         message: bytes of any other message, both ways (``limit_message``).
+        shared: bytes that a message may have in shared memory, both ways (``limit_shared``).
         items: lists, maps, and values beyond msgpack's own, in one message. An empty list is one byte on its way and
             60 in memory (``limit_items``).
         collisions: members of a set, or keys of a map, that have the hash of another one.
@@ -38,6 +39,7 @@ class Limits:
 
     first_message: int = 16 * 1024
     message: int = 64 * 1024 * 1024
+    shared: int = 1024 * 1024 * 1024
     items: int = 2_000_000
     collisions: int = 1_000
     nesting: int = 1_024

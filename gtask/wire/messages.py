@@ -15,9 +15,9 @@ __all__ = [
 VERSION = 1
 """The version of the protocol, told in both greetings."""
 
-OFFERS = ("pickle", "numpy")
+OFFERS = ("pickle", "numpy", "shared")
 """The keys in a greeting by which a side offers kinds of values that both must want: it consents to pickles, both ways;
-it has numpy."""
+it has numpy; it has one end of a channel for shared memory."""
 
 Fields = dict[str, Any]
 

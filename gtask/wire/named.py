@@ -26,7 +26,7 @@ from gtask.wire.bodies import (
 from gtask.wire.forms import are_names, seconds
 from gtask.wire.messages import Message, RequestMeta
 from gtask.wire.values.culprit import check
-from gtask.wire.values.kinds import SCALARS
+from gtask.wire.values.kinds import LIGHT, UnusualError
 from gtask.wire.values.unpacking import Unpacking
 
 __all__ = [
@@ -70,12 +70,12 @@ def frame_of(
     if meta is not None or not FIRST_EPOCH <= epoch <= LAST_EPOCH:
         raise ValueError(meta, epoch)
     for value in args:
-        if type(value) not in SCALARS:
-            check(value, is_lossless)
+        if type(value) not in LIGHT and check(value, is_lossless):
+            raise UnusualError("a large value")
     count = len(args)
     for key, value in kwargs.items():
-        if type(key) is not str or type(value) not in SCALARS:
-            check({key: value}, is_lossless)
+        if (type(key) is not str or type(value) not in LIGHT) and check({key: value}, is_lossless):
+            raise UnusualError("a large value")
     items = pack((kwargs, "q", epoch, *args))
     return items.replace(HEADERS[count + NAMED_FIELDS], NAMED.pack(len(items) + 7, NAMED_HEADS[count]), 1)
 

@@ -23,6 +23,9 @@ __all__ = ["ANY", "CHUNK", "READERS", "FrameReader", "check_first"]
 CHUNK = 64 * 1024
 """The size of the buffer of one read, in bytes."""
 
+LARGE = 4 * CHUNK
+"""Bytes from which on a frame is read straight into memory of its own."""
+
 READERS: dict[bytes, tuple[Callable[[Data, int, int, int, int, Unpacking], Message], int]] = {
     **{head: (read_request, header) for head, header in REQUEST_ITEMS.items()},
     **{head: (read_named, ARRAY + count + NAMED_FIELDS) for count, head in enumerate(NAMED_HEADS)},
@@ -63,13 +66,16 @@ class FrameReader:
         limits: of this side. The length of a frame that is larger is refused as soon as it is read.
     """
 
-    __slots__ = ("_chunk", "_hook", "_items", "_limit", "_partial", "_unpacking", "_used", "_usual", "space")
+    __slots__ = (
+        "_chunk", "_come", "_hook", "_items", "_limit", "_partial", "_total", "_unpacking", "_used", "_usual", "space",
+    )  # fmt: skip
 
     def __init__(self, limits: Limits = DEFAULTS) -> None:
         self._limit, self._items = limits.message, limits.items
         self._usual = min(self._limit, self._items)  # bytes of a frame at which none of both can strike
         self._chunk = bytearray(CHUNK + REQUEST.size)  # a head may be looked for where a frame is shorter
         self._partial = bytearray()
+        self._come = self._total = 0  # bytes of the large frame that have come, and that it has; 0 while there is none
         self.space = memoryview(self._chunk)[:CHUNK]
         """Where the next bytes are to be put."""
         self.agree(PLAIN)
@@ -94,7 +100,11 @@ class FrameReader:
         """
         data: bytearray | memoryview = self._chunk
         start, end, limit = 0, count, self._limit
-        if self._partial:
+        if self._total:
+            if not self._is_whole(count):
+                return []
+            data, self._partial, end = memoryview(self._partial), bytearray(), self._come
+        elif self._partial:
             data = self._joined(count)
             end = len(data) - REQUEST.size
         messages: list[Message] = []
@@ -112,7 +122,41 @@ class FrameReader:
             return or_malformed(messages, error)
         if start < end:
             self._partial += data[start:end]
+            self._look_ahead()
         return messages
+
+    def _look_ahead(self) -> None:
+        """If a large frame has begun, have its rest come to where it stays until it is read."""
+        if len(self._partial) < LENGTH.size:
+            return
+        self._total = total = LENGTH.unpack_from(self._partial)[0] + LENGTH.size
+        if not LARGE <= total <= self._limit + LENGTH.size:
+            self._total = 0
+            return
+        self._come = len(self._partial)
+        self._make_room(min(total, max(2 * self._come, LARGE)))
+
+    def _make_room(self, size: int) -> None:
+        """Memory grows as bytes come: to twice as much each time, up to the end of the frame. A read may go on behind
+        that."""
+        room = bytearray(size + CHUNK)  # of which nothing is in memory before it is written
+        self.space = memoryview(room)[self._come :]
+        with memoryview(self._partial) as before:
+            room[: self._come] = before[: self._come]
+        self._partial = room
+
+    def _is_whole(self, count: int) -> bool:
+        """Note that ``count`` bytes of a large frame have come; gives whether it is whole now."""
+        self._come += count
+        if self._come >= self._total:
+            self._total = 0
+            self.space = memoryview(self._chunk)[:CHUNK]
+            return True
+        if self._come + CHUNK <= len(self._partial):
+            self.space = memoryview(self._partial)[self._come :]
+        else:
+            self._make_room(min(self._total, 2 * self._come))
+        return False
 
     def _joined(self, count: int) -> memoryview:
         """What has come of frames that are not whole yet, and as many bytes behind it as a head has."""

@@ -17,11 +17,15 @@ from gtask.wire.bodies import LENGTH
 from gtask.wire.forms import plain_request, to_plain
 from gtask.wire.left import frame_of_left
 from gtask.wire.limits import DEFAULTS
+from gtask.wire.mark import STUFFED, needs_stuffing, stuff
 from gtask.wire.messages import NOTHING, Message, Preamble, RequestMeta, Value
+from gtask.wire.pieces import LargeFrame, joined
+from gtask.wire.sparse import SparseFrame
 from gtask.wire.values.agreement import PLAIN, Agreement, ConditionalFrame
 from gtask.wire.values.copies import body_of_copy
 from gtask.wire.values.culprit import check
-from gtask.wire.values.kinds import SCALARS, Packing, too_large
+from gtask.wire.values.holes import Holes
+from gtask.wire.values.kinds import LIGHT, Packing, too_large
 
 __all__ = ["KEEP", "FrameWriter", "Names"]
 
@@ -50,7 +54,7 @@ class FrameWriter:
         agreement: the kinds of values that may be in them.
     """
 
-    __slots__ = ("_is_lossless", "_is_replaceable", "_keep", "_limit", "_pack", "_packing", "_used")
+    __slots__ = ("_agreement", "_is_lossless", "_is_replaceable", "_keep", "_limit", "_pack", "_packing", "_used")
 
     def __init__(self, limit: int = DEFAULTS.message, agreement: Agreement = PLAIN) -> None:
         self._limit = limit
@@ -59,6 +63,7 @@ class FrameWriter:
 
     def agree(self, agreement: Agreement) -> None:
         """The kinds of values that may be in messages from now on."""
+        self._agreement = agreement
         self._is_lossless = agreement.fallback is not None
         self._packing = Packing(agreement, self._limit, self._is_lossless)
         self._used = self._packing.used
@@ -70,17 +75,48 @@ class FrameWriter:
             return frame_of_left(message.left)
         return self.frame(to_plain(message), (message.value,) if type(message) is Value else ())
 
+    def reply(self, plain: list[Any], value: Any) -> bytes | LargeFrame:
+        """The frame of a :class:`gtask.wire.messages.Value` in its plain form, which last words cannot complete; raises
+        as :meth:`frame`."""
+        sparse = self._sparse(plain, (value,))
+        if sparse is None:
+            return self.stuffed_if_needed(self.frame(plain, (value,)))
+        frame = sparse.ready(self._agreement)
+        if isinstance(frame, LargeFrame) and not frame.needs_stuffing:
+            return frame
+        return self.stuffed_if_needed(joined(frame))
+
+    def stuffed_if_needed(self, frame: bytes) -> bytes:
+        """The frame of a server, in the other form if it could pass for one that last words have completed."""
+        return self.stuffed(frame) if needs_stuffing(frame) else frame
+
+    def stuffed(self, frame: bytes) -> bytes:
+        """The frame in the other form; see :mod:`gtask.wire.mark`."""
+        body: bytes = msgpack.packb([STUFFED, stuff(frame[LENGTH.size :])])
+        if len(body) > self._keep:
+            self._check_size(len(body))
+        return LENGTH.pack(len(body)) + body
+
     def request(
         self, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None
     ) -> bytes | ConditionalFrame:
         """The frame of a :class:`gtask.wire.messages.Request` with these fields; raises as :meth:`frame`."""
         self._used.clear()
         values = args if meta is None else (*args, meta.context, meta.others)
-        frame = self.frame(plain_request(args, kwargs, epoch, meta), values, kwargs)
+        plain = plain_request(args, kwargs, epoch, meta)
+        sparse = self._sparse(plain, values, kwargs)
+        if sparse is not None:
+            return self._conditional(sparse, args, kwargs, epoch, meta)
+        frame = self.frame(plain, values, kwargs)
         return self._conditional(frame, args, kwargs, epoch, meta) if self._used else frame
 
     def _conditional(
-        self, frame: bytes, args: Sequence[Any], kwargs: dict[str, Any], epoch: int, meta: RequestMeta | None
+        self,
+        frame: bytes | SparseFrame,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        epoch: int,
+        meta: RequestMeta | None,
     ) -> ConditionalFrame:
         """The frame with what a worker must have agreed upon, and what another worker gets."""
         used, fallback, otherwise = dict(self._used), self._packing.agreement.fallback, None
@@ -102,7 +138,7 @@ class FrameWriter:
         """
         try:
             for value in values:
-                if type(value) not in SCALARS:
+                if type(value) not in LIGHT:
                     check(value, self._is_lossless)
             if named_values:
                 check(named_values, self._is_lossless)
@@ -115,6 +151,25 @@ class FrameWriter:
         if size > self._keep:
             self._check_size(size)
         return LENGTH.pack(size) + body
+
+    def _sparse(
+        self, plain: list[Any], values: Sequence[Any], named_values: dict[str, Any] = NOTHING
+    ) -> SparseFrame | None:
+        """The frame of a message with large values; None if it has none, or is to be packed like others."""
+        holes = Holes(self._packing)
+        try:
+            found = [check(value, self._is_lossless) for value in (*values, named_values)]
+            if not any(found):
+                return None
+            segments = holes.split(self._packing.body(holes.without(plain)))
+        except Exception:  # frame() finds out what is wrong
+            segments = []
+        if not holes.parts:
+            return None
+        if not segments:
+            self._used.clear()
+            return None
+        return SparseFrame(segments, holes.parts, self._limit)
 
     def _check_size(self, size: int) -> None:
         """Drop the packer, or its buffer would stay as large; and refuse what is over the limit."""

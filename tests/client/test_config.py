@@ -205,7 +205,7 @@ def test_every_option_reaches_the_configuration():
         "max_connecting": 10, "reconnect_timeout": 11.0, "on_reconnect_failed": print, "leak_after": 12.0,
         "refork_after_error": False, "raises": [KeyError], "setup_timeout": 13.0, "max_queue": 14,
         "limit_message": 2048, "logs": False, "context": [variable], "codec": "msgpack", "pickle": True,
-        "insecure": True, "limit_items": 4096, "max_extension": 15.0, "server_uid": 16,
+        "insecure": True, "limit_items": 4096, "limit_shared": 0, "max_extension": 15.0, "server_uid": 16,
     }  # fmt: skip
     config = gtask.Client("unix:/nowhere/x.sock", **others)._config
     assert set(others) == {option.name for option in dataclasses.fields(ClientConfig)}

@@ -55,6 +55,7 @@ SAID = [
     ("--pickle", "pickle", True, "pickle = True"),
     ("--metrics tcp://127.0.0.1:9", "metrics", address("tcp://127.0.0.1:9"), "metrics = 'tcp://127.0.0.1:9'"),
     ("--limit-message 2M", "limit_message", 2 << 20, "limit_message = 2 * 1024 * 1024"),
+    ("--limit-shared 0", "limit_shared", 0, "limit_shared = 0"),
     ("--limit-items 5000", "limit_items", 5000, "limit_items = 5_000"),
     ("--limit-strangers 3", "limit_strangers", 3, "limit_strangers = 3"),
     ("--limit-per-uid 3", "limit_per_uid", 3, "limit_per_uid = 3"),

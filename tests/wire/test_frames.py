@@ -7,6 +7,7 @@ import enum
 import itertools
 import math
 import struct
+import sys
 import tracemalloc
 import uuid
 from collections import Counter, OrderedDict, defaultdict, namedtuple
@@ -571,17 +572,34 @@ def test_values_that_are_nested_too_deeply():
         assert "nested too deeply" in refusal(value)
 
 
-def test_every_depth_arrives_or_is_refused():
-    """There is no depth that is sent and then cannot be read."""
-    value, deepest = [], 0
+@pytest.fixture(params=[1000, 20_000])
+def limit_of_python(request):
+    """An application may have raised it."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(request.param)
+    yield request.param
+    sys.setrecursionlimit(usual)
+
+
+@pytest.mark.parametrize("key", [None, "k"], ids=["lists", "maps"])
+@pytest.mark.parametrize("inmost", [1, Str("x")], ids=["plain", "an instance of a subclass"])
+def test_every_depth_arrives_or_is_refused(limit_of_python, key, inmost):
+    """There is no depth that is sent and then cannot be read, be it an argument, one by name, or a result."""
+    value, deepest = inmost, 0
     for depth in range(1, 1200):
+        value = [value] if key is None else {key: value}
+        if 50 < depth < 300:
+            continue
+        messages = Value(value), Request(["f", value]), Request(["f"], {"x": value}, 1 << 20)
         try:
-            frame = Encoder().encode(Value(value))
+            frames = [Encoder().encode(message) for message in messages]
         except EncodeError:
             break
-        decode(frame)
-        value, deepest = [value], depth
-    assert 100 < deepest < 1199
+        for frame in frames:
+            decode(frame)
+        deepest = depth
+    assert "nested too deeply" in refusal(value)
+    assert 100 < deepest < 1100
 
 
 def nested_sets(count):

@@ -36,7 +36,7 @@ PLAIN = [
     (Greeting(name="hasher", pid=7, done=True), ["hi", {"v": VERSION, "name": "hasher", "pid": 7, "done": True}]),
     (Greeting(exc=EXC, text="KeyError: 'x'"), ["hi", {"v": VERSION, "text": "KeyError: 'x'", "exc": EXC}]),
     (Greeting(timeout=2.5), ["hi", {"v": VERSION, "t": 2.5}]),
-    (Greeting(offers=frozenset(OFFERS)), ["hi", {"v": VERSION, "pickle": True, "numpy": True}]),
+    (Greeting(offers=frozenset(OFFERS)), ["hi", {"v": VERSION, "pickle": True, "numpy": True, "shared": True}]),
     (Preamble(), ["be", {}]),
     (Preamble(levels={}), ["be", {"levels": {}}]),
     (Preamble(levels={"": 30, "app": 10}, left=0.25), ["be", {"levels": {"": 30, "app": 10}, "left": 0.25}]),

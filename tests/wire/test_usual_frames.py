@@ -24,9 +24,10 @@ from gtask.wire.left import LEFT_HEAD
 from gtask.wire.mark import needs_stuffing
 from gtask.wire.messages import SERVED, Done, Greeting, Preamble, Request, RequestMeta, Value
 from gtask.wire.named import NAMED_HEADS, TIMED_HEADS, TIMEOUT_KEY
+from gtask.wire.pieces import joined
 from gtask.wire.reading import CHUNK
 from gtask.wire.values import offers
-from gtask.wire.values.agreement import PLAIN
+from gtask.wire.values.agreement import PLAIN, prepared
 from gtask.wire.values.unpacking import Unpacking
 from gtask.wire.writing import KEEP
 
@@ -183,10 +184,10 @@ def test_what_does_not_fit_the_head_travels_all_the_same():
         (("f",), {"a": 1}, meta),
         (("f", "\ud800"), {}, None),
     ):
-        frame = Encoder().encode_request(args, kwargs, 70000, more)
-        assert read(Decoder(), frame) == [Request(list(args), kwargs, 70000, more)]
+        frame, _ = prepared(Encoder().encode_request(args, kwargs, 70000, more), PLAIN)
+        assert read(Decoder(), joined(frame)) == [Request(list(args), kwargs, 70000, more)]
     for value in (10**30, "x" * KEEP, [b"x" * (2 * KEEP)]):
-        frame = Encoder().encode_value(value)
+        frame = joined(Encoder().encode_value(value))
         assert read(ReplyDecoder(), frame) == [Value(value)]
 
 

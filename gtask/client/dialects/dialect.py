@@ -12,6 +12,7 @@ from gtask.wire.values.agreement import PLAIN, Agreement
 
 if TYPE_CHECKING:
     from gtask.wire.messages import Greeting, LastWords, Message, RequestMeta
+    from gtask.wire.shared.channel import Channel
     from gtask.wire.values.agreement import ConditionalFrame
 
 __all__ = ["Dialect", "EncodeRequest", "Reader"]
@@ -47,8 +48,12 @@ class Reader(Protocol):
         """After the end of the stream: the last words, if there are any."""
 
 
-def _nothing(reader: Any, greeting: Greeting) -> Agreement:
+def _nothing(reader: Any, greeting: Greeting, channel: Channel | None) -> Agreement:
     return PLAIN
+
+
+def _no_channel(sock: Any) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,9 @@ class Dialect:
         make_reader: makes what reads one connection.
         make_conversation: makes the state of one connection, which has the table of the language.
         greeting: what the client says first, answered by the worker's greeting; None where nobody greets.
-        agree: notes what both sides have agreed upon, from the reader of the connection and the worker's greeting.
+        open_channel: makes a channel for shared memory beside a connected socket, if there can be one.
+        agree: notes what both sides have agreed upon, from the reader of the connection, the worker's greeting, and
+            this side's end of the channel, if one was opened.
         at_once: how many requests may be under way at a time. The others wait in the client, and are dropped there when
             one before them raises.
         has_preambles: whether a worker can be told what it must know before a call.
@@ -75,7 +82,8 @@ class Dialect:
     make_reader: Callable[[], Reader]
     make_conversation: Callable[[], Conversation] = Conversation
     greeting: Greeting | None = None
-    agree: Callable[[Any, Greeting], Agreement] = _nothing
+    open_channel: Callable[[Any], Channel | None] = _no_channel
+    agree: Callable[[Any, Greeting, Channel | None], Agreement] = _nothing
     at_once: float = math.inf
     has_preambles: bool = False
     unpickle: Callable[[bytes], Any] | None = None

@@ -9,10 +9,12 @@ from gtask.client.dialects.dialect import Dialect
 from gtask.wire.frames import Encoder
 from gtask.wire.lastwords import ReplyDecoder
 from gtask.wire.messages import Greeting
+from gtask.wire.shared.channel import open_channel
 from gtask.wire.values import offers, pickles
 
 if TYPE_CHECKING:
     from gtask.client.config import ClientConfig
+    from gtask.wire.shared.channel import Channel
     from gtask.wire.values.agreement import Agreement
 
 __all__ = ["gtask_dialect"]
@@ -28,6 +30,7 @@ def gtask_dialect(config: ClientConfig) -> Dialect:
         encode=encoder.encode,
         make_reader=partial(ReplyDecoder, config.limits),
         greeting=Greeting(name=config.name, timeout=config.timeout, offers=offered),
+        open_channel=partial(open_channel, limit=config.limit_shared),
         agree=partial(_agree, offered),
         has_preambles=True,
         unpickle=pickles.load if config.pickle else None,
@@ -36,7 +39,7 @@ def gtask_dialect(config: ClientConfig) -> Dialect:
     )
 
 
-def _agree(offered: frozenset[str], reader: ReplyDecoder, greeting: Greeting) -> Agreement:
-    agreed = offers.at_client(offered, greeting)
+def _agree(offered: frozenset[str], reader: ReplyDecoder, greeting: Greeting, channel: Channel | None) -> Agreement:
+    agreed = offers.at_client(offered, greeting, channel)
     reader.agree(agreed)
     return agreed

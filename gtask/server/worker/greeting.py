@@ -6,6 +6,7 @@ Where nobody greets setup runs before the first call.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
@@ -18,14 +19,14 @@ from gtask.wire.bodies import LENGTH
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import Greeting, Request
 from gtask.wire.reading import check_first
+from gtask.wire.shared.channel import adopted
 
 if TYPE_CHECKING:
-    import socket
-
     from gtask.server.worker.dialect import DialectFactory
     from gtask.server.worker.interface import Interface
     from gtask.server.worker.worker import Worker
     from gtask.wire.messages import Message
+    from gtask.wire.shared.channel import Channel
 
 __all__ = ["greet"]
 
@@ -48,7 +49,7 @@ def greet(
     deadline = monotonic() + worker.config.greeting_timeout
     dialect = recognise(sock, deadline, worker.config, dialects)
     worker.speak(dialect)
-    messages = _receive(worker, sock, deadline)
+    messages, channel = _receive(worker, sock, deadline)
     if not messages:
         return None
     if not dialect.greets:
@@ -57,18 +58,22 @@ def greet(
     hello = messages.pop(0)
     dialect.conversation.client_says(hello)
     assert isinstance(hello, Greeting)  # the client's turn to say nothing else
-    return messages if _answer(worker, hello, status_interface) else None
+    return messages if _answer(worker, hello, status_interface, channel) else None
 
 
-def _receive(worker: Worker, sock: socket.socket, deadline: float) -> list[Message]:
-    """The client's first messages; none when it has hung up, or at the deadline."""
-    decoder = worker.dialect.decoder
-    head = b""
+def _receive(worker: Worker, sock: socket.socket, deadline: float) -> tuple[list[Message], Channel | None]:
+    """The client's first messages, and the channel that came with the first bytes; no messages when the client has hung
+    up, or at the deadline."""
+    decoder, limits = worker.dialect.decoder, worker.config.limits
+    head, channel = b"", None
     while True:
         sock.settimeout(max(1e-3, deadline - monotonic()))
-        count = sock.recv_into(decoder.space)
+        if sock.family == socket.AF_UNIX and not head:
+            count, channel = adopted(sock, decoder.space, limits.shared)
+        else:
+            count = sock.recv_into(decoder.space)
         if not count:
-            return []
+            return [], channel
         worker.board.begin_reading(monotonic())
         if worker.dialect.greets and len(head) < LENGTH.size:
             head += bytes(decoder.space[: min(count, LENGTH.size - len(head))])
@@ -76,10 +81,10 @@ def _receive(worker: Worker, sock: socket.socket, deadline: float) -> list[Messa
         messages: list[Message] = decoder.received(count)
         if messages or monotonic() > deadline:
             sock.settimeout(None)
-            return messages
+            return messages, channel
 
 
-def _answer(worker: Worker, hello: Greeting, status_interface: Interface) -> bool:
+def _answer(worker: Worker, hello: Greeting, status_interface: Interface, channel: Channel | None) -> bool:
     """Run setup and answer; gives whether setup has succeeded."""
     worker.client, worker.timeout = hello.name, hello.timeout
     worker.board.name_client(hello.name)
@@ -87,7 +92,7 @@ def _answer(worker: Worker, hello: Greeting, status_interface: Interface) -> boo
         worker.offer(status_interface)
         worker.board.call_weight = 0.0
     reply = Greeting(name=worker.config.name, pid=os.getpid(), done=worker.has_checkout_done)
-    worker.dialect.agree(hello, reply)
+    worker.dialect.agree(hello, reply, channel)
     error = worker.hooks.set_up()
     if error is not None:
         reply.text, reply.exc = failure.text(error), failures.described(error, worker)

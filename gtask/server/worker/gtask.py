@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gtask.aspects.aspect import WorkerAspect
     from gtask.server.config import ServerConfig
     from gtask.server.worker.worker import Worker
+    from gtask.wire.shared.channel import Channel
 
 __all__ = ["GtaskDialect"]
 
@@ -47,10 +48,10 @@ class GtaskDialect:
         self.conversation = Conversation()
         self._has_asked = False
 
-    def agree(self, hello: Greeting, reply: Greeting) -> None:
+    def agree(self, hello: Greeting, reply: Greeting, channel: Channel | None) -> None:
         """From now on what both greetings offer may travel."""
-        reply.offers = offers.offered(offers.consented(self._consents))
-        agreed = offers.at_worker(reply.offers, hello)
+        reply.offers = offers.offered(offers.consented(self._consents, channel))
+        agreed = offers.at_worker(reply.offers, hello, channel)
         for encoder in self._encoders:
             encoder.agree(agreed)
         self.decoder.agree(agreed)

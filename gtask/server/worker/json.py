@@ -17,6 +17,7 @@ from gtask.wire.messages import Failure, Greeting, Message, Request, Value
 if TYPE_CHECKING:
     from gtask.server.config import ServerConfig
     from gtask.server.worker.worker import Worker
+    from gtask.wire.shared.channel import Channel
 
 __all__ = ["JsonDialect"]
 
@@ -62,7 +63,7 @@ class JsonDialect:
                 text = self._encode(Value(value, part))
         return text
 
-    def agree(self, hello: Greeting, reply: Greeting) -> None:
+    def agree(self, hello: Greeting, reply: Greeting, channel: Channel | None) -> None:
         """Nobody greets."""
         raise AssertionError
 

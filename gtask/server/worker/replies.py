@@ -18,6 +18,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from gtask.wire.pieces import LargeFrame
+
 if TYPE_CHECKING:
     from gtask.server.scoreboard import BoardLine
 
@@ -77,9 +79,11 @@ class ReplyBuffer:
         elif self._hold_until and (now > self._hold_until or now > self._fires_at):
             self.flush()
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: bytes | LargeFrame) -> None:
         """Send a reply, or hold it until the next."""
-        if self.more_follow and (self._hold_until or self._start_holding()) and self._board.hold(frame):
+        if type(frame) is LargeFrame:
+            self._send_all(frame)
+        elif self.more_follow and (self._hold_until or self._start_holding()) and self._board.hold(frame):
             self.holds = True
         elif self.holds:
             self._send_all(frame)
@@ -101,10 +105,12 @@ class ReplyBuffer:
             with self.lock:
                 self._send_all(b"")
 
-    def _send_all(self, frame: bytes) -> None:
+    def _send_all(self, frame: bytes | LargeFrame) -> None:
         self._hold_until = 0.0
         self.holds = False
-        self._send(self._board.take_held() + frame)
+        frame = self._board.take_held() + frame
+        for piece in frame.pieces if type(frame) is LargeFrame else (frame,):
+            self._send(piece)
 
     def _start_holding(self) -> bool:
         now = monotonic()

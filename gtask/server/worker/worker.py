@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gtask.server.scoreboard import BoardLine
     from gtask.server.worker.dialect import Dialect
     from gtask.server.worker.interface import Interface
+    from gtask.wire.pieces import LargeFrame
 
 __all__ = ["Worker"]
 
@@ -209,7 +210,7 @@ class Worker:
             error = None  # it knows this frame
         return ended
 
-    def _conclude(self, request: Request, error: BaseException | None, frame: bytes) -> None:
+    def _conclude(self, request: Request, error: BaseException | None, frame: bytes | LargeFrame) -> None:
         """The end of a call that is out of the ordinary: an error counts, also if the application has swallowed it."""
         self.companions.leave(error)
         if error is None:

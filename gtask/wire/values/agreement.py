@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
+from gtask.errors import EncodeError
+from gtask.wire.pieces import LargeFrame
 from gtask.wire.values.kinds import NATIVE, Kinds
 
-__all__ = ["PLAIN", "Agreement", "ConditionalFrame", "Fallback", "PreparedFrame"]
+if TYPE_CHECKING:
+    from gtask.wire.shared.channel import Channel
+    from gtask.wire.sparse import SparseFrame
+
+__all__ = ["PLAIN", "Agreement", "ConditionalFrame", "Fallback", "Frame", "PreparedFrame", "prepared"]
 
 
 _NATIVE = Kinds(NATIVE)
@@ -41,6 +47,7 @@ class Agreement:
         fallback: what stands for a value that is of no kind, or would lose something; None if both sides have not
             agreed upon one.
         no_fallback: why there is none, for an error; "" if neither side wants one.
+        channel: by which shared memory goes to the peer and comes from it; None if none does.
     """
 
     kinds: Kinds = _NATIVE
@@ -48,6 +55,12 @@ class Agreement:
     reasons: Mapping[str, str] = field(default_factory=dict)
     fallback: Fallback | None = None
     no_fallback: str = ""
+    channel: Channel | None = None
+
+    def close(self) -> None:
+        """The connection is closed."""
+        if self.channel is not None:
+            self.channel.close()
 
     def without_fallback(self) -> Agreement:
         """The same for what travels without one, too."""
@@ -61,37 +74,44 @@ PLAIN = Agreement()
 
 @final
 class ConditionalFrame:
-    """The frame of a call that not every worker can read.
+    """The frame of a call that not every worker can read, or that depends on the worker.
 
     Args:
-        data: the frame.
+        data: the frame; one with holes is filled for each worker.
         used: the offers that it uses, by name, and a phrase for the value that uses each.
         otherwise: the frame of the same call for a worker that has not agreed upon all of them; None if there is none.
 
     Attributes:
-        data, used: as above, and those of the other frame once a worker was asked about that could not read this one.
-            What is sent can be asked for the next worker, if this one turns out to be dead.
+        used: as above, or of the other frame once a worker was asked about that could not read this one. What is sent
+            can be asked for the next worker, if this one turns out to be dead.
     """
 
     __slots__ = ("_data", "_otherwise", "used")
 
-    def __init__(self, data: bytes, used: dict[str, str], otherwise: bytes | ConditionalFrame | None = None) -> None:
+    def __init__(
+        self, data: bytes | SparseFrame, used: dict[str, str], otherwise: bytes | ConditionalFrame | None = None
+    ) -> None:
         self._data = data
         self.used = used
         self._otherwise = otherwise
 
-    @property
-    def data(self) -> bytes:
-        """The frame's bytes."""
-        prepared = PreparedFrame(self._data)
+    def ready(self, agreement: Agreement) -> bytes | LargeFrame:
+        """The frame for a worker that was asked about; raises as :meth:`gtask.wire.sparse.SparseFrame.ready`."""
+        data: bytes | LargeFrame = self._data if isinstance(self._data, bytes) else self._data.ready(agreement)
+        prepared = data if isinstance(data, LargeFrame) else PreparedFrame(data)
         prepared.conditional = self  # not the other way round as well: a circle would stay until it is collected
         return prepared
+
+    def keep(self) -> None:
+        """The frame must wait: copy what the application may change meanwhile."""
+        if not isinstance(self._data, bytes):
+            self._data.keep()
 
     def refusal(self, agreement: Agreement) -> str:
         """Why it must not be sent where this was agreed upon, for an EncodeError; "" if it may be."""
         if self._otherwise is not None and not agreement.agreed.issuperset(self.used):
             other, self._otherwise = self._otherwise, None
-            self._data, self.used = (other, {}) if isinstance(other, bytes) else (other.data, other.used)
+            self._data, self.used = (other, {}) if isinstance(other, bytes) else (other._data, other.used)
         for name, phrase in self.used.items():
             if name not in agreement.agreed:
                 why = agreement.reasons.get(name, "")
@@ -109,7 +129,24 @@ class PreparedFrame(bytes):
         """As :meth:`ConditionalFrame.refusal`, for another worker."""
         return self.conditional.refusal(agreement)
 
-    @property
-    def data(self) -> bytes:
-        """The bytes for that worker."""
-        return self.conditional.data
+    def ready(self, agreement: Agreement) -> bytes | LargeFrame:
+        """The frame for that worker; raises as :meth:`ConditionalFrame.ready`."""
+        return self.conditional.ready(agreement)
+
+
+Frame = bytes | LargeFrame | ConditionalFrame
+"""The request of a call: as it is sent, or as it is known before its worker is."""
+
+
+def prepared(frame: Frame, agreement: Agreement) -> tuple[Frame, str]:
+    """The frame that goes to a worker with this agreement, and "" or why it must not be sent, for an EncodeError."""
+    if type(frame) is bytes:
+        return frame, ""
+    assert isinstance(frame, (ConditionalFrame, PreparedFrame, LargeFrame))
+    refusal = frame.refusal(agreement)
+    if refusal:
+        return frame, refusal
+    try:
+        return frame.ready(agreement), ""
+    except EncodeError as error:
+        return frame, str(error)

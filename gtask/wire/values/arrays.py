@@ -15,7 +15,8 @@ import sys
 from functools import cache, lru_cache
 from typing import Any
 
-from gtask.wire.values.kinds import NotTransferable, Packing, too_large
+from gtask.wire.values.in_place import own
+from gtask.wire.values.kinds import LARGE, NotTransferable, Packing, too_large
 from gtask.wire.values.unpacking import Unpacking
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "HEAD",
     "NESTED",
     "array_types",
+    "build_array",
     "is_installed",
+    "lay_out_array",
     "pack_array",
     "pack_scalar",
     "scalar_types",
@@ -87,6 +90,14 @@ def pack_array(value: Any, packing: Packing) -> bytes:
         TypeError: it is of a subclass, or cannot be described in this way.
         EncodeError: it is over the limit.
     """
+    head, data = lay_out_array(value, packing)
+    if data.nbytes > packing.limit:
+        raise too_large(f"an array in it has {data.nbytes} bytes", packing.limit)
+    return b"".join((head, data))
+
+
+def lay_out_array(value: Any, packing: Packing) -> tuple[bytes, memoryview]:
+    """The same in two parts, the items where they lie; raises as :func:`pack_array`."""
     item = _item(value)
     numpy = sys.modules["numpy"]
     if type(value) not in (numpy.ndarray, numpy.memmap):
@@ -97,14 +108,14 @@ def pack_array(value: Any, packing: Packing) -> bytes:
     is_fortran = value.flags.f_contiguous and not value.flags.c_contiguous
     head = [item, list(value.shape), "F" if is_fortran else "C"]
     if not value.size:
-        return _joined(head, b"", packing)
+        return _told(head, packing), memoryview(b"")
     flat = numpy.ascontiguousarray((value.T if is_fortran else value).reshape(-1))
-    return _joined(head, flat.view(numpy.uint8).data, packing)
+    return _told(head, packing), flat.view(numpy.uint8).data
 
 
 def pack_scalar(value: Any, packing: Packing) -> bytes:
     """A scalar's bytes: its item, then those of its value; raises as :func:`pack_array`."""
-    return _joined(_item(value), value.tobytes(), packing)
+    return b"".join((_told(_item(value), packing), value.tobytes()))
 
 
 def _item(value: Any) -> Any:
@@ -116,13 +127,11 @@ def _item(value: Any) -> Any:
     return _tell_item(dtype)
 
 
-def _joined(told: Any, data: bytes | memoryview, packing: Packing) -> bytes:
-    if len(data) > packing.limit:
-        raise too_large(f"an array in it has {len(data)} bytes", packing.limit)
+def _told(told: Any, packing: Packing) -> bytes:
     head = packing.body(told)
     if len(head) > HEAD:
         raise TypeError(f"its dtype takes {len(head)} bytes to tell, and there are {HEAD}")
-    return b"".join((head, data))
+    return head
 
 
 def unpack_array(packed: bytes, unpacking: Unpacking) -> Any:
@@ -132,7 +141,28 @@ def unpack_array(packed: bytes, unpacking: Unpacking) -> Any:
         Exception: it is none; whatever numpy raises.
     """
     head, start = unpacking.head(packed, HEAD, FIELDS)
-    data = memoryview(packed)[start:]
+    if len(packed) - start >= LARGE:
+        return _built(head, own(packed, start))
+    return _built(head, memoryview(packed)[start:]).copy("K")
+
+
+def build_array(head: bytes, data: Any, is_writable: bool, unpacking: Unpacking) -> Any:
+    """The array that was laid out in these two parts; raises as :func:`unpack_array`.
+
+    Args:
+        head: what it is.
+        data: the memory that it is to have.
+        is_writable: whether it may be changed.
+    """
+    told, end = unpacking.head(head, HEAD, FIELDS)
+    if end != len(head):
+        raise ValueError("an array is told by its dtype, shape and order")
+    array = _built(told, data)
+    array.flags.writeable = is_writable
+    return array
+
+
+def _built(head: Any, data: Any) -> Any:
     if type(head) is not list or len(head) != 3:
         raise ValueError("an array is told by its dtype, shape and order")
     dtype, shape, order = _dtype(head[0]), _shape(head[1]), head[2]
@@ -142,9 +172,7 @@ def unpack_array(packed: bytes, unpacking: Unpacking) -> Any:
     if not dtype.itemsize or count * dtype.itemsize != len(data):
         raise ValueError(f"an array of {count} times {dtype.itemsize} bytes has come with {len(data)} bytes")
     numpy = importlib.import_module("numpy")
-    if not count:
-        return numpy.empty(shape, dtype, order)
-    return numpy.ndarray(shape, dtype, data, order=order).copy(order)
+    return numpy.ndarray(shape, dtype, data if count else None, order=order)
 
 
 def unpack_scalar(packed: bytes, unpacking: Unpacking) -> Any:

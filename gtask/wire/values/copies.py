@@ -10,7 +10,7 @@ from typing import Any
 
 from gtask.errors import EncodeError
 from gtask.wire.values.bases import ChangedError, base_of, cut
-from gtask.wire.values.culprit import KEYS, OWN, Place, phrase, places, refusal, shown, spelled
+from gtask.wire.values.culprit import KEYS, LEVELS, OWN, Place, phrase, places, refusal, shown, spelled
 from gtask.wire.values.kinds import SCALARS, Ext, NotTransferable, Packing, Timestamp, UnusualError
 from gtask.wire.values.remedies import remedy
 
@@ -82,6 +82,8 @@ class _Copying:
             return value
         if id(value) in self._above:
             raise _CircleError(value)
+        if len(self._above) > LEVELS:
+            raise RecursionError
         self._above.add(id(value))
         try:
             plain, keys = self._content(value, place)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from gtask.errors import EncodeError
+from gtask.wire.limits import DEFAULTS
 from gtask.wire.values.bases import BASES, cut, faithful_base, type_name
-from gtask.wire.values.kinds import SCALARS, UNKNOWN, Ext, NotTransferable, Timestamp, UnusualError
+from gtask.wire.values.kinds import LIGHT, UNKNOWN, Ext, NotTransferable, Timestamp, UnusualError, is_large
 
-__all__ = ["KEYS", "OWN", "Place", "check", "phrase", "places", "refusal", "shown", "spelled"]
+__all__ = ["KEYS", "LEVELS", "OWN", "Place", "check", "phrase", "places", "refusal", "shown", "spelled"]
 
 KEYS = frozenset({str, int, bytes, bool})
 """The classes that keys may be of."""
@@ -17,8 +18,13 @@ KEYS = frozenset({str, int, bytes, bool})
 OWN = (str, int, float, bytes, bytearray, memoryview, list, tuple, dict, Timestamp)
 """What the packer writes by itself, instances of subclasses as well, without asking."""
 
-_PLAIN = frozenset({bytearray, *BASES}.difference({str, int, float, bytes, memoryview, list, tuple, dict}))
+_RAW = frozenset({bytes, bytearray})
+_PLAIN = frozenset({*BASES}.difference({str, int, float, memoryview, list, tuple, dict}, _RAW))
 """Of these classes themselves there is nothing to be found out, nor do their instances hold what the packer writes."""
+
+LEVELS = DEFAULTS.nesting - 24
+"""How deep a value may be nested, so that its reader, who also reads what is around it, does not refuse it. Python's
+own limit would strike before, but an application may have raised it."""
 
 MANY = 10
 """Values in a container for which it is worth while to look at all their types at once."""
@@ -27,21 +33,30 @@ Place = tuple[Any, Any]
 """Where in a message: the place of the whole, as a text or again a tuple, and the key or index in it."""
 
 
-def check(value: Any, is_lossless: bool) -> None:
+def check(value: Any, is_lossless: bool, levels: int = LEVELS) -> bool:
     """Find what msgpack would write as something else, or so that nobody could read it: keys of other types than str,
     int and bytes, and instances of subclasses that differ from their base.
 
     Args:
         value: the value.
         is_lossless: whether other instances of subclasses count, too, for they would lose their class.
+        levels: how deep lists and maps may lie in it.
+
+    Returns:
+        whether the value, or one in it, is large.
 
     Raises:
         UnusualError: there is such a value; the message needs a copy.
+        RecursionError: it is nested too deeply, or contains itself.
     """
     cls: Any = type(value)
     if cls is not dict and cls is not list and cls is not tuple:
+        if cls in _RAW:
+            return is_large(value)
         if cls in _PLAIN:
-            return
+            return False
+        if cls is memoryview and value.c_contiguous and is_large(value):
+            return True
         cls = _packed_as(cls, is_lossless)
     if cls is dict:
         if not KEYS.issuperset(map(type, value)):
@@ -50,11 +65,15 @@ def check(value: Any, is_lossless: bool) -> None:
     elif cls is list or cls is tuple:
         parts = value
     else:
-        return
-    if len(parts) < MANY or not SCALARS.issuperset(map(type, parts)):
+        return cls is None and is_large(value)
+    if not levels:
+        raise RecursionError
+    found = False
+    if len(parts) < MANY or not LIGHT.issuperset(map(type, parts)):
         for part in parts:
-            if type(part) not in SCALARS:
-                check(part, is_lossless)
+            if type(part) not in LIGHT and check(part, is_lossless, levels - 1):
+                found = True
+    return found
 
 
 def _packed_as(cls: Any, is_lossless: bool) -> type | None:

@@ -25,17 +25,25 @@ if TYPE_CHECKING:
     from gtask.wire.values.unpacking import Unpacking
 
 __all__ = [
-    "ARRAY", "NATIVE", "NESTED_EXT", "PICKLE", "SCALAR", "SCALARS", "UNKNOWN", "Ext", "Kind", "Kinds",
-    "NotTransferable", "Packing", "Timestamp", "UnusualError", "too_large",
+    "ARRAY", "LARGE", "LIGHT", "NATIVE", "NESTED_EXT", "PICKLE", "SCALAR", "SCALARS", "SHARED", "UNKNOWN", "Ext",
+    "Kind", "Kinds", "NotTransferable", "Packing", "Timestamp", "UnusualError", "is_large", "too_large",
 ]  # fmt: skip
 
 NESTED_EXT = 16
 """How deep sets may lie in sets. Each level is a C call with 40 KiB of stack, so it needs a bound."""
 
-BIGINT, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, SET, FROZENSET, COMPLEX, PICKLE, ARRAY, SCALAR = range(1, 14)
+BIGINT, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, SET, FROZENSET, COMPLEX, PICKLE, ARRAY, SCALAR, SHARED = range(
+    1, 15
+)
 
 SCALARS = frozenset({type(None), bool, int, float, str, bytes})
-"""Classes whose instances need no check."""
+"""Classes whose instances travel as they stand."""
+
+LIGHT = SCALARS - {bytes}
+"""Those of them whose instances are packed, however large they are."""
+
+LARGE = 1024 * 1024
+"""Bytes from which on a value stays where it lies until it is sent."""
 
 UNKNOWN = "it is of no kind that can travel"
 """What is said of a value whose class alone says it."""
@@ -64,6 +72,10 @@ class Kind:
         unpack: the value of these bytes; they may be hostile, and it may raise any exception.
         offer: the offer under which it travels; "" for a kind that every peer reads.
         noun: the kind in an error text, for one under an offer.
+        lay_out: of a large value what stands before its data, and the data where they lie; raises as ``pack``. None if
+            such values are packed like others.
+        build: the value of what has come so: what stands before its data, the memory where they lie, which is its own,
+            and whether it may be changed there; raises as ``unpack``.
     """
 
     code: int
@@ -72,6 +84,8 @@ class Kind:
     unpack: Callable[[bytes, Unpacking], Any]
     offer: str = ""
     noun: str = ""
+    lay_out: Callable[[Any, Packing], tuple[bytes, memoryview]] | None = None
+    build: Callable[[bytes, Any, bool, Unpacking], Any] | None = None
 
 
 class Kinds:
@@ -149,9 +163,13 @@ class Packing:
             if kind.offer not in self.agreement.agreed:
                 raise NotTransferable(self.agreement.reasons.get(kind.offer, "both sides have not agreed upon it"))
             packed = kind.pack(value, self)
-            self.used.setdefault(kind.offer, f"a value of type {type_name(value)}")
+            self.note(kind, value)
             return Ext(kind.code, packed)
         return Ext(kind.code, kind.pack(value, self))
+
+    def note(self, kind: Kind, value: Any) -> None:
+        """A value of a kind that travels under an offer is in the message."""
+        self.used.setdefault(kind.offer, f"a value of type {type_name(value)}")
 
     def plain(self, value: Any) -> Any:
         """What an instance of a subclass arrives as, if that is equal.
@@ -191,8 +209,15 @@ class Packing:
         return packed
 
 
-def too_large(what: str, limit: int) -> EncodeError:
-    return EncodeError(f"too large: {what} and the limit is {limit}; send it in parts, or through a file")
+def is_large(value: Any) -> bool:
+    """Whether a value has so many bytes that it should not be copied to be sent."""
+    kind = type(value)
+    size = len(value) if kind is bytes or kind is bytearray else getattr(value, "nbytes", 0)
+    return type(size) is int and size >= LARGE
+
+
+def too_large(what: str, limit: int, more: str = "") -> EncodeError:
+    return EncodeError(f"too large: {what} and the limit is {limit}{more}; send it in parts, or through a file")
 
 
 # --- how the native kinds are written and read -----------------------------------------------------------

@@ -14,13 +14,17 @@ from gtask.wire.values.collisions import MOST_COLLISIONS, checked_map
 if TYPE_CHECKING:
     from gtask.wire.values.agreement import Agreement
 
-__all__ = ["ManyExtensionsError", "Unpacking"]
+__all__ = ["ManyExtensionsError", "ReadOnceError", "Unpacking"]
 
 _T = TypeVar("_T")
 
 
 class ManyExtensionsError(ValueError):
     """A message has many extension types, perhaps keys of one hash: it is to be read again, with a look at its keys."""
+
+
+class ReadOnceError(ValueError):
+    """A message has a value that can be read only once: it is to be read again, and whatever it has, for good."""
 
 
 class Budget:
@@ -52,19 +56,22 @@ class Unpacking:
         items: lists, maps and extension types that a message may have. One with fewer bytes cannot have more.
 
     Attributes:
+        is_final: whether what it reads is not read again.
+        shared: bytes in shared memory of the message at hand; only where it is final.
         used: the offers under which values of the message at hand have come that are yet to be opened.
         left: how many extension types are read before a :class:`ManyExtensionsError`; infinite where maps are looked
             at, or cannot be.
     """
 
-    __slots__ = ("_budget", "agreement", "depth", "errors", "items", "left", "used")
+    __slots__ = ("_budget", "agreement", "depth", "errors", "is_final", "items", "left", "shared", "used")
 
     def __init__(self, agreement: Agreement, errors: str = "strict", items: int = DEFAULTS.items) -> None:
         self.agreement = agreement
         self.errors = errors
         self.items = items
         self._budget = Budget(items)
-        self.depth = 0
+        self.depth = self.shared = 0
+        self.is_final = False
         self.left: float = MOST_COLLISIONS
         self.used: set[str] = set()
 
@@ -93,10 +100,11 @@ class Unpacking:
         inner._budget = self._budget
         return inner
 
-    def careful(self, errors: str = "strict") -> Unpacking:
-        """The same, but it looks at each list and at the keys of each map; ``errors`` as in the class."""
+    def careful(self, errors: str = "strict", is_final: bool = False) -> Unpacking:
+        """The same, but it looks at each list and at the keys of each map; ``errors`` and ``is_final`` as in the
+        class."""
         other = Unpacking(self.agreement, errors, self.items)
-        other.used, other.left = self.used, math.inf
+        other.used, other.left, other.is_final = self.used, math.inf, is_final
         return other
 
     def value(self, packed: bytes | bytearray | memoryview, *, use_list: bool = True) -> Any:

@@ -32,9 +32,11 @@ from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.json import conversation as jsonexchange
 from gtask.wire.json import text as jsontext
 from gtask.wire.lastwords import ReplyDecoder, last_words
+from gtask.wire.shared import word
 from gtask.wire.values import arrays
 from gtask.wire.values import kinds as extensions
 from gtask.wire.values import pickles as pickled
+from gtask.wire.values.holes import Part
 from gtask.wire.values.offers import agree
 from gtask.wire.values.pickles import unseal
 from tests.support.program import run_program
@@ -173,7 +175,14 @@ def test_examples_are_complete():
         "complex": extensions.COMPLEX,
         "range": extensions.PICKLE,
     } | ({"ndarray": extensions.ARRAY, "int16": extensions.SCALAR} if numpy is not None else {})
-    assert [int(code) for code, *_ in rows("code")] == list(range(extensions.BIGINT, extensions.SCALAR + 1))
+    assert [int(code) for code, *_ in rows("code")] == list(range(extensions.BIGINT, extensions.SHARED + 1))
+
+
+def test_the_word_about_shared_memory():
+    """Its bytes are those of the example."""
+    told = re.search(r"1 MiB of bytes in the memory of number 1::\n\n    ([0-9a-f ]+)\n", DOCUMENT)[1]
+    part = Part(bytes(1 << 20), memoryview(bytes(1 << 20)))
+    assert word.packed(1, part, 0, is_frozen=False) == bytes.fromhex(told)
 
 
 def extension_code(packed):

@@ -54,8 +54,8 @@ ARROWS = {
     "wire.exceptions.telling": "wire.exceptions.anatomy wire.exceptions.stayed wire.exceptions.tracebacks wire.plain",
     "wire.exceptions.tracebacks": "",
     "wire.forms": "errors printable wire.messages",
-    "wire.frames": "wire.bodies wire.limits wire.mark wire.messages wire.named wire.reading wire.values.agreement "
-    "wire.values.culprit wire.values.kinds wire.writing",
+    "wire.frames": "wire.bodies wire.limits wire.mark wire.messages wire.named wire.pieces wire.reading "
+    "wire.values.agreement wire.values.culprit wire.values.kinds wire.writing",
     "wire.json": "",
     "wire.json.conversation": "wire.conversation wire.messages",
     "wire.json.text": "errors wire.forms wire.json.conversation wire.limits wire.malformed wire.messages "
@@ -68,23 +68,28 @@ ARROWS = {
     "wire.left": "wire.bodies wire.messages wire.values.unpacking",
     "wire.messages": "",
     "wire.named": "wire.bodies wire.forms wire.messages wire.values.culprit wire.values.kinds wire.values.unpacking",
+    "wire.pieces": "wire.mark",
     "wire.plain": "wire.values.bases",
     "wire.reading": "errors wire.bodies wire.left wire.limits wire.malformed wire.messages wire.named "
     "wire.values.agreement wire.values.unpacking",
+    "wire.shared": "",
+    "wire.sparse": "wire.bodies wire.pieces wire.values.kinds",
     "wire.values": "",
-    "wire.values.agreement": "wire.values.kinds",
-    "wire.values.arrays": "wire.values.kinds wire.values.unpacking",
+    "wire.values.agreement": "errors wire.pieces wire.values.kinds",
+    "wire.values.arrays": "wire.values.in_place wire.values.kinds wire.values.unpacking",
     "wire.values.bases": "",
     "wire.values.copies": "errors wire.values.bases wire.values.culprit wire.values.kinds wire.values.remedies",
-    "wire.values.culprit": "errors wire.values.bases wire.values.kinds",
+    "wire.values.culprit": "errors wire.limits wire.values.bases wire.values.kinds",
     "wire.values.collisions": "wire.limits",
+    "wire.values.holes": "wire.values.culprit wire.values.kinds",
+    "wire.values.in_place": "",
     "wire.values.kinds": "errors wire.values.bases wire.values.collisions",
-    "wire.values.offers": "wire.messages wire.values.agreement wire.values.arrays wire.values.kinds "
+    "wire.values.offers": "wire.messages wire.shared.word wire.values.agreement wire.values.arrays wire.values.kinds "
     "wire.values.pickles",
     "wire.values.pickles": "errors wire.values.kinds wire.values.unpacking",
     "wire.values.remedies": "",
-    "wire.writing": "errors wire.bodies wire.forms wire.left wire.limits wire.messages wire.values.agreement "
-    "wire.values.copies wire.values.culprit wire.values.kinds",
+    "wire.writing": "errors wire.bodies wire.forms wire.left wire.limits wire.mark wire.messages wire.pieces "
+    "wire.sparse wire.values.agreement wire.values.copies wire.values.culprit wire.values.holes wire.values.kinds",
     #
     "client": "",
     "client.calls": "client.companions client.elsewhere client.outcomes errors",
@@ -95,18 +100,18 @@ ARROWS = {
     "client.companions": "wire.messages",
     "client.config": "aspects.context wire.limits",
     "client.connection": "client.deaths client.handshake client.labels client.one_at_a_time client.outcomes "
-    "client.overtime client.preamble client.stream errors wire.messages wire.values.agreement",
+    "client.overtime client.preamble client.stream errors wire.messages wire.pieces wire.values.agreement",
     "client.counters": "stats",
     "client.deaths": "errors wire.exceptions.failure",
     "client.dialects": "client.dialects.gtask client.dialects.json",
     "client.dialects.dialect": "wire.conversation wire.values.agreement",
-    "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.values.offers "
-    "wire.values.pickles",
+    "client.dialects.gtask": "client.dialects.dialect wire.frames wire.lastwords wire.messages wire.shared.channel "
+    "wire.values.offers wire.values.pickles",
     "client.dialects.json": "client.dialects.dialect errors wire.json.conversation wire.json.text",
     "client.elsewhere": "client.loop errors",
     "client.forks": "",
     "client.handshake": "client.loop errors",
-    "client.in_line": "client.outcomes wire.messages",
+    "client.in_line": "client.outcomes wire.messages wire.values.agreement",
     "client.labels": "address",
     "client.lease": "client.calls client.forks client.in_line client.loop client.outcomes client.refusals "
     "client.submitted errors wire.messages",
@@ -139,7 +144,7 @@ ARROWS = {
     "client.pool.news client.pool.no_worker client.pool.notices client.pool.slots errors printable",
     "client.preamble": "errors wire.messages",
     "client.refusals": "client.forks client.outcomes errors",
-    "client.stream": "client.forks client.loop errors wire.messages",
+    "client.stream": "client.forks client.loop errors wire.messages wire.pieces",
     "client.submitted": "client.calls errors wire.messages",
     #
     "server": "",
@@ -234,7 +239,7 @@ ARROWS = {
     "wire.messages",
     "server.worker.full_names": "function_names wire.limits",
     "server.worker.greeting": "errors server.worker.dialect server.worker.failures wire.bodies "
-    "wire.exceptions.failure wire.messages wire.reading",
+    "wire.exceptions.failure wire.messages wire.reading wire.shared.channel",
     "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
     "server.worker.hooks": "server.scoreboard",
     "server.worker.interface": "server.worker.discovery",
@@ -244,7 +249,7 @@ ARROWS = {
     "server.worker.misfits": "server.worker.full_names wire.limits",
     "server.worker.parts": "aspects.context_worker aspects.current_call aspects.logs.reporter aspects.tracing "
     "aspects.unpickling server.worker.gtask server.worker.json",
-    "server.worker.replies": "",
+    "server.worker.replies": "wire.pieces",
     "server.worker.retirement": "server.process",
     "server.worker.serve": "errors server.descriptors server.originals server.process server.scoreboard "
     "server.worker.greeting server.worker.worker",
@@ -307,6 +312,11 @@ ARROWS = {
     "tool.top": "address errors printable tool.conversation tool.tables",
     "wire.values.unpacking": "wire.limits wire.values.collisions",
     "installed": "",
+    "shared": "wire.shared.born wire.shared.memory",
+    "wire.shared.born": "wire.shared.memory",
+    "wire.shared.channel": "wire.shared.memory wire.shared.word",
+    "wire.shared.memory": "",
+    "wire.shared.word": "wire.limits wire.values.kinds wire.values.unpacking",
 }
 """The arrows. ``client`` never reaches ``server`` nor the other way round, ``tool`` neither of them, and nothing
 imports ``testing``. The keeper (``server.cli``) reaches neither the master nor what the application needs."""
@@ -331,7 +341,7 @@ RINGS = [
     # What a call may have beside its value.
     "aspects.",
     # What is built on all that.
-    "dbapi. integrations. tool. tasks testing prometheus __main__",
+    "dbapi. integrations. tool. tasks shared testing prometheus __main__",
 ]
 """The rings of the house, from within: a module is of the first that names it or a folder that it is in ("wire.").
 
@@ -347,13 +357,14 @@ PROTOCOLS = {"aspects.aspect", "client.dialects.dialect"}
 """By which it has what it does not know: for its types only."""
 
 HOMES = {
-    "msgpack": "wire.bodies wire.values.kinds wire.values.unpacking wire.writing",
+    "msgpack": "wire.bodies wire.shared.word wire.values.holes wire.values.kinds wire.values.unpacking wire.writing",
     "gevent": "client.calls client.connection client.elsewhere client.handshake client.loop client.pool.connector "
     "dbapi.shared_clients integrations.django.sqlite3.greenlets integrations.sqlalchemy integrations.wsgi testing",
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
     "server.master.door server.master.master server.master.refusals server.master.silent server.master.workers "
     "server.metrics.scrapes server.estate server.originals server.paths server.peers server.worker.dialect "
-    "server.worker.failures server.worker.gtask server.worker.json server.worker.replies server.worker.serve "
+    "server.worker.failures server.worker.gtask server.worker.greeting server.worker.json server.worker.replies "
+    "server.worker.serve "
     "tool.conversation",
     "select": "integrations.wsgi server.databases.drivers.generic server.databases.drivers.postgresql server.output "
     "tool.conversation tool.top",
@@ -361,12 +372,12 @@ HOMES = {
     "posix": "server.embed server.originals spawn",
     "fork": "server.embed server.originals server.process",
     "subprocess": "",
-    "ctypes": "server.process",
+    "ctypes": "server.process wire.shared.memory wire.values.in_place",
     "threading": "server.embed server.remarks server.worker.replies server.worker.teller",
     "random": "client.pool.workers",
     "concurrent": "client.many.executor",
     "importlib": "aspects.tracing dbapi.drivers_known gtask server.daemon.application server.functions "
-    "server.originals shells tool.cli wire.values.arrays",
+    "server.originals shared shells tool.cli wire.values.arrays",
     "pickle": "wire.values.pickles",
     "runpy": "server.daemon.options",
     "setproctitle": "server.process",
@@ -398,12 +409,17 @@ PURE = {
     "wire.messages": "",
     "wire.limits": "",
     "wire.forms": "",
+    "wire.pieces": "",
+    "wire.sparse": "msgpack",
+    "wire.shared.word": "msgpack",
     "wire.values.agreement": "msgpack",
     "wire.values.arrays": "msgpack",
     "wire.values.bases": "",
     "wire.values.copies": "msgpack",
     "wire.values.collisions": "",
     "wire.values.culprit": "msgpack",
+    "wire.values.holes": "msgpack",
+    "wire.values.in_place": "",
     "wire.values.offers": "msgpack",
     "wire.values.pickles": "msgpack",
     "wire.values.remedies": "",
@@ -741,7 +757,7 @@ def test_every_public_name_can_be_had():
 EMPTY = {
     "__main__", "aspects", "aspects.logs", "client", "client.dialects", "client.many", "client.pool", "integrations",
     "integrations.django.sqlite3", "server", "server.daemon", "server.databases", "server.master", "server.metrics",
-    "server.worker", "tool", "wire", "wire.exceptions", "wire.json", "wire.values",
+    "server.worker", "tool", "wire", "wire.exceptions", "wire.json", "wire.shared", "wire.values",
 }  # fmt: skip
 """Packages that are no more than their modules, and what nobody imports."""
 

@@ -1,0 +1,55 @@
+"""Arrays in memory that a worker and its client can both have, so that a large one is never copied on its way.
+
+>>> image = gtask.shared.empty((4000, 5000), "u1")
+>>> image[:] = ...
+>>> client.call("blur", image)
+
+numpy is needed: ``pip install numpy``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import TYPE_CHECKING, Any
+
+from gtask.wire.shared.born import Born
+from gtask.wire.shared.memory import is_here
+
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+
+__all__ = ["empty"]
+
+
+def empty(shape: int | tuple[int, ...], dtype: numpy.typing.DTypeLike = float) -> numpy.ndarray[Any, numpy.dtype[Any]]:
+    """A new array of zeros, to be filled and then sent: as an argument, or as the result of a call.
+
+    At a unix socket it is not copied, however large it is, and arrives as a read-only array of the same memory. When it
+    is sent for the first time it becomes read-only where it was made, too; it may be sent any number of times. What a
+    view that was made before still writes is not seen by the peer, and the array is copied from then on. Anywhere else
+    (TCP, a server without ``limit_shared``, an array of less than a MiB) it travels as any array does.
+
+    Each such array has a descriptor for as long as it or a view of it is there.
+
+    Args:
+        shape: the length of each dimension; a number for a single one.
+        dtype: of its items; default float64.
+
+    Raises:
+        ImportError: there is no numpy.
+        TypeError, ValueError: the shape or the dtype makes no sense, or its items are Python objects.
+        OSError: there is no memory or no descriptor left.
+    """
+    np: Any = importlib.import_module("numpy")
+    kind = np.dtype(dtype)
+    if kind.hasobject:
+        raise TypeError(f"dtype={dtype!r}: Python objects cannot lie in shared memory")
+    lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"shape={shape!r}: write lengths of at least 0")
+    size = math.prod(lengths) * kind.itemsize
+    if not size or not is_here():
+        return np.zeros(lengths, kind)  # type: ignore[no-any-return]
+    return np.ndarray(lengths, kind, Born(size).memory)  # type: ignore[no-any-return]

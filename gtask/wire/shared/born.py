@@ -1,0 +1,87 @@
+"""Memory that an application fills in place, to send it without any copy; see :mod:`gtask.shared`.
+
+Once it was sent nobody can change it. This process's own views of it then are of private pages: what is still written
+there is seen only here, and the next time such memory is copied like any other.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from typing import Any
+
+from gtask.wire.shared import memory
+
+__all__ = ["Born"]
+
+PAGEMAP = "/proc/self/pagemap"
+ENTRY = 8
+"""Bytes that it has for a page; in the last are flags."""
+PRESENT, SWAPPED, OF_FILE = 1 << 7, 1 << 6, 1 << 5
+
+
+class Born:
+    """A shared file that is mapped here.
+
+    Args:
+        size: bytes, at least 1.
+
+    Attributes:
+        memory: where it is mapped; the file is closed when nobody refers to this any more.
+
+    Raises:
+        OSError: there is no memory, no descriptor, or no such file on this system.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._descriptor = os.memfd_create("gtask", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self._descriptor, size)
+            self._address = memory.map_at(None, self._descriptor, size, mmap.MAP_SHARED)
+        except BaseException:  # an interruption, too
+            os.close(self._descriptor)
+            raise
+        self._size = size
+        self._is_sealed = False
+        self.memory: Any = memory.at(self._address, size)
+        self.memory.born = self
+        weakref.finalize(self.memory, _free, self._address, size, self._descriptor).atexit = False
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the file has what its views here show: nothing was written since it was sealed."""
+        if not self._is_sealed:
+            return True
+        first, last = self._address // mmap.PAGESIZE, (self._address + self._size - 1) // mmap.PAGESIZE
+        try:
+            with open(PAGEMAP, "rb") as pagemap:
+                pagemap.seek(first * ENTRY)
+                entries = pagemap.read((last - first + 1) * ENTRY)
+        except OSError:
+            return False
+        return all(not flags & SWAPPED and (flags & OF_FILE or not flags & PRESENT) for flags in {*entries[7::8]})
+
+    def sealed(self, view: Any) -> int:
+        """The descriptor, once nobody can change the file; views of it count as read-only.
+
+        Args:
+            view: the array that is sent.
+        """
+        if not self._is_sealed:
+            memory.map_at(self._address, self._descriptor, self._size, mmap.MAP_PRIVATE)
+            memory.seal(self._descriptor)
+            self._is_sealed = True
+        while hasattr(view, "flags"):
+            view.flags.writeable = False
+            view = view.base
+        return self._descriptor
+
+    def offset_of(self, data: memoryview) -> int:
+        """Where bytes of it begin."""
+        return int(data.obj.__array_interface__["data"][0]) - self._address  # type: ignore[attr-defined]
+
+
+def _free(address: int, size: int, descriptor: int) -> None:
+    memory.unmap(address, size)
+    os.close(descriptor)

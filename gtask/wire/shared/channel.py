@@ -1,0 +1,200 @@
+"""The second socket of a connection: shared memory goes to the peer by it, one descriptor a message.
+
+The connection itself is read without a look for descriptors, which costs time in each call; the kernel drops those that
+come there. So the client sends one end of a socket pair with its greeting. By it each side sends its descriptors before
+the frames that name them by their numbers. A number whose frame was never sent is passed over.
+"""
+
+from __future__ import annotations
+
+import _socket as socket  # that of the standard library may be gevent's, and wait
+import os
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gtask.wire.shared import memory, word
+
+if TYPE_CHECKING:
+    from gtask.wire.values.holes import Part
+
+__all__ = ["Channel", "adopted", "open_channel"]
+
+NUMBER = struct.Struct("!Q")
+FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+ROOM = socket.CMSG_SPACE(struct.calcsize("i"))
+
+
+def open_channel(sock: Any, limit: int) -> Channel | None:
+    """A channel beside a connection, of which the peer has nothing yet.
+
+    Args:
+        sock: the connection.
+        limit: bytes of shared memory that a message may name.
+
+    Returns:
+        None if there can be no channel: not a unix socket, no such memory here, or no descriptors left.
+    """
+    if getattr(sock, "family", None) != socket.AF_UNIX or not limit or not memory.is_here():
+        return None
+    try:
+        mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError:
+        return None
+    return Channel(mine, limit, sock, other)
+
+
+def adopted(sock: Any, space: memoryview, limit: int) -> tuple[int, Channel | None]:
+    """Read the first bytes of a unix socket, and the peer's end of a channel, if one comes with them.
+
+    Args:
+        sock: the connection.
+        space: for the bytes.
+        limit: bytes of shared memory that a message may name; 0 if none may.
+
+    Returns:
+        how many bytes have come; the channel.
+    """
+    count, ancillary, _, _ = sock.recvmsg_into([space], ROOM, socket.MSG_CMSG_CLOEXEC)
+    first, *others = _descriptors(ancillary) or [-1]
+    for descriptor in others:
+        os.close(descriptor)
+    if first < 0:
+        return count, None
+    try:
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, first)
+    except OSError:  # it is no socket
+        os.close(first)
+        return count, None
+    if limit:
+        return count, Channel(end, limit)
+    end.close()
+    return count, None
+
+
+class Channel:
+    """One end of it.
+
+    Args:
+        sock: the end.
+        limit: bytes of shared memory that a message may name.
+        connection, other: the connection by which the peer's end is yet to be sent, and that end.
+    """
+
+    __slots__ = ("_connection", "_number", "_other", "_socket", "limit")
+
+    def __init__(self, sock: Any, limit: int, connection: Any = None, other: Any = None) -> None:
+        self._socket = sock
+        self._connection, self._other = connection, other
+        self._number = 0
+        self.limit = limit
+
+    @property
+    def remark(self) -> str:
+        """What is said of the limit where a value is too large."""
+        return f", or {self.limit} through shared memory (limit_shared)"
+
+    def greet(self, data: bytes) -> None:
+        """Send the first bytes of the connection, and the peer's end with them; raises OSError."""
+        self._connection.sendmsg([data], [_rights(self._other.fileno())])
+        self._let_go()
+
+    def _let_go(self) -> None:
+        other, self._connection, self._other = self._other, None, None
+        if other is not None:
+            other.close()
+
+    def put(self, parts: Sequence[Part]) -> list[bytes] | None:
+        """Send large values, and give what stands for each in the frame.
+
+        Returns:
+            None if they cannot be sent so: over the limit, no memory, no descriptors, too many on their way.
+        """
+        if sum(part.data.nbytes for part in parts) > self.limit:
+            return None
+        try:
+            return [self._told(part) for part in parts]
+        except OSError:
+            return None
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """Bytes of the memory of this number, which has come; raises ValueError, OSError, MemoryError."""
+        descriptor = self._take(number, offset + size)
+        try:
+            return memory.read(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
+
+    def mapped(self, number: int, offset: int, size: int) -> Any:
+        """The same as memory that may be changed, without a copy."""
+        descriptor = self._take(number, offset + size)
+        try:
+            return memory.map_private(descriptor, offset, size)
+        finally:
+            os.close(descriptor)
+
+    def _take(self, number: int, size: int) -> int:
+        descriptor = self._received(number)
+        try:
+            memory.check(descriptor, size)
+        except BaseException:  # an interruption, too
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _received(self, number: int) -> int:
+        while True:
+            try:
+                data, ancillary, flags, _ = self._socket.recvmsg(NUMBER.size, ROOM, FLAGS)
+            except BlockingIOError:
+                data, ancillary, flags = b"", [], 0
+            descriptors = _descriptors(ancillary)
+            if len(descriptors) == 1 and len(data) == NUMBER.size and not flags & socket.MSG_CTRUNC:
+                found = NUMBER.unpack(data)[0]
+                if found == number:
+                    return descriptors[0]
+            else:
+                found = number
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if found >= number:
+                raise ValueError(
+                    f"a frame names shared memory {number}, and it has not come, or this process has no descriptor left"
+                )
+
+    def close(self) -> None:
+        """Close it, and with it what is on its way."""
+        self._let_go()
+        self._socket.close()
+
+    def _told(self, part: Part) -> bytes:
+        born = part.born
+        if born is not None and born.is_unchanged:
+            number = self._send(born.sealed(part.owner))
+            return word.packed(number, part, born.offset_of(part.data), is_frozen=True)
+        descriptor = memory.make(part.data)
+        try:
+            number = self._send(descriptor)
+        finally:
+            os.close(descriptor)
+        return word.packed(number, part, 0, is_frozen=False)
+
+    def _send(self, descriptor: int) -> int:
+        self._number += 1
+        self._socket.sendmsg(
+            [NUMBER.pack(self._number)], [_rights(descriptor)], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+        )
+        return self._number
+
+
+def _rights(descriptor: int) -> tuple[int, int, bytes]:
+    return socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor)
+
+
+def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    return [
+        number
+        for level, kind, data in ancillary
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        for (number,) in struct.iter_unpack("i", data[: len(data) - len(data) % 4])
+    ]

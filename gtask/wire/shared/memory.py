@@ -1,0 +1,150 @@
+"""Memory that two processes have: a file without a name (memfd), sealed so that nobody can change or cut it.
+
+A peer's file is looked at before it is read: whoever could still truncate it could kill its reader by SIGBUS.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import weakref
+from typing import Any
+
+__all__ = ["at", "check", "is_here", "make", "map_at", "map_private", "new_bytes", "read", "seal", "unmap"]
+
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+"""What a file must have before its reader looks at it."""
+
+MAP_FIXED = 0x10  # which the module mmap does not know
+PAGE = mmap.PAGESIZE
+HUGE = 2 * 1024 * 1024
+BYTES_HEAD = bytes.__basicsize__ - 1
+"""Bytes of a bytes object before its content."""
+
+_libc: Any = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_new_bytes: Any = ctypes.pythonapi.PyBytes_FromStringAndSize
+_new_bytes.restype = ctypes.py_object
+_new_bytes.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
+FAILED = ctypes.c_void_p(-1).value
+
+
+def is_here() -> bool:
+    """Whether this system has such files."""
+    return hasattr(os, "memfd_create")
+
+
+def make(data: memoryview) -> int:
+    """The descriptor of a sealed file with these bytes; raises OSError."""
+    descriptor = os.memfd_create("gtask", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        sent = 0
+        while sent < data.nbytes:
+            sent += os.write(descriptor, data[sent:])
+        seal(descriptor)
+    except BaseException:  # an interruption, too
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def seal(descriptor: int) -> None:
+    """Nobody can change the file from now on; raises OSError while it is mapped so that it can be changed there."""
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS | fcntl.F_SEAL_SEAL)
+
+
+def check(descriptor: int, size: int) -> None:
+    """Refuse a peer's file that is none, that somebody could still change, or that has fewer bytes than a frame names.
+
+    Raises:
+        ValueError: the message says which.
+    """
+    try:
+        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:
+        raise ValueError("shared memory that is none: its descriptor is that of something else") from None
+    if seals & SEALS != SEALS:
+        raise ValueError("shared memory that its sender could still change: it is not sealed")
+    found = os.fstat(descriptor).st_size
+    if found < size:
+        raise ValueError(f"shared memory of {found} bytes, of which a frame names {size}")
+
+
+def read(descriptor: int, size: int, offset: int) -> bytes:
+    """The bytes of a sealed file, in memory of this process.
+
+    They are read straight into a new bytes object, in large pages where there are any: to fetch them page by page takes
+    twice as long.
+
+    Raises:
+        OSError, MemoryError: it could not be read.
+    """
+    value, done = new_bytes(size), 0
+    with memoryview(at(_address(value), size)).cast("B") as room:
+        while done < size:
+            count = os.preadv(descriptor, [room[done:]], offset + done)
+            if not count:
+                raise OSError("shared memory ended early")
+            done += count
+    return value
+
+
+def new_bytes(size: int) -> bytes:
+    """A new bytes object of any content, which nobody else knows yet; raises MemoryError."""
+    value: bytes = _new_bytes(None, size)
+    begin = _address(value)
+    start, end = -(-begin // PAGE) * PAGE, (begin + size) // PAGE * PAGE
+    if end - start >= HUGE:
+        _libc.madvise(start, end - start, mmap.MADV_HUGEPAGE)  # only advice: whether it is taken does not matter
+    return value
+
+
+def map_private(descriptor: int, offset: int, size: int) -> Any:
+    """Part of a sealed file as memory of this process, without a copy. Pages that are changed here become this
+    process's own; raises as :func:`map_at`.
+
+    Args:
+        descriptor: of the file; it may be closed afterwards.
+        offset, size: where the part begins, and its bytes.
+    """
+    address = map_at(None, descriptor, offset + size, mmap.MAP_PRIVATE)
+    memory = at(address + offset, size)
+    weakref.finalize(memory, unmap, address, offset + size).atexit = False
+    return memory
+
+
+def map_at(address: int | None, descriptor: int, size: int, flags: int) -> int:
+    """Map a file as memory that may be changed; gives its address.
+
+    Args:
+        address: where; what is mapped there is replaced in one step. None for anywhere.
+        flags: MAP_SHARED or MAP_PRIVATE.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    where = 0 if address is None else MAP_FIXED
+    mapped = _libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags | where, descriptor, 0)
+    if mapped == FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(mapped)
+
+
+def unmap(address: int, size: int) -> None:
+    """Give mapped memory back."""
+    _libc.munmap(address, size)
+
+
+def at(address: int, size: int) -> Any:
+    """Memory at an address, as an object to which a buffer, attributes and a finaliser can be attached."""
+    return (ctypes.c_char * size).from_address(address)
+
+
+def _address(value: bytes) -> int:
+    return id(value) + BYTES_HEAD

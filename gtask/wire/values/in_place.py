@@ -1,0 +1,23 @@
+"""The bytes of a large array that has come in a frame, as memory of its own, without a second copy."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+__all__ = ["own"]
+
+BYTES_HEAD = bytes.__basicsize__ - 1
+"""Bytes of a bytes object before its content."""
+
+
+def own(data: bytes, start: int) -> Any:
+    """Memory that may be changed, with the bytes from a place on: that of the object itself, which nobody else knows.
+
+    They are moved to its beginning, where numbers of any size may lie, and not copied.
+    """
+    size, address = len(data) - start, id(data) + BYTES_HEAD
+    ctypes.memmove(address, address + start, size)
+    memory: Any = (ctypes.c_char * size).from_address(address)
+    memory.owner = data  # which lives as long
+    return memory
