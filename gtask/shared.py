@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import importlib
 import math
-from typing import TYPE_CHECKING, Any
+import operator
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from gtask.wire.shared.born import Born
+from gtask.wire.shared.born import new_memory
 from gtask.wire.shared.memory import is_here
 
 if TYPE_CHECKING:
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["empty"]
 
 
-def empty(shape: int | tuple[int, ...], dtype: numpy.typing.DTypeLike = float) -> numpy.ndarray[Any, numpy.dtype[Any]]:
+def empty(
+    shape: SupportsIndex | Iterable[int], dtype: numpy.typing.DTypeLike = float
+) -> numpy.ndarray[Any, numpy.dtype[Any]]:
     """A new array of zeros, to be filled and then sent: as an argument, or as the result of a call.
 
-    At a unix socket it is not copied, however large it is, and arrives as a read-only array of the same memory. When it
-    is sent for the first time it becomes read-only where it was made, too; it may be sent any number of times. What a
-    view that was made before still writes is not seen by the peer, and the array is copied from then on. Anywhere else
+    At a unix socket it is not copied, however large it is, and arrives as a read-only array of the same memory. With
+    its first call it becomes read-only where it was made, too; it may be sent any number of times. What is still
+    written by a view that was made before is not seen by the peer, and the array is copied from then on. Anywhere else
     (TCP, a server without ``limit_shared``, an array of less than a MiB) it travels as any array does.
 
     Each such array has a descriptor for as long as it or a view of it is there.
@@ -46,10 +50,10 @@ def empty(shape: int | tuple[int, ...], dtype: numpy.typing.DTypeLike = float) -
     kind = np.dtype(dtype)
     if kind.hasobject:
         raise TypeError(f"dtype={dtype!r}: Python objects cannot lie in shared memory")
-    lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+    lengths = (operator.index(shape),) if isinstance(shape, SupportsIndex) else tuple(shape)
     if any(length < 0 for length in lengths):
         raise ValueError(f"shape={shape!r}: write lengths of at least 0")
     size = math.prod(lengths) * kind.itemsize
     if not size or not is_here():
         return np.zeros(lengths, kind)  # type: ignore[no-any-return]
-    return np.ndarray(lengths, kind, Born(size).memory)  # type: ignore[no-any-return]
+    return np.ndarray(lengths, kind, new_memory(size))  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from typing import Any
 
 from gtask.wire.shared import memory
 
-__all__ = ["Born"]
+__all__ = ["Born", "new_memory"]
 
 PAGEMAP = "/proc/self/pagemap"
 ENTRY = 8
@@ -25,28 +25,15 @@ class Born:
     """A shared file that is mapped here.
 
     Args:
-        size: bytes, at least 1.
-
-    Attributes:
-        memory: where it is mapped; the file is closed when nobody refers to this any more.
-
-    Raises:
-        OSError: there is no memory, no descriptor, or no such file on this system.
+        descriptor: of the file.
+        address, size: where it is mapped, and its bytes.
     """
 
-    def __init__(self, size: int) -> None:
-        self._descriptor = os.memfd_create("gtask", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(self._descriptor, size)
-            self._address = memory.map_at(None, self._descriptor, size, mmap.MAP_SHARED)
-        except BaseException:  # an interruption, too
-            os.close(self._descriptor)
-            raise
+    def __init__(self, descriptor: int, address: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._address = address
         self._size = size
         self._is_sealed = False
-        self.memory: Any = memory.at(self._address, size)
-        self.memory.born = self
-        weakref.finalize(self.memory, _free, self._address, size, self._descriptor).atexit = False
 
     @property
     def is_unchanged(self) -> bool:
@@ -80,6 +67,26 @@ class Born:
     def offset_of(self, data: memoryview) -> int:
         """Where bytes of it begin."""
         return int(data.obj.__array_interface__["data"][0]) - self._address  # type: ignore[attr-defined]
+
+
+def new_memory(size: int) -> Any:
+    """New memory of zeros that can be shared, at least 1 byte. It knows what it was born as; the file is closed when
+    nobody refers to the memory any more.
+
+    Raises:
+        OSError: there is no memory, no descriptor, or no such file on this system.
+    """
+    descriptor = os.memfd_create("gtask", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, size)
+        address = memory.map_at(None, descriptor, size, mmap.MAP_SHARED)
+    except BaseException:  # an interruption, too
+        os.close(descriptor)
+        raise
+    mapped = memory.at(address, size)
+    mapped.born = Born(descriptor, address, size)  # which does not know it: a circle would stay until it is collected
+    weakref.finalize(mapped, _free, address, size, descriptor).atexit = False
+    return mapped
 
 
 def _free(address: int, size: int, descriptor: int) -> None:

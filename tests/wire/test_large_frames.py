@@ -1,0 +1,142 @@
+"""The point of this test is to ensure that a frame of any size, cut anyhow, is read as what was written.
+
+Large values are sent from where they lie: the pieces of such a frame are the bytes of the frame. Memory grows as bytes
+come, and not as they are announced.
+"""
+
+import struct
+from collections import deque
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gtask.errors import EncodeError, ProtocolError
+from gtask.wire.frames import Decoder, Encoder
+from gtask.wire.lastwords import ReplyDecoder, last_words
+from gtask.wire.limits import Limits
+from gtask.wire.messages import LastWords, Request, Value
+from gtask.wire.pieces import LargeFrame, joined, write
+from gtask.wire.reading import CHUNK, LARGE
+from gtask.wire.values.agreement import PLAIN, prepared
+from gtask.wire.values.kinds import LARGE as LARGE_VALUE
+
+MIB = 1 << 20
+
+
+def feed(decoder, data, sizes):
+    """What a decoder makes of the data, when its reads give so many bytes in turn; as many as there is room for if not
+    one size is left."""
+    sizes, messages, start = list(reversed(sizes)), [], 0
+    while start < len(data):
+        count = min(len(decoder.space), len(data) - start, sizes.pop() if sizes else MIB)
+        decoder.space[:count] = data[start : start + count]
+        messages += list(decoder.received(count))
+        start += count
+    return messages
+
+
+around = st.sampled_from([1, 2, 3, 5, 16, CHUNK - 1, CHUNK, LARGE - 1, LARGE])
+lengths = st.one_of(around, st.integers(1, 3 * LARGE))
+
+
+@pytest.mark.parametrize("make", [Decoder, ReplyDecoder])
+@given(st.lists(st.integers(0, 4 * LARGE), min_size=1, max_size=4), st.lists(lengths, max_size=12))
+@example([LARGE - 9], [])
+@example([LARGE - 14, LARGE], [LARGE - 1, 1, LARGE - 1])
+def test_frames_of_any_size_however_they_are_cut(make, sizes, reads):
+    """Each comes once, whole, in order."""
+    values = [Value(bytes([n + 1]) * size) for n, size in enumerate(sizes)]
+    data = b"".join(joined(Encoder().encode_value(value.value)) for value in values)
+    assert feed(make(), data, reads) == values
+
+
+@given(st.integers(0, 3 * LARGE), st.lists(lengths, max_size=6))
+def test_last_words_behind_part_of_a_large_frame(come, reads):
+    """They are found wherever the worker has died, and the part is no message."""
+    frame = Encoder().encode(Value(b"x" * (4 * LARGE)))[: come + 1]
+    decoder, words = ReplyDecoder(), LastWords(7, why="memory")
+    assert feed(decoder, frame + last_words(words), reads) == []
+    assert decoder.ended() == words
+
+
+def test_memory_grows_as_bytes_come():
+    """Of a frame that is announced to be large, so much is held as has come, and as much again."""
+    decoder = Decoder(Limits(message=1 << 30))
+    head = struct.pack("!I", 1 << 30)
+    decoder.space[: len(head)] = head
+    decoder.received(len(head))
+    come = len(head)
+    while come < 16 * MIB:
+        count = len(decoder.space)
+        come += count
+        assert count <= 2 * come + CHUNK
+        assert decoder.received(count) == []
+        assert decoder.midway
+
+
+@pytest.mark.parametrize("make", [Decoder, ReplyDecoder])
+def test_a_frame_over_the_limit(make):
+    """It is refused when its length has come, also behind others."""
+    decoder, ok = make(Limits(message=MIB)), Encoder().encode(Value(1))
+    with pytest.raises(ProtocolError, match="the limit is 1048576"):
+        feed(decoder, ok + struct.pack("!I", MIB + 1) + bytes(100), [])
+
+
+@pytest.mark.parametrize(
+    "value", [b"x" * LARGE_VALUE, bytearray(LARGE_VALUE), memoryview(bytes(LARGE_VALUE))], ids=type
+)
+@pytest.mark.parametrize("where", ["an argument", "by name", "in a list", "in a map", "beside text without UTF-8"])
+def test_the_pieces_are_the_frame(value, where):
+    """As it would be if the value were packed; the value itself is one of them."""
+    args, kwargs = {
+        "an argument": (("f", value), {}),
+        "by name": (("f",), {"x": value}),
+        "in a list": (("f", [1, (value, 2)]), {}),
+        "in a map": (("f", {"a": {5: value}}), {}),
+        "beside text without UTF-8": (("f", "\ud800", value), {}),
+    }[where]
+    frame, refusal = prepared(Encoder().encode_request(args, kwargs, 1 << 20), PLAIN)
+    assert (type(frame), refusal) == (LargeFrame, "")
+    assert any(piece.obj is value or piece.obj is getattr(value, "obj", None) for piece in frame.pieces)
+    (request,) = feed(Decoder(), joined(frame), [])
+    (other,) = feed(Decoder(), Encoder().encode(Request([*args], kwargs, 1 << 20)), [])
+    assert request == other
+    assert len(frame) == len(joined(frame))
+    assert joined(b"before" + frame + b"behind") == b"before" + joined(frame) + b"behind"
+
+
+def test_values_that_only_look_large():
+    """What has a size and is nothing that travels is refused, and what its size is wrong about travels."""
+
+    class Sized:
+        nbytes = 2 * LARGE_VALUE
+
+    with pytest.raises(EncodeError, match="is of type"):
+        Encoder().encode_request(("f", Sized(), b"x" * LARGE_VALUE), {}, 1 << 20)
+
+    class Text(str):
+        nbytes = 2 * LARGE_VALUE
+
+    assert feed(Decoder(), Encoder().encode(Request(["f", Text("x")])), [])[0].args == ["f", "x"]
+
+
+@given(st.lists(st.integers(0, 50), max_size=5), st.lists(st.integers(0, 40), max_size=30))
+def test_what_finds_no_room_waits(sizes, rooms):
+    """All bytes go out in order; what the application could change meanwhile is a copy."""
+    owners = [bytearray([n + 1]) * size for n, size in enumerate(sizes)]
+    frame, unsent, sent, left = LargeFrame([memoryview(owner) for owner in owners]), deque(), b"", list(rooms)
+    expected = b"".join(owners)
+
+    def send(piece):
+        nonlocal sent
+        room = left.pop() if left else 0
+        if not room:
+            raise BlockingIOError
+        sent += bytes(piece[:room])
+        return min(room, len(piece))
+
+    write(unsent, frame, send)
+    for owner in owners:
+        owner[:] = bytes(len(owner))
+    assert sent + b"".join(unsent) == expected
