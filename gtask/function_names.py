@@ -14,8 +14,9 @@ from typing import Any
 __all__ = ["EACH", "call_each", "name_of", "split"]
 
 EACH = "*"
-"""In front of a name: the one argument is a list of lists of arguments. The function is called with each of those, and
-what it returns is listed; if it raises, the rest is not done."""
+"""In front of a name: the first argument is a list of lists of arguments. The function is called with each of those
+and what it returns is listed. If it raises the rest is not done, and the error has a note with the item's number. A
+second argument is the number of the first item."""
 
 ADVICE = 'write "module:function", such as "myapp.jobs:render"'
 
@@ -81,9 +82,17 @@ def name_of(function: Callable[..., Any] | str, *, is_new: bool = False) -> str:
     return name
 
 
-def call_each(function: Callable[..., Any], calls: list[list[Any]]) -> list[Any]:
+def call_each(function: Callable[..., Any], calls: list[list[Any]], first: int = 0) -> list[Any]:
     """Call a function with each of these lists of arguments, and list what it returns: see :data:`EACH`."""
-    return [function(*arguments) for arguments in calls]
+    values: list[Any] = []
+    try:
+        for arguments in calls:
+            values.append(function(*arguments))  # noqa: PERF401  # so that it is known which one has raised
+    except Exception as error:
+        notes = vars(error).get("__notes__", ())
+        vars(error)["__notes__"] = [*notes, f"item {first + len(values)} raised this"]
+        raise
+    return values
 
 
 def _unfindable(function: Any) -> str:

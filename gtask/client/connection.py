@@ -22,7 +22,7 @@ from gtask.client.stream import Stream
 from gtask.errors import Cancelled, Error, ProtocolError, reason_of
 from gtask.wire.messages import Done, Extend, Failure, Greeting, LogRecords, Retire, Skipped, Value
 from gtask.wire.pieces import LargeFrame
-from gtask.wire.values.agreement import PLAIN, prepared
+from gtask.wire.values.agreement import PLAIN, close_channel, prepared
 
 if TYPE_CHECKING:
     from gtask.address import Address
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from gtask.client.pool.workers import Workers
     from gtask.errors import ClientClosed
     from gtask.wire.messages import LastWords, Message
-    from gtask.wire.shared.channel import Channel
 
 __all__ = ["Connection"]
 
@@ -57,6 +56,7 @@ class Connection:
         pending: the calls that are owed a reply, in order.
         behind: the calls behind them that the dialect does not allow at once; they have not been sent.
         in_hand: the call that is just being told its outcome.
+        channel: for shared memory, if there is one; the worker gets its end with the greeting.
         pid: the worker's process id, once it has greeted.
         server: the name of the server, once the worker has greeted.
         error: why the connection is closed, or None while it is open.
@@ -73,8 +73,8 @@ class Connection:
     __slots__ = (
         "_agreement", "_aspects", "_at_once", "_closed", "_conversation", "_done_frame", "_ends_with_next",
         "_handshake", "_has_answered", "_knows_end", "_loop", "_overtime", "_owner", "_preambles", "_reader", "_stream",
-        "address", "alarm", "behind", "client", "dialect", "error", "in_hand", "none_begun", "owes_done", "pending",
-        "pid", "server", "slot", "spare_call", "tell_drained", "unpickle", "untouched", "watcher",
+        "address", "alarm", "behind", "channel", "client", "dialect", "error", "in_hand", "none_begun", "owes_done",
+        "pending", "pid", "server", "slot", "spare_call", "tell_drained", "unpickle", "untouched", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +111,7 @@ class Connection:
         self._ends_with_next = self._knows_end = False
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
+        self.channel = dialect.open_channel(sock)
         self._stream = Stream(sock, loop, self._reader, self)
         self.watcher = self._stream.watcher
         self._overtime = Overtime(self, loop, self._stream, dialect)
@@ -138,12 +139,11 @@ class Connection:
 
     # --- the client speaks -----------------------------------------------------------------------------
 
-    def greet(self, timeout: float, channel: Channel | None = None) -> Greeting:
+    def greet(self, timeout: float) -> Greeting:
         """Greet, and wait until the worker's setup has run; blocks this greenlet. Some dialects have no greeting.
 
         Args:
             timeout: seconds to wait for the worker's greeting.
-            channel: for shared memory, if there is one.
 
         Raises:
             Error: the worker did not greet.
@@ -152,7 +152,7 @@ class Connection:
         if greeting is None:
             return Greeting()
         self._conversation.client_says(greeting)
-        self._handshake = handshake = Handshake(self, self._stream, self._loop, timeout, channel)
+        self._handshake = handshake = Handshake(self, self._stream, self._loop, timeout)
         try:
             answer = handshake.greet(greeting)
         finally:
@@ -253,7 +253,7 @@ class Connection:
             self.error = error
         self._overtime.close()
         self._stream.close()
-        self._agreement.close()
+        close_channel(self.channel)
         if self._handshake is not None:
             self._handshake.failed(self.error)
         if self.in_hand is not None:
@@ -276,7 +276,7 @@ class Connection:
         self.error = error
         self._overtime.close()
         self._stream.close()
-        self._agreement.close()
+        close_channel(self.channel)
 
     def die(self, how: str, words: LastWords | None = None) -> None:
         """The other side has ended the connection."""

@@ -10,13 +10,13 @@ from gevent.hub import Waiter
 
 from gtask.client.loop import Alarm
 from gtask.errors import Error, ProtocolError, reason_of
+from gtask.wire.values.agreement import close_channel
 
 if TYPE_CHECKING:
     from gtask.client.connection import Connection
     from gtask.client.dialects.dialect import Reader
     from gtask.client.stream import Stream
     from gtask.wire.messages import Greeting
-    from gtask.wire.shared.channel import Channel
     from gtask.wire.values.agreement import Agreement
 
 __all__ = ["Handshake"]
@@ -32,7 +32,6 @@ class Handshake:
         connection, stream: the connection and its stream.
         loop: gevent's event loop.
         timeout: seconds to wait.
-        channel: for shared memory, of which the worker has nothing yet; None for none.
     """
 
     __slots__ = (
@@ -47,14 +46,11 @@ class Handshake:
         "_waiter",
     )
 
-    def __init__(
-        self, connection: Connection, stream: Stream, loop: Any, timeout: float, channel: Channel | None
-    ) -> None:
+    def __init__(self, connection: Connection, stream: Stream, loop: Any, timeout: float) -> None:
         self._connection = connection
         self._stream = stream
         self._loop = loop
         self._timeout = timeout
-        self._channel = channel
         self._is_agreed = False
         self._deadline = (now := monotonic()) + timeout
         self._waiter: Waiter[Greeting | Error] = Waiter()
@@ -75,15 +71,15 @@ class Handshake:
             answer = self._waiter.get()
         finally:
             self._alarm.close()
-            if self._channel is not None and not self._is_agreed:
-                self._channel.close()
+            if not self._is_agreed:
+                close_channel(self._connection.channel)
         if isinstance(answer, Error):
             raise answer
         return answer
 
     def agree(self, reader: Reader, greeting: Greeting) -> Agreement:
         """Note what both sides have agreed upon; in the hub."""
-        agreement = self._connection.dialect.agree(reader, greeting, self._channel)
+        agreement = self._connection.dialect.agree(reader, greeting, self._connection.channel)
         self._is_agreed = agreement.channel is not None
         return agreement
 
@@ -96,7 +92,7 @@ class Handshake:
         self._loop.run_callback(self._waiter.switch, error)
 
     def _send(self, greeting: Greeting) -> None:
-        dialect, channel = self._connection.dialect, self._channel
+        dialect, channel = self._connection.dialect, self._connection.channel
         try:
             if channel is None:
                 self._stream.write(dialect.encode(greeting))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from gtask.dbapi.driver import Driver
-from gtask.wire.dbapi import unmark
+from gtask.wire.dbapi import plain_size, unmark
 
 __all__ = ["Column", "Cursor"]
 
@@ -19,6 +20,10 @@ MANY = 1000
 
 ROOM = 256 * 1024
 
+BLOCK = 100
+"""Rows of parameters that are looked at together."""
+
+PLAIN_ROWS = frozenset({list, tuple})
 
 NOTICES = 50
 """Of the database, that are kept."""
@@ -118,9 +123,15 @@ class Cursor:
         """Execute a statement once for each row of parameters; as :meth:`execute`. They may come from a generator."""
         self._check_open()
         self._reset()
-        total, chunk = None, _Chunk()
-        for row in rows:
-            chunk.add(*self._driver.parameters(row))
+        total, chunk, more = None, _Chunk(), iter(rows)
+        while block := list(islice(more, BLOCK)):
+            if chunk.takes(block):
+                block = []
+            for row in block:
+                chunk.add(*self._driver.parameters(row))
+                if chunk.is_full:
+                    total = self._send(operation, chunk, total)
+                    chunk = _Chunk()
             if chunk.is_full:
                 total = self._send(operation, chunk, total)
                 chunk = _Chunk()
@@ -283,6 +294,10 @@ class Cursor:
     def _give(self, size: int) -> list[Any]:
         take = self._rows.popleft
         self.rownumber += size
+        if self._maker is None and size == len(self._rows):
+            rows = list(self._rows)
+            self._rows.clear()
+            return rows
         if self._maker is None:
             return [take() for _ in range(size)]
         make, model = self._maker
@@ -304,6 +319,15 @@ class _Chunk:
         self.rows: list[Any] = []
         self.is_nested = False
         self._room = ROOM
+
+    def takes(self, block: list[Any]) -> bool:
+        """Add rows at once, if they are lists or tuples of plain values and there is room for all."""
+        size = plain_size(block) if PLAIN_ROWS.issuperset(map(type, block)) else None
+        if size is None or size > self._room:
+            return False
+        self.rows += block
+        self._room -= size
+        return True
 
     def add(self, values: Any, is_nested: bool) -> None:
         self.rows.append(values)

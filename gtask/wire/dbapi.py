@@ -6,10 +6,10 @@ marked; and so is what is neither of a plain type nor one of those that travel b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["METHOD", "NO_SUCH", "SCALARS", "TOLD", "VALUE", "Verbatim", "mark", "unmark"]
+__all__ = ["METHOD", "NO_SUCH", "SCALARS", "TOLD", "VALUE", "Verbatim", "mark", "plain_size", "unmark"]
 
 NO_SUCH, VALUE, METHOD = range(3)
 """What a name is to a connection or a cursor, for a client that asks."""
@@ -21,6 +21,8 @@ its bases], "attributes": {name: plain value}}``."""
 SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 """What travels as it is, at no cost of looking closer."""
 
+_TEXTS = frozenset({str, bytes})
+
 _TUPLE, _VIEW, _VERBATIM = b"tuple", b"memoryview", b"verbatim"
 
 
@@ -28,6 +30,23 @@ class Verbatim(str):
     """A parameter that stands in the statement as it is, not quoted; for a driver that knows such ones."""
 
     __slots__ = ()
+
+
+def plain_size(rows: Sequence[Any]) -> int | None:
+    """The characters and bytes in rows of plain values; None if some are not plain, or rows differ in length."""
+    size = 0
+    try:
+        for column in zip(*rows, strict=True):
+            kinds = {*map(type, column)}
+            if kinds <= _TEXTS:
+                size += sum(map(len, column))
+            elif not kinds <= SCALARS:
+                return None
+            elif kinds & _TEXTS:
+                size += sum([len(value) for value in column if type(value) in _TEXTS])
+    except (TypeError, ValueError):
+        return None
+    return size
 
 
 def mark(value: Any) -> Any:

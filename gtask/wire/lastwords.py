@@ -5,6 +5,7 @@ The last words are a mark and a frame, behind the last whole frame or behind par
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 from gtask.errors import ProtocolError
@@ -74,10 +75,10 @@ class ReplyDecoder(FrameReader):
 
     def _read(self, count: int, messages: list[Message]) -> None:
         if self._total:
+            total = self._total
             if not self._is_whole(count):
                 return
-            count = 0
-            del self._partial[self._come :]
+            count = self._take_large(total, messages)
         data, start = self._partial, 0
         data += self.space[:count]
         while not self._room and len(data) - start >= 4:
@@ -92,7 +93,7 @@ class ReplyDecoder(FrameReader):
             elif reaches_into_last_words(data, start, stop):
                 self._room = stop - start + LONGEST
             else:
-                messages.append(self._message(start, stop))
+                messages.append(self._message(data, start, stop))
                 start = stop
         del data[:start]
         if not self._room:
@@ -104,8 +105,7 @@ class ReplyDecoder(FrameReader):
     def ended(self) -> LastWords | None:
         """After the end of the stream: the last words, if there are any."""
         if self._total:
-            self.space = memoryview(b"")
-            del self._partial[self._come :]
+            self._partial = bytearray(self._memory[: self._come])
         at = self._partial.find(MARK)
         if at < 0:
             return None
@@ -113,9 +113,19 @@ class ReplyDecoder(FrameReader):
         del self._partial[at:]
         return words
 
-    def _message(self, start: int, stop: int) -> Message:
-        with memoryview(self._partial) as data:
-            if stop - start <= self._items and self._partial.startswith(VALUE_HEAD, start + 4):
+    def _take_large(self, total: int, messages: list[Message]) -> int:
+        """Take the large frame that is whole now. What has come behind it is what comes next."""
+        memory, self._partial, start = self._memory, bytearray(), 0
+        del self._memory
+        if not reaches_into_last_words(memory, 0, total):
+            messages.append(self._message(memory, 0, total))
+            start = total
+        self._partial += memory[start : self._come]
+        return 0
+
+    def _message(self, whole: bytearray | mmap.mmap, start: int, stop: int) -> Message:
+        with memoryview(whole) as data:
+            if stop - start <= self._items and data[start + 4 : start + VALUE.size] == VALUE_HEAD:
                 with data[start + VALUE.size : stop] as packed:
                     return read_value(packed, self._unpacking)
             with data[start + 4 : stop] as body:

@@ -9,6 +9,8 @@ whole. The cuts of the stream have no part in it.
 
 from __future__ import annotations
 
+import mmap
+
 __all__ = [
     "BYTE", "LONGEST", "MARK", "SIXTEEN", "STUFFED", "needs_stuffing", "reaches_into_last_words", "stuff", "unstuff",
 ]  # fmt: skip
@@ -43,6 +45,6 @@ def unstuff(inner: bytes) -> bytearray:
     return bytearray(inner[:-1].replace(MOST + b"\0", MOST))
 
 
-def reaches_into_last_words(data: bytearray, start: int, stop: int) -> bool:
+def reaches_into_last_words(data: bytearray | mmap.mmap, start: int, stop: int) -> bool:
     """Whether the frame between start and stop, whose length says that it is whole, has last words for its end."""
     return data[stop - 1] == BYTE or data.find(MARK, max(start, stop - LONGEST), stop) >= 0

@@ -6,12 +6,13 @@ ProtocolError, and memory grows only as bytes arrive.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 
 from gtask.errors import ProtocolError
 from gtask.wire.bodies import ARRAY, LENGTH, REQUEST, REQUEST_ITEMS, Data, read_any, read_request
 from gtask.wire.left import LEFT_HEAD, read_left
-from gtask.wire.limits import DEFAULTS, Limits
+from gtask.wire.limits import DEFAULTS, LimitExceededError, Limits
 from gtask.wire.malformed import or_malformed
 from gtask.wire.messages import Message
 from gtask.wire.named import NAMED_FIELDS, NAMED_HEADS, TIMED_HEADS, read_named, read_timed
@@ -24,7 +25,7 @@ CHUNK = 64 * 1024
 """The size of the buffer of one read, in bytes."""
 
 LARGE = 4 * CHUNK
-"""Bytes from which on a frame is read straight into memory of its own."""
+"""Bytes from which on a frame is read straight into memory of its own. None of it is in use before bytes have come."""
 
 READERS: dict[bytes, tuple[Callable[[Data, int, int, int, int, Unpacking], Message], int]] = {
     **{head: (read_request, header) for head, header in REQUEST_ITEMS.items()},
@@ -67,7 +68,8 @@ class FrameReader:
     """
 
     __slots__ = (
-        "_chunk", "_come", "_hook", "_items", "_limit", "_partial", "_total", "_unpacking", "_used", "_usual", "space",
+        "_chunk", "_come", "_hook", "_items", "_limit", "_memory", "_partial", "_total", "_unpacking", "_used",
+        "_usual", "space",
     )  # fmt: skip
 
     def __init__(self, limits: Limits = DEFAULTS) -> None:
@@ -75,7 +77,8 @@ class FrameReader:
         self._usual = min(self._limit, self._items)  # bytes of a frame at which none of both can strike
         self._chunk = bytearray(CHUNK + REQUEST.size)  # a head may be looked for where a frame is shorter
         self._partial = bytearray()
-        self._come = self._total = 0  # bytes of the large frame that have come, and that it has; 0 while there is none
+        self._come = self._total = 0  # bytes of the large frame that have come, and that it has, if there is one
+        self._memory: mmap.mmap  # where they are
         self.space = memoryview(self._chunk)[:CHUNK]
         """Where the next bytes are to be put."""
         self.agree(PLAIN)
@@ -103,7 +106,8 @@ class FrameReader:
         if self._total:
             if not self._is_whole(count):
                 return []
-            data, self._partial, end = memoryview(self._partial), bytearray(), self._come
+            data, self._partial, end = memoryview(self._memory), bytearray(), self._come
+            del self._memory
         elif self._partial:
             data = self._joined(count)
             end = len(data) - REQUEST.size
@@ -133,30 +137,26 @@ class FrameReader:
         if not LARGE <= total <= self._limit + LENGTH.size:
             self._total = 0
             return
+        self._memory = room = self._set_aside(total + CHUNK)  # a read may go on behind the end of the frame
         self._come = len(self._partial)
-        self._make_room(min(total, max(2 * self._come, LARGE)))
-
-    def _make_room(self, size: int) -> None:
-        """Memory grows as bytes come: to twice as much each time, up to the end of the frame. A read may go on behind
-        that."""
-        room = bytearray(size + CHUNK)  # of which nothing is in memory before it is written
+        room[: self._come] = self._partial
         self.space = memoryview(room)[self._come :]
-        with memoryview(self._partial) as before:
-            room[: self._come] = before[: self._come]
-        self._partial = room
+
+    def _set_aside(self, size: int) -> mmap.mmap:
+        try:
+            return mmap.mmap(-1, size)
+        except (OSError, MemoryError):
+            raise LimitExceededError(f"there is no memory for a message of {size - CHUNK} bytes") from None
 
     def _is_whole(self, count: int) -> bool:
         """Note that ``count`` bytes of a large frame have come; gives whether it is whole now."""
         self._come += count
-        if self._come >= self._total:
-            self._total = 0
-            self.space = memoryview(self._chunk)[:CHUNK]
-            return True
-        if self._come + CHUNK <= len(self._partial):
-            self.space = memoryview(self._partial)[self._come :]
-        else:
-            self._make_room(min(self._total, 2 * self._come))
-        return False
+        if self._come < self._total:
+            self.space = self.space[count:]
+            return False
+        self._total = 0
+        self.space = memoryview(self._chunk)[:CHUNK]
+        return True
 
     def _joined(self, count: int) -> memoryview:
         """What has come of frames that are not whole yet, and as many bytes behind it as a head has."""

@@ -118,7 +118,7 @@ def test_the_client_is_stopped_and_does_not_read_the_reply(faulty, program, tmp_
     source = """
         def large():
             note("large")
-            return b"x" * 50_000_000
+            return "x" * 50_000_000  # text, for bytes would go through shared memory, which takes no reader
     """
     process, pid = program("checkout.large.submit(); os.kill(os.getpid(), 19)", faulty(*OPTIONS, more=source))
     wait_until(lambda: ran(tmp_path) == ["large"])

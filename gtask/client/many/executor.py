@@ -320,6 +320,8 @@ def _cancel(futures: Iterable[Future]) -> None:
 
 
 def _in_chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[Any, ...]]:
-    """Each chunk as the one argument of a call."""
+    """Each chunk as the arguments of a call, with the number of its first item."""
+    first = 0
     while chunk := list(itertools.islice(calls, size)):
-        yield (chunk,)
+        yield chunk, first
+        first += len(chunk)

@@ -3,72 +3,98 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
-from functools import partial
+from collections.abc import Generator, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from gtask.client.calls import Result
-from gtask.client.checkout import lease_of
-from gtask.client.lease import Lease
 from gtask.client.loop import Event
+from gtask.client.many.lanes import Lanes
+from gtask.errors import Error
+from gtask.function_names import EACH
 
 if TYPE_CHECKING:
+    from gtask.client.calls import Result
     from gtask.client.client import Client
 
 __all__ = ["map_unordered"]
 
+Calls = Iterator[tuple[int, tuple[Any, ...]]]
+"""The number of the first item of each call, and the arguments."""
 
-def map_unordered(client: Client, name: str, iterable: Iterable[Any], max_ahead: int) -> Generator[Any, None, None]:
+NO_MORE = 0, None
+
+
+def map_unordered(
+    client: Client, name: str, iterable: Iterable[Any], chunksize: int, ahead: int, most: int
+) -> Generator[Any, None, None]:
     """See :meth:`gtask.Client.map_unordered`.
 
     Args:
         client: whose workers are called.
         name: the method.
-        iterable: of the arguments.
-        max_ahead: the most items that may have been taken from the iterable without their values having been taken.
+        iterable: of the items.
+        chunksize: how many items are one call.
+        ahead: the most calls whose items may have been taken from the iterable without their values having been.
+        most: how many workers there may be.
     """
-    ahead: dict[Result, Lease] = {}
+    called, calls = _calls(name, iterable) if chunksize == 1 else _chunks(name, iterable, chunksize)
+    lanes = Lanes(client, most)
+    firsts: dict[Result, int] = {}
     ended: deque[Result] = deque()
     news = Event()
 
     def end(result: Result) -> None:
+        lanes.ended(result)
         ended.append(result)
         news.set()
 
-    items = iter(iterable)
     has_more = True
     try:
         while True:
-            if has_more and len(ahead) < max_ahead:
+            if has_more and len(firsts) < ahead:
                 # One at a time: an iterable that is slow does not hold up the values that are there.
-                try:
-                    item = next(items)
-                except StopIteration:
-                    has_more = False
-                else:
-                    lease, result = _submit(client, name, item)
-                    ahead[result] = lease
+                first, args = next(calls, NO_MORE)
+                has_more = args is not None
+                if args is not None:
+                    result = lanes.submit(called, args)
+                    del args  # which the call has
+                    firsts[result] = first
                     result.rawlink(end)
-            elif not ahead:
+            elif not firsts:
                 return
             elif not ended:
                 news.clear()
                 news.wait()
             if ended:
                 result = ended.popleft()
-                del ahead[result]
-                yield result.get()
+                yield from _values(result, firsts.pop(result), chunksize)
     finally:
-        for result, lease in ahead.items():
+        for result in firsts:
             result.unlink(end)
-            lease.lender.later(partial(lease.cancel, "map_unordered has ended"))  # this may be a finaliser
+        lanes.cancel("map_unordered has ended")
 
 
-def _submit(client: Client, name: str, item: Any) -> tuple[Lease, Result]:
-    checkout = client.checkout()
+def _calls(name: str, iterable: Iterable[Any]) -> tuple[str, Calls]:
+    return name, ((number, (item,)) for number, item in enumerate(iterable))
+
+
+def _chunks(name: str, iterable: Iterable[Any], size: int) -> tuple[str, Calls]:
+    """What is called, the number of each chunk's first item, and its arguments: see :data:`EACH`."""
+
+    def chunks() -> Calls:
+        items, first = iter(iterable), 0
+        while chunk := [[item] for item in islice(items, size)]:
+            yield first, (chunk, first)
+            first += len(chunk)
+
+    return f"{EACH}{name}", chunks()
+
+
+def _values(result: Result, number: int, chunksize: int) -> Iterable[Any]:
     try:
-        lease = lease_of(checkout)
-        lease.lender.announce_end(lease)
-        return lease, lease.submit(name, (item,), {})
-    finally:
-        checkout.release()
+        value = result.get()
+    except Error as error:
+        if chunksize == 1:
+            error.add_note(f"item {number} raised this")
+        raise
+    return value if chunksize > 1 else (value,)

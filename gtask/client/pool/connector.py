@@ -194,7 +194,7 @@ class Connector:
             self.connections.add(connection)
             self._has_served = True
             workers.reached()
-            hi = connection.greet(config.setup_timeout, self._dialect.open_channel(sock))
+            hi = connection.greet(config.setup_timeout)
         except WrongServerError as error:
             self._refused(slot, workers, str(error))
         except Error as error:  # some of which are OSErrors, too

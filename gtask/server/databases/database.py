@@ -7,10 +7,10 @@ that connects with the same arguments gets the connection again.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from gtask.server.databases.cursor import DriverCursor
 from gtask.server.databases.drivers import Driver
 from gtask.wire.dbapi import METHOD, NO_SUCH, SCALARS, TOLD, VALUE, mark, unmark
 
@@ -18,12 +18,6 @@ __all__ = ["Database", "Hook"]
 
 FIRST_ROWS = 100
 """Rows that travel with the reply to ``execute``."""
-
-MOST_ROWS = 10_000
-"""Rows in one reply at most."""
-
-ROOM = 256 * 1024
-"""Characters and bytes after which no further row is put into one reply."""
 
 Hook = Callable[[Any], object]
 
@@ -43,7 +37,7 @@ class Database:
         self._fixed = connect_arguments
         self._connection: Any = None
         self._arguments: tuple[list[Any], dict[str, Any]] | None = None
-        self._cursors: dict[int, _Cursor] = {}
+        self._cursors: dict[int, DriverCursor] = {}
         self._before: dict[str, Any] = {}  # attributes of the connection, before a client set them
 
     @property
@@ -191,17 +185,17 @@ class Database:
         """Go on to the next set of rows; as :meth:`execute`, or None if there is none."""
         self._forget(forget)
         cursor = self._cursors[number]
-        cursor.error = None
+        cursor.begin()
         return self._reply(cursor) if cursor.driver.nextset() else None
 
-    def _cursor(self, forget: list[int], number: int, options: Any) -> _Cursor:
+    def _cursor(self, forget: list[int], number: int, options: Any) -> DriverCursor:
         self._forget(forget)
         cursor = self._cursors.get(number)
         if cursor is None:
             args, kwargs = options or ((), {})
             made = self.driver.cursor(self._connection, args, kwargs)
-            cursor = self._cursors[number] = _Cursor(made, self.driver.fetches_many(made))
-        cursor.error = None
+            cursor = self._cursors[number] = DriverCursor(made, self.driver.fetches_many(made))
+        cursor.begin()
         return cursor
 
     def _forget(self, numbers: list[int]) -> None:
@@ -210,7 +204,7 @@ class Database:
             if cursor is not None:
                 cursor.driver.close()
 
-    def _reply(self, cursor: _Cursor) -> list[Any]:
+    def _reply(self, cursor: DriverCursor) -> list[Any]:
         driver = cursor.driver
         if cursor.many is not None:
             cursor.many(0)  # so that it has a description, and stays where it is
@@ -289,60 +283,3 @@ def _with_error_details(method: Callable[..., Any], driver: Driver) -> Callable[
             raise
 
     return call
-
-
-class _Cursor:
-    """A cursor of the driver, and an error that waits behind rows which are on their way to the client.
-
-    Args:
-        driver: the driver's cursor.
-        many: fetches exactly the given number of rows, where that matters; see
-            :meth:`gtask.server.databases.drivers.Driver.fetches_many`.
-    """
-
-    def __init__(self, driver: Any, many: Callable[[int], list[Any]] | None) -> None:
-        self.driver = driver
-        self.many = many
-        self.error: Exception | None = None
-        self._fetched: deque[Any] = deque()  # by ``many``, but there was no room for them in the reply
-
-    def take(self, most: int) -> tuple[list[Sequence[Any]], bool, bool]:
-        """The next rows, whether there is more than plain values in them, and whether they are the last."""
-        error, self.error = self.error, None
-        if error is not None:
-            raise error
-        rows: list[Sequence[Any]] = []
-        most = min(most, MOST_ROWS)
-        is_nested, room, fetch = False, ROOM, self.driver.fetchone
-        if self.many is not None:
-            if len(self._fetched) < most:
-                self._fetched.extend(self.many(most - len(self._fetched)))
-            fetch = self._next_fetched
-        while len(rows) < most and room > 0:
-            try:
-                row = fetch()
-            except Exception as raised:  # the rows before the error come first
-                if not rows:
-                    raise
-                self.error = raised
-                break
-            if row is None:
-                return rows, is_nested, True
-            if SCALARS.issuperset(map(type, row)):
-                for value in row:
-                    if type(value) is str or type(value) is bytes:
-                        room -= len(value)
-            else:
-                row = [_plain(value) for value in row]
-                has_parts = any(type(value) is list or type(value) is dict for value in row)
-                is_nested = is_nested or has_parts
-                room -= len(repr(row)) if has_parts else sum(len(value) for value in row if type(value) in (str, bytes))
-            rows.append(row)
-        return rows, is_nested, False
-
-    def _next_fetched(self) -> Any:
-        return self._fetched.popleft() if self._fetched else None
-
-
-def _plain(value: Any) -> Any:
-    return bytes(value) if isinstance(value, bytearray) else mark(value)

@@ -52,6 +52,7 @@ def told(worker: Worker) -> Iterator[None]:
     try:
         yield
     except LimitExceededError as error:
+        worker.interruption.began = 0.0  # the client may hang up as soon as it is told, and the log is to know, too
         with contextlib.suppress(OSError):  # the client is gone, or has read nothing for long
             worker.replies.flush()
             frame = worker.dialect.encode(Failure(failure.text(error), failure.describe(error)))

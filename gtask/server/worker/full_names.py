@@ -1,6 +1,6 @@
 """The functions of an interface by their full names, ``"module:qualname"``: so executors and tasks call them.
 
-A full name is another name of what is served, and never leads to anything else.
+A full name is another name of what is served, and never leads to anything else. Any name may have EACH before it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ __all__ = ["find", "unknown"]
 
 
 def find(interface: Interface, name: Any) -> Callable[..., Any] | None:
-    """The function with this full name; what calls it again and again, if the name begins with EACH; None for none."""
-    if type(name) is not str or ":" not in name:
+    """The function with this full name; if the name begins with EACH, what calls it or any other again and again. None
+    for none."""
+    if type(name) is not str:
         return None
     full = name.removeprefix(EACH)
-    short = _short_names(interface).get(full)
-    function = None if short is None else interface.find(short)
+    short = _short_names(interface).get(full) if ":" in full else full
+    function = None if short is None or short is name else interface.find(short)
     return function if function is None or full is name else partial(call_each, function)
 
 

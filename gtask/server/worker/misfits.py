@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from gtask.function_names import EACH
 from gtask.server.worker import full_names
 from gtask.wire.limits import DEFAULTS
 
@@ -33,6 +34,8 @@ def function_of(interface: Interface, name: Any) -> Callable[..., Any]:
 
 
 def _refuse(interface: Interface, name: Any, /, *args: Any, **kwargs: Any) -> NoReturn:
+    if type(name) is str:
+        name = name.removeprefix(EACH)
     is_full = type(name) is str and ":" in name
     raise _marked(AttributeError(full_names.unknown(interface, name) if is_full else _unknown(interface, name)))
 

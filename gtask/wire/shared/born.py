@@ -76,12 +76,14 @@ def new_memory(size: int) -> Any:
     Raises:
         OSError: there is no memory, no descriptor, or no such file on this system.
     """
-    descriptor = os.memfd_create("gtask", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    descriptor = -1
     try:
+        descriptor = os.memfd_create("gtask", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(descriptor, size)
         address = memory.map_at(None, descriptor, size, mmap.MAP_SHARED)
     except BaseException:  # an interruption, too
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
         raise
     mapped = memory.at(address, size)
     mapped.born = Born(descriptor, address, size)  # which does not know it: a circle would stay until it is collected

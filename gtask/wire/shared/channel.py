@@ -10,7 +10,11 @@ from __future__ import annotations
 import _socket as socket  # that of the standard library may be gevent's, and wait
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from io import FileIO
+from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from gtask.wire.shared import memory, word
@@ -20,9 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel", "adopted", "open_channel"]
 
-NUMBER = struct.Struct("!Q")
-FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-ROOM = socket.CMSG_SPACE(struct.calcsize("i"))
+NUMBER, INT = struct.Struct("!Q"), struct.Struct("i")
+CLOEXEC, NOSIGNAL = getattr(socket, "MSG_CMSG_CLOEXEC", 0), getattr(socket, "MSG_NOSIGNAL", 0)
+FLAGS = socket.MSG_DONTWAIT | CLOEXEC
+ROOM = socket.CMSG_SPACE(INT.size)
 
 
 def open_channel(sock: Any, limit: int) -> Channel | None:
@@ -37,11 +42,16 @@ def open_channel(sock: Any, limit: int) -> Channel | None:
     """
     if getattr(sock, "family", None) != socket.AF_UNIX or not limit or not memory.is_here():
         return None
+    ends: tuple[Any, ...] = ()
     try:
-        mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return Channel(ends[0], limit, sock, ends[1])
     except OSError:
         return None
-    return Channel(mine, limit, sock, other)
+    except BaseException:  # an interruption: nobody will have them
+        for end in ends:
+            end.close()
+        raise
 
 
 def adopted(sock: Any, space: memoryview, limit: int) -> tuple[int, Channel | None]:
@@ -55,8 +65,8 @@ def adopted(sock: Any, space: memoryview, limit: int) -> tuple[int, Channel | No
     Returns:
         how many bytes have come; the channel.
     """
-    count, ancillary, _, _ = sock.recvmsg_into([space], ROOM, socket.MSG_CMSG_CLOEXEC)
-    first, *others = _descriptors(ancillary) or [-1]
+    count, ancillary, _, _ = sock.recvmsg_into([space], ROOM, CLOEXEC)
+    first, *others = [*_numbers(ancillary)] or [-1]
     for descriptor in others:
         os.close(descriptor)
     if first < 0:
@@ -100,9 +110,9 @@ class Channel:
         self._let_go()
 
     def _let_go(self) -> None:
-        other, self._connection, self._other = self._other, None, None
-        if other is not None:
-            other.close()
+        if self._other is not None:
+            self._other.close()
+        self._connection = self._other = None
 
     def put(self, parts: Sequence[Part]) -> list[bytes] | None:
         """Send large values, and give what stands for each in the frame.
@@ -119,48 +129,46 @@ class Channel:
 
     def read(self, number: int, offset: int, size: int) -> bytes:
         """Bytes of the memory of this number, which has come; raises ValueError, OSError, MemoryError."""
-        descriptor = self._take(number, offset + size)
-        try:
-            return memory.read(descriptor, size, offset)
-        finally:
-            os.close(descriptor)
+        value: bytes = self._with(number, offset + size, lambda descriptor: memory.read(descriptor, size, offset))
+        return value
 
     def mapped(self, number: int, offset: int, size: int) -> Any:
         """The same as memory that may be changed, without a copy."""
-        descriptor = self._take(number, offset + size)
-        try:
-            return memory.map_private(descriptor, offset, size)
-        finally:
-            os.close(descriptor)
+        return self._with(number, offset + size, lambda descriptor: memory.map_private(descriptor, offset, size))
 
-    def _take(self, number: int, size: int) -> int:
-        descriptor = self._received(number)
-        try:
-            memory.check(descriptor, size)
-        except BaseException:  # an interruption, too
-            os.close(descriptor)
-            raise
-        return descriptor
-
-    def _received(self, number: int) -> int:
-        while True:
+    def _with(self, number: int, size: int, use: Callable[[int], Any]) -> Any:
+        """What comes of the file of this number, which is closed then."""
+        found = -1
+        while found < number:
+            data, files, flags = self._received()
             try:
-                data, ancillary, flags, _ = self._socket.recvmsg(NUMBER.size, ROOM, FLAGS)
-            except BlockingIOError:
-                data, ancillary, flags = b"", [], 0
-            descriptors = _descriptors(ancillary)
-            if len(descriptors) == 1 and len(data) == NUMBER.size and not flags & socket.MSG_CTRUNC:
+                if len(files) != 1 or len(data) != NUMBER.size or flags & socket.MSG_CTRUNC:
+                    break
                 found = NUMBER.unpack(data)[0]
                 if found == number:
-                    return descriptors[0]
-            else:
-                found = number
-            for descriptor in descriptors:
-                os.close(descriptor)
-            if found >= number:
-                raise ValueError(
-                    f"a frame names shared memory {number}, and it has not come, or this process has no descriptor left"
-                )
+                    memory.check(files[0].fileno(), size)
+                    return use(files[0].fileno())
+            finally:
+                for file in files:
+                    file.close()
+        raise ValueError(
+            f"a frame names shared memory {number}, and it has not come, or this process has no descriptor left"
+        )
+
+    def _received(self) -> tuple[bytes, list[FileIO], int]:
+        """The next message, with files that close themselves when they are dropped. They are made in one step, for an
+        interruption may strike at any line."""
+        message: Any = b"", (), 0, None
+        try:
+            files = [*map(FileIO, _numbers((message := self._socket.recvmsg(NUMBER.size, ROOM, FLAGS))[1]))]
+        except BlockingIOError:
+            files = []
+        except OSError:  # it is a directory, for one
+            files = []
+            for descriptor in _numbers(message[1]):
+                with suppress(OSError):
+                    os.close(descriptor)
+        return message[0], files, message[2]
 
     def close(self) -> None:
         """Close it, and with it what is on its way."""
@@ -172,29 +180,20 @@ class Channel:
         if born is not None and born.is_unchanged:
             number = self._send(born.sealed(part.owner))
             return word.packed(number, part, born.offset_of(part.data), is_frozen=True)
-        descriptor = memory.make(part.data)
-        try:
-            number = self._send(descriptor)
-        finally:
-            os.close(descriptor)
+        with memory.make(part.data) as file:
+            number = self._send(file.fileno())
         return word.packed(number, part, 0, is_frozen=False)
 
     def _send(self, descriptor: int) -> int:
         self._number += 1
-        self._socket.sendmsg(
-            [NUMBER.pack(self._number)], [_rights(descriptor)], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-        )
+        self._socket.sendmsg([NUMBER.pack(self._number)], [_rights(descriptor)], socket.MSG_DONTWAIT | NOSIGNAL)
         return self._number
 
 
 def _rights(descriptor: int) -> tuple[int, int, bytes]:
-    return socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor)
+    return socket.SOL_SOCKET, socket.SCM_RIGHTS, INT.pack(descriptor)
 
 
-def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
-    return [
-        number
-        for level, kind, data in ancillary
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-        for (number,) in struct.iter_unpack("i", data[: len(data) - len(data) % 4])
-    ]
+def _numbers(ancillary: Sequence[tuple[int, int, bytes]]) -> Iterator[int]:
+    """The descriptors that have come with a message: nothing else can, without being asked for."""
+    return chain.from_iterable(chain.from_iterable(map(INT.iter_unpack, map(itemgetter(2), ancillary))))

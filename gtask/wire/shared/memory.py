@@ -10,47 +10,62 @@ import fcntl
 import mmap
 import os
 import weakref
+from functools import cache
+from io import FileIO
 from typing import Any
 
 __all__ = ["at", "check", "is_here", "make", "map_at", "map_private", "new_bytes", "read", "seal", "unmap"]
 
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+SEALS = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0) | getattr(fcntl, "F_SEAL_WRITE", 0)
 """What a file must have before its reader looks at it."""
 
 MAP_FIXED = 0x10  # which the module mmap does not know
+MADV_HUGEPAGE = 14
 PAGE = mmap.PAGESIZE
 HUGE = 2 * 1024 * 1024
 BYTES_HEAD = bytes.__basicsize__ - 1
 """Bytes of a bytes object before its content."""
 
-_libc: Any = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_new_bytes: Any = ctypes.pythonapi.PyBytes_FromStringAndSize
-_new_bytes.restype = ctypes.py_object
-_new_bytes.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
 FAILED = ctypes.c_void_p(-1).value
 
 
+@cache
 def is_here() -> bool:
-    """Whether this system has such files."""
-    return hasattr(os, "memfd_create")
-
-
-def make(data: memoryview) -> int:
-    """The descriptor of a sealed file with these bytes; raises OSError."""
-    descriptor = os.memfd_create("gtask", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    """Whether this system has such files, and lets them be mapped."""
     try:
-        sent = 0
-        while sent < data.nbytes:
-            sent += os.write(descriptor, data[sent:])
-        seal(descriptor)
-    except BaseException:  # an interruption, too
-        os.close(descriptor)
-        raise
-    return descriptor
+        return hasattr(os, "memfd_create") and bool(SEALS and _libc() and _new_bytes())
+    except (AttributeError, TypeError, OSError):
+        return False
+
+
+@cache
+def _libc() -> Any:
+    libc: Any = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return libc
+
+
+@cache
+def _new_bytes() -> Any:
+    make: Any = ctypes.pythonapi.PyBytes_FromStringAndSize
+    make.restype = ctypes.py_object
+    make.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
+    return make
+
+
+def make(data: memoryview) -> FileIO:
+    """A sealed file with these bytes; raises OSError.
+
+    It is an object, which closes its descriptor at the latest when it is dropped: an interruption may strike anywhere.
+    """
+    file, sent = FileIO(os.memfd_create("gtask", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "r+"), 0
+    while sent < data.nbytes:
+        sent += os.write(file.fileno(), data[sent:])
+    seal(file.fileno())
+    return file
 
 
 def seal(descriptor: int) -> None:
@@ -96,11 +111,11 @@ def read(descriptor: int, size: int, offset: int) -> bytes:
 
 def new_bytes(size: int) -> bytes:
     """A new bytes object of any content, which nobody else knows yet; raises MemoryError."""
-    value: bytes = _new_bytes(None, size)
+    value: bytes = _new_bytes()(None, size)
     begin = _address(value)
     start, end = -(-begin // PAGE) * PAGE, (begin + size) // PAGE * PAGE
     if end - start >= HUGE:
-        _libc.madvise(start, end - start, mmap.MADV_HUGEPAGE)  # only advice: whether it is taken does not matter
+        _libc().madvise(start, end - start, MADV_HUGEPAGE)  # only advice: whether it is taken does not matter
     return value
 
 
@@ -129,7 +144,7 @@ def map_at(address: int | None, descriptor: int, size: int, flags: int) -> int:
         OSError: there is no room for it.
     """
     where = 0 if address is None else MAP_FIXED
-    mapped = _libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags | where, descriptor, 0)
+    mapped = _libc().mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags | where, descriptor, 0)
     if mapped == FAILED:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -138,7 +153,7 @@ def map_at(address: int | None, descriptor: int, size: int, flags: int) -> int:
 
 def unmap(address: int, size: int) -> None:
     """Give mapped memory back."""
-    _libc.munmap(address, size)
+    _libc().munmap(address, size)
 
 
 def at(address: int, size: int) -> Any:

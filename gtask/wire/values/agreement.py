@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gtask.wire.shared.channel import Channel
     from gtask.wire.sparse import SparseFrame
 
-__all__ = ["PLAIN", "Agreement", "ConditionalFrame", "Fallback", "Frame", "PreparedFrame", "prepared"]
+__all__ = ["PLAIN", "Agreement", "ConditionalFrame", "Fallback", "Frame", "PreparedFrame", "close_channel", "prepared"]
 
 
 _NATIVE = Kinds(NATIVE)
@@ -56,11 +56,6 @@ class Agreement:
     fallback: Fallback | None = None
     no_fallback: str = ""
     channel: Channel | None = None
-
-    def close(self) -> None:
-        """The connection is closed."""
-        if self.channel is not None:
-            self.channel.close()
 
     def without_fallback(self) -> Agreement:
         """The same for what travels without one, too."""
@@ -150,3 +145,9 @@ def prepared(frame: Frame, agreement: Agreement) -> tuple[Frame, str]:
         return frame.ready(agreement), ""
     except EncodeError as error:
         return frame, str(error)
+
+
+def close_channel(channel: Channel | None) -> None:
+    """The connection is closed, and its channel with it."""
+    if channel is not None:
+        channel.close()

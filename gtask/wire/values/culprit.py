@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from gtask.errors import EncodeError
@@ -25,6 +26,8 @@ _PLAIN = frozenset({*BASES}.difference({str, int, float, memoryview, list, tuple
 LEVELS = DEFAULTS.nesting - 24
 """How deep a value may be nested, so that its reader, who also reads what is around it, does not refuse it. Python's
 own limit would strike before, but an application may have raised it."""
+
+_ROWS = frozenset({list, tuple})
 
 MANY = 10
 """Values in a container for which it is worth while to look at all their types at once."""
@@ -68,12 +71,19 @@ def check(value: Any, is_lossless: bool, levels: int = LEVELS) -> bool:
         return cls is None and is_large(value)
     if not levels:
         raise RecursionError
+    if len(parts) >= MANY and _is_table(parts):
+        return False
     found = False
-    if len(parts) < MANY or not LIGHT.issuperset(map(type, parts)):
-        for part in parts:
-            if type(part) not in LIGHT and check(part, is_lossless, levels - 1):
-                found = True
+    for part in parts:
+        if type(part) not in LIGHT and check(part, is_lossless, levels - 1):
+            found = True
     return found
+
+
+def _is_table(parts: Any) -> bool:
+    """Whether all of many values, or of rows of values, are of the plainest types. That is found out at once."""
+    kinds = {*map(type, parts)}
+    return kinds <= LIGHT or (kinds <= _ROWS and LIGHT.issuperset(map(type, chain.from_iterable(parts))))
 
 
 def _packed_as(cls: Any, is_lossless: bool) -> type | None:

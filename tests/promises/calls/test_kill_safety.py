@@ -181,11 +181,12 @@ def call(client):
 
 
 def large(client):
-    """Receiving half a reply, and sending half a request."""
+    """Receiving half a reply, and sending half a request; and through shared memory."""
     token = next(tokens)
     with client.checkout() as checkout:
         assert checkout.echo(token, 300_000)[0] == token
         assert checkout.echo([token, "y" * 300_000], 1)[0][0] == token
+        assert checkout.echo([token, b"y" * (1 << 20)], 1)[0][0] == token
 
 
 def queue(client):

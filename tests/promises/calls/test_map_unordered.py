@@ -31,6 +31,20 @@ SOURCE = """
             raise LookupError("on purpose")
         return number
 
+    def fail_at(number):
+        if number == 150:
+            raise LookupError("on purpose")
+        return number
+
+    def note(number):
+        with open(os.path.join(DIR, "noted"), "a") as file:
+            file.write(f"{number + 0}\\n")
+        return number
+
+    class Doubler:
+        def double(self, number):
+            return 2 * number
+
     def either(what):
         return hold(what) if isinstance(what, str) else what
 """
@@ -193,6 +207,97 @@ def test_ending_it_early_cancels_what_runs(shared, connect, gates, tmp_path, end
     wait_until(lambda: client.stats().busy == client.stats().waiting == 0)
     assert taken == before
     assert client.call("double", 4) == 8
+
+
+def test_chunks(shared, connect):
+    """Each is one call; the values are those of the items, whatever the size of the last chunk."""
+    client = connect(shared(SOURCE), max_workers=2)
+    for size in (2, 7, 100, 1000):
+        calls = client.stats().calls
+        values = client.map_unordered("double", range(150), chunksize=size)
+        assert sorted(values) == [2 * number for number in range(150)]
+        assert client.stats().calls - calls == -(-150 // size)
+    assert list(client.map_unordered("double", [], chunksize=10)) == []
+
+
+@pytest.mark.parametrize("chunksize", [1, 4])
+def test_the_error_of_an_item_names_it(shared, connect, chunksize):
+    """By its number among all items, in a note."""
+    client = connect(shared(SOURCE), max_workers=1)
+    with pytest.raises(LookupError, match="on purpose") as caught:
+        list(client.map_unordered("fail_at", range(100, 200), chunksize=chunksize))
+    assert "item 50 raised this" in caught.value.__notes__
+
+
+def test_an_item_of_a_chunk_runs_once(shared, connect, tmp_path):
+    """Those before the one that raises have run, those behind it have not, and no other chunk is affected."""
+    client = connect(shared(SOURCE), max_workers=1)
+    values = client.map_unordered("note", [*range(10), "x", *range(11, 20)], chunksize=5)
+    got = []
+    with pytest.raises(TypeError):
+        got.extend(values)
+    assert sorted(got) == [*range(10)]
+    noted = (tmp_path / "noted").read_text().split()
+    assert noted[:10] == [str(number) for number in range(10)]
+    assert len(noted) == len(set(noted))
+    assert not {"11", "12", "13", "14"} & set(noted)
+
+
+def test_chunks_of_an_endless_iterable(shared, connect):
+    """So many items are taken ahead as max_ahead says, in whole chunks and at least one."""
+    server = shared(SOURCE)
+    for arguments, ahead in [({}, 40), ({"max_ahead": 25}, 20), ({"max_ahead": 1}, 10)]:
+        reader = Reader()
+        values = connect(server, max_workers=2).map_unordered("double", reader.items(), chunksize=10, **arguments)
+        for _ in range(300):
+            next(values)
+            reader.given += 1
+        assert reader.farthest == ahead
+        values.close()
+
+
+def test_a_method_of_an_object_in_chunks(serve, connect):
+    """And what there is not is refused by its own name."""
+    client = connect(serve(SOURCE, attribute="Doubler"), max_workers=1)
+    assert sorted(client.map_unordered("double", range(10), chunksize=3)) == [2 * number for number in range(10)]
+    with pytest.raises(AttributeError, match="no method 'dubble': did you mean double"):
+        list(client.map_unordered("dubble", range(10), chunksize=3))
+
+
+def test_quick_calls_share_a_checkout(shared, connect):
+    """So that they come in bursts: a client makes far fewer checkouts than calls."""
+    client = connect(shared(SOURCE), max_workers=8)
+    list(client.map_unordered("double", range(100)))
+    before = client.stats()
+    assert sorted(client.map_unordered("double", range(4000))) == [2 * number for number in range(4000)]
+    after = client.stats()
+    assert after.calls - before.calls == 4000
+    assert after.checkouts - before.checkouts < 4000
+    assert after.busy == after.waiting == 0
+
+
+def test_no_worker_is_held_while_nobody_takes_values(shared, connect):
+    """Others get it."""
+    client = connect(shared(SOURCE), max_workers=1)
+    values = client.map_unordered("double", range(1000))
+    for _ in range(300):
+        next(values)
+    assert client.call("double", 4) == 8
+    assert len(list(values)) == 700
+
+
+def test_slow_calls_wait_behind_none(shared, connect, gates, tmp_path):
+    """Behind quick ones as well: whatever worker is free gets the next."""
+    gates("a")
+    client = connect(shared(SOURCE), max_workers=2)
+    values = client.map_unordered("either", [*range(200), "a", *range(200, 400)], max_ahead=4)
+    taken = [next(values) for _ in range(200)]
+    is_inside(tmp_path, "a")
+    gevent.sleep(0.01)
+    taken += [next(values) for _ in range(150)]
+    assert "a" not in taken
+    (tmp_path / "a").write_text("")
+    assert len([*taken, *values]) == 401
 
 
 def test_functions_of_a_server_of_functions(allow, connect):

@@ -380,7 +380,8 @@ def test_rows_travel_with_their_statement(client, database):
 
 def test_large_rows(serve, connect, database):
     """No reply grows beyond what a message may have, as long as one row fits."""
-    client = connect(serve(SERVER, "--limit-message", "1000000", attribute="interface"), limit_message=1_000_000)
+    options = "--limit-message", "1000000", "--limit-shared", "0"
+    client = connect(serve(SERVER, *options, attribute="interface"), limit_message=1_000_000)
     with contextlib.closing(dbapi.connect(client, database)) as connection:
         connection.executemany("INSERT INTO entries VALUES (?)", ((b"x" * 90_000,) for _ in range(50)))
         assert [len(text) for (text,) in connection.execute("SELECT text FROM entries")] == [90_000] * 50

@@ -110,7 +110,7 @@ ARROWS = {
     "client.dialects.json": "client.dialects.dialect errors wire.json.conversation wire.json.text",
     "client.elsewhere": "client.loop errors",
     "client.forks": "",
-    "client.handshake": "client.loop errors",
+    "client.handshake": "client.loop errors wire.values.agreement",
     "client.in_line": "client.outcomes wire.messages wire.values.agreement",
     "client.labels": "address",
     "client.lease": "client.calls client.forks client.in_line client.loop client.outcomes client.refusals "
@@ -118,7 +118,8 @@ ARROWS = {
     "client.loop": "client.forks",
     "client.many": "",
     "client.many.executor": "client.calls client.checkout client.elsewhere client.lease client.loop function_names",
-    "client.many.unordered": "client.calls client.checkout client.lease client.loop",
+    "client.many.lanes": "client.checkout",
+    "client.many.unordered": "client.loop client.many.lanes errors function_names",
     "client.one_at_a_time": "wire.messages",
     "client.outcomes": "errors wire.exceptions.failure wire.messages",
     "client.overtime": "client.loop",
@@ -178,7 +179,8 @@ ARROWS = {
     "server.daemon.watch": "installed",
     "server.daemon.words": "printable",
     "server.databases": "",
-    "server.databases.database": "server.databases.drivers wire.dbapi",
+    "server.databases.cursor": "wire.dbapi",
+    "server.databases.database": "server.databases.cursor server.databases.drivers wire.dbapi",
     "server.databases.drivers": "server.databases.drivers.generic server.databases.drivers.postgresql "
     "server.databases.drivers.sqlite",
     "server.databases.drivers.generic": "",
@@ -246,7 +248,7 @@ ARROWS = {
     "server.worker.interruption": "errors",
     "server.worker.json": "aspects.aspect errors logdefer wire.json.conversation wire.json.text wire.messages",
     "server.worker.methods": "server.scoreboard server.worker.misfits server.worker.replies",
-    "server.worker.misfits": "server.worker.full_names wire.limits",
+    "server.worker.misfits": "function_names server.worker.full_names wire.limits",
     "server.worker.parts": "aspects.context_worker aspects.current_call aspects.logs.reporter aspects.tracing "
     "aspects.unpickling server.worker.gtask server.worker.json",
     "server.worker.replies": "wire.pieces",

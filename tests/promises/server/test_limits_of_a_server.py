@@ -103,7 +103,7 @@ def test_memory_that_is_kept(start, connect):
 
 def test_memory_for_an_argument(start, connect):
     """Also what the worker has no memory to read is told."""
-    client = connect(start("--limit-memory", "60M", "--limit-message", "100M"), limit_message=100 << 20)
+    client = connect(start("--limit-memory", "40M", "--limit-message", "100M"), limit_message=100 << 20)
     with pytest.raises((gtask.RemoteError, gtask.WorkerDied)):
         client.call("echo", b"x" * (50 << 20))
     assert client.call("echo", 1) == 1

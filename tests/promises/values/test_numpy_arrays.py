@@ -104,15 +104,14 @@ def test_scalars(shared, connect):
 def test_the_limit_counts_their_bytes(shared, connect):
     """An array that is too large is refused on either side before it is sent, and nobody is harmed."""
     limit = 1 << 20
-    client = connect(shared(SOURCE, "--limit-message", "1M"), limit_message=limit)
+    server = shared(SOURCE, "--limit-message", "1M", "--limit-shared", "0")
+    client = connect(server, limit_message=limit, limit_shared=0)
     with client.checkout() as worker:
         pid = worker.pid()
         assert worker.echo(numpy.ones(limit - 100, "u1")).sum() == limit - 100
-        with pytest.raises(
-            gtask.EncodeError, match=f"echo was not sent: too large: an array in it has {limit + 1} bytes"
-        ):
+        with pytest.raises(gtask.EncodeError, match="echo was not sent: too large: the message has"):
             worker.echo(numpy.ones(limit + 1, "u1"))
-        with pytest.raises(gtask.EncodeError, match="too large: an array in it") as caught:
+        with pytest.raises(gtask.EncodeError, match="too large: the message has") as caught:
             worker.zeros(limit + 1)
         assert isinstance(caught.value, gtask.RemoteError)
         with pytest.raises(gtask.EncodeError, match="too large: the message has"):

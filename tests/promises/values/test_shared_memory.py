@@ -244,7 +244,8 @@ def peer(serve):
 
 def sealed(data=b"x" * MIB):
     """A file as honest peers send it."""
-    return memory.make(memoryview(data))
+    with memory.make(memoryview(data)) as file:
+        return os.dup(file.fileno())
 
 
 def unsealed(seals):
