@@ -111,7 +111,7 @@ class Connection:
         self._ends_with_next = self._knows_end = False
         self._handshake: Handshake | None = None
         self._loop = loop = gevent.get_hub().loop
-        self.channel = dialect.open_channel(sock)
+        self.channel: Any = None
         self._stream = Stream(sock, loop, self._reader, self)
         self.watcher = self._stream.watcher
         self._overtime = Overtime(self, loop, self._stream, dialect)
@@ -148,6 +148,7 @@ class Connection:
         Raises:
             Error: the worker did not greet.
         """
+        self._stream.read_on()
         greeting = self.dialect.greeting
         if greeting is None:
             return Greeting()

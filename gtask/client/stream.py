@@ -60,12 +60,11 @@ class Stream:
         self._unsent: deque[memoryview] = deque()
         self._writer: Any = socket_watcher(loop, sock.fileno(), WRITE)
         self.watcher: Any = socket_watcher(loop, sock.fileno(), READ)
-        self.watcher.start(self.read)
 
     # --- reading ---------------------------------------------------------------------------------------
 
     def read_on(self) -> None:
-        """Read what comes, also if an interruption has stopped that."""
+        """Read what comes from now on, also if an interruption has stopped that."""
         if not self.watcher.active:
             self.watcher.start(self.read)
 

@@ -178,7 +178,7 @@ class Connector:
         self.connections = set()
 
     def _attempt(self, slot: PoolSlot, workers: Workers) -> None:
-        config, connection = self._config, None
+        config, connection, sock = self._config, None, None
         try:
             self.prepare()  # the one before may have ended
             assert self.address is not None
@@ -189,6 +189,7 @@ class Connector:
                 return
             orders, aspects = self._orders, self.aspects.all
             connection = Connection(sock, self.address, workers, self._dialect, config.name, aspects, orders)
+            connection.channel = self._dialect.open_channel(sock)
             connection.slot = slot
             slot.worker = connection
             self.connections.add(connection)
@@ -205,8 +206,7 @@ class Connector:
             ours = error.errno in (errno.EMFILE, errno.ENFILE)  # for want of descriptors here, whatever is there
             self._failed(slot, workers, f"{reason} at {self.where}", unreachable=not ours)
         except BaseException:  # a kill, a Timeout or a Ctrl-C may strike at any line
-            if connection is not None:
-                self._give_up(connection, "the client was closed while it connected")
+            self._undo(connection, sock)
             self._failed(slot, workers, "interrupted")
             raise
         else:
@@ -233,6 +233,12 @@ class Connector:
         """Callers are told at once: the same would come of another attempt."""
         if self._attempts.pop(slot, None) is not None:
             workers.setup_failed(slot, Greeting(text=why))
+
+    def _undo(self, connection: Connection | None, sock: Any) -> None:
+        if connection is not None:
+            self._give_up(connection, "the client was closed while it connected")
+        elif sock is not None:
+            sock.close()
 
     def _give_up(self, connection: Connection, why: str) -> None:
         connection.close(ClientClosed(why))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import _socket as socket  # that of the standard library may be gevent's, and wait
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from io import FileIO
 from itertools import chain
@@ -28,6 +28,8 @@ NUMBER, INT = struct.Struct("!Q"), struct.Struct("i")
 CLOEXEC, NOSIGNAL = getattr(socket, "MSG_CMSG_CLOEXEC", 0), getattr(socket, "MSG_NOSIGNAL", 0)
 FLAGS = socket.MSG_DONTWAIT | CLOEXEC
 ROOM = socket.CMSG_SPACE(INT.size)
+MESSAGE = NUMBER.size, ROOM, FLAGS
+flat, INTS, RIGHTS = chain.from_iterable, INT.iter_unpack, itemgetter(2)
 
 
 def open_channel(sock: Any, limit: int) -> Channel | None:
@@ -66,7 +68,7 @@ def adopted(sock: Any, space: memoryview, limit: int) -> tuple[int, Channel | No
         how many bytes have come; the channel.
     """
     count, ancillary, _, _ = sock.recvmsg_into([space], ROOM, CLOEXEC)
-    first, *others = [*_numbers(ancillary)] or [-1]
+    first, *others = [*flat(flat(map(INTS, map(RIGHTS, ancillary))))] or [-1]
     for descriptor in others:
         os.close(descriptor)
     if first < 0:
@@ -156,16 +158,16 @@ class Channel:
         )
 
     def _received(self) -> tuple[bytes, list[FileIO], int]:
-        """The next message, with files that close themselves when they are dropped. They are made in one step, for an
-        interruption may strike at any line."""
+        """The next message, with files that close themselves when they are dropped. They are made in one step, without
+        a line of Python in between, where an interruption may strike."""
         message: Any = b"", (), 0, None
         try:
-            files = [*map(FileIO, _numbers((message := self._socket.recvmsg(NUMBER.size, ROOM, FLAGS))[1]))]
+            files = [*map(FileIO, flat(flat(map(INTS, map(RIGHTS, (message := self._socket.recvmsg(*MESSAGE))[1])))))]
         except BlockingIOError:
             files = []
         except OSError:  # it is a directory, for one
             files = []
-            for descriptor in _numbers(message[1]):
+            for descriptor in flat(flat(map(INTS, map(RIGHTS, message[1])))):
                 with suppress(OSError):
                     os.close(descriptor)
         return message[0], files, message[2]
@@ -192,8 +194,3 @@ class Channel:
 
 def _rights(descriptor: int) -> tuple[int, int, bytes]:
     return socket.SOL_SOCKET, socket.SCM_RIGHTS, INT.pack(descriptor)
-
-
-def _numbers(ancillary: Sequence[tuple[int, int, bytes]]) -> Iterator[int]:
-    """The descriptors that have come with a message: nothing else can, without being asked for."""
-    return chain.from_iterable(chain.from_iterable(map(INT.iter_unpack, map(itemgetter(2), ancillary))))
