@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 
 import gtask
+from bench import bulk
 from bench.contestants import CONTESTS, elsewhere
 from bench.down import processor_shares
 from bench.instructions import Unavailable, count_instructions
@@ -31,6 +32,13 @@ CHECKED = (3, 11)
 IN_LINE_LIMIT = 2048
 SHARE_LIMIT = 0.01
 RISE_LIMIT = 10.0
+
+MOST_ROUNDS_OF_LARGE = 9
+"""Rounds of large values last a second each."""
+LARGE_LIMIT = 1.2
+LARGE_LIMITS = {"shared, argument": 0.4, "shared, result": 0.4, "array made to be shared": 0.1}
+ITEM_LIMIT = 0.625
+CHUNKS_LIMIT = 1.2
 
 Figures = Callable[[Address, int], list[Line]]
 """Measures figures, given the address of a server and the number of rounds."""
@@ -61,7 +69,26 @@ def page(_: Address, rounds: int) -> list[Line]:
     ]
 
 
-FIGURES: Mapping[str, Figures] = {"memory": memory, "keeper": daemon, "down": down, "page": page}
+def large(_: Address, rounds: int) -> list[Line]:
+    return [
+        figure(f"large, {way}", f"60 MiB: {way}", "x Pipe", ratio, LARGE_LIMITS.get(way, LARGE_LIMIT))
+        for way, ratio in bulk.large(min(rounds, MOST_ROUNDS_OF_LARGE)).items()
+    ]
+
+
+def many(_: Address, rounds: int) -> list[Line]:
+    ratios = bulk.many(min(rounds, MOST_ROUNDS_OF_LARGE))
+    return [
+        figure("many, item", "map_unordered: an item", "x call", ratios["item"], ITEM_LIMIT),
+        figure(
+            "many, chunks", "map_unordered: chunks of 100", "x ProcessPoolExecutor.map", ratios["chunks"], CHUNKS_LIMIT
+        ),
+    ]
+
+
+FIGURES: Mapping[str, Figures] = {
+    "memory": memory, "keeper": daemon, "down": down, "page": page, "large": large, "many": many,
+}  # fmt: skip
 """What is measured after the contests, by the names for ``--only``."""
 
 

@@ -32,6 +32,7 @@ from gtask.errors import (
 )
 
 if TYPE_CHECKING:
+    from gtask import shared as shared
     from gtask.client.checkout import Checkout
     from gtask.client.client import Client
     from gtask.running_call import current_call
@@ -72,6 +73,8 @@ __all__ = [
     "task",
 ]
 
+_MODULES = {"shared"}
+
 _HOMES = {
     "current_call": "gtask.running_call",
     "Checkout": "gtask.client.checkout",
@@ -85,6 +88,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,6 @@ import numpy
 import pytest
 
 import gtask
-import gtask.shared
 from gtask.wire.shared import memory
 
 SOURCE = """
