@@ -31,7 +31,7 @@ def size(value: Any) -> int:
 
 
 def bytes_of(count: int) -> bytes:
-    """So many bytes, which are the same each time."""
+    """This number of bytes, the same object each time."""
     global _value  # to make them would be measured, too
     if len(_value) != count:
         _value = bytes(count)

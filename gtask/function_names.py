@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
-__all__ = ["EACH", "call_each", "name_of", "split"]
+__all__ = ["EACH", "call_each", "name_of", "named", "split"]
 
 EACH = "*"
 """In front of a name: the first argument is a list of lists of arguments. The function is called with each of those
@@ -90,9 +90,14 @@ def call_each(function: Callable[..., Any], calls: list[list[Any]], first: int =
             values.append(function(*arguments))  # noqa: PERF401  # so that it is known which one has raised
     except Exception as error:
         notes = vars(error).get("__notes__", ())
-        vars(error)["__notes__"] = [*notes, f"item {first + len(values)} raised this"]
+        vars(error)["__notes__"] = [*notes, named(first + len(values))]
         raise
     return values
+
+
+def named(item: int) -> str:
+    """The note of an error of a map, which says which item it is about."""
+    return f"item {item} of the map"
 
 
 def _unfindable(function: Any) -> str:

@@ -32,7 +32,7 @@ epochs = itertools.chain.from_iterable(itertools.repeat(range(1 << 16, 1 << 32))
 def wait_in_line(lease: Lease, call: Call) -> None:
     """Queue a call until there is a worker to send it to."""
     if isinstance(call.frame, ConditionalFrame):
-        call.frame.keep()
+        call.frame.wait()
     if lease.queue:
         lease.queue.append(call)
     else:

@@ -22,7 +22,7 @@ Ids = tuple[int, int]
 """A user and a group."""
 
 NOBODY: Ids = (65534, 65534)
-"""Stands for whoever could write into a directory that is open to all."""
+"""Stands for any user, where a directory is open to all."""
 
 LINKS = 40
 """Symbolic links that a path may lead through, as for the kernel."""
@@ -60,9 +60,9 @@ def acting(path: str, user: Ids | None) -> Iterator[Ids | None]:
 def foreigner(path: str) -> Ids | None:
     """A user beside root who can change what a path leads to; None if there is none.
 
-    In a directory of root's that is open to all that is the owner of what is there. If the directory is like ``/tmp``
-    nobody else can replace it. If it is not, only a file that is opened without following a link is what it was, so a
-    link or a directory on the way counts as anybody's.
+    A directory of root's may be open to all. With the sticky bit, as ``/tmp`` has it, an entry can be replaced only by
+    the entry's owner, who is the user then. Without it any user can replace the entry: a link or a directory on the way
+    counts as any user's. A file at the end counts as its owner's, for the file is opened without following a link.
     """
     names = [name for name in os.path.abspath(path).split("/") if name]
     place, links = "/", 0

@@ -78,7 +78,8 @@ class ReplyDecoder(FrameReader):
             total = self._total
             if not self._is_whole(count):
                 return
-            count = self._take_large(total, messages)
+            self._take_large(total, messages)
+            count = 0
         data, start = self._partial, 0
         data += self.space[:count]
         while not self._room and len(data) - start >= 4:
@@ -113,7 +114,7 @@ class ReplyDecoder(FrameReader):
         del self._partial[at:]
         return words
 
-    def _take_large(self, total: int, messages: list[Message]) -> int:
+    def _take_large(self, total: int, messages: list[Message]) -> None:
         """Take the large frame that is whole now. What has come behind it is what comes next."""
         memory, self._partial, start = self._memory, bytearray(), 0
         del self._memory
@@ -121,7 +122,6 @@ class ReplyDecoder(FrameReader):
             messages.append(self._message(memory, 0, total))
             start = total
         self._partial += memory[start : self._come]
-        return 0
 
     def _message(self, whole: bytearray | mmap.mmap, start: int, stop: int) -> Message:
         with memoryview(whole) as data:

@@ -93,6 +93,4 @@ def write(unsent: deque[memoryview], frame: bytes | LargeFrame, send: Callable[[
         except BlockingIOError:
             pass
         if sent < piece.nbytes:
-            left = piece[sent:]
-            # The application may change what is not bytes, while it waits.
-            unsent.append(left if type(piece.obj) is bytes else memoryview(bytes(left)))
+            unsent.append(piece[sent:])

@@ -25,7 +25,8 @@ CHUNK = 64 * 1024
 """The size of the buffer of one read, in bytes."""
 
 LARGE = 4 * CHUNK
-"""Bytes from which on a frame is read straight into memory of its own. None of it is in use before bytes have come."""
+"""Bytes of the smallest frame that is read into a mapping of its own. A page of the mapping costs nothing before bytes
+have come into it."""
 
 READERS: dict[bytes, tuple[Callable[[Data, int, int, int, int, Unpacking], Message], int]] = {
     **{head: (read_request, header) for head, header in REQUEST_ITEMS.items()},
@@ -122,11 +123,11 @@ class FrameReader:
                 read, header = READERS.get(head, ANY) if length <= self._items else ANY
                 messages.append(read(data, start, stop, header, epoch, self._unpacking))
                 start = stop
+            if start < end:
+                self._partial += data[start:end]
+                self._look_ahead()
         except ProtocolError as error:
             return or_malformed(messages, error)
-        if start < end:
-            self._partial += data[start:end]
-            self._look_ahead()
         return messages
 
     def _look_ahead(self) -> None:

@@ -35,19 +35,28 @@ class SparseFrame:
         self._parts = parts
         self._limit = limit
 
-    def ready(self, agreement: Agreement) -> bytes | LargeFrame:
+    def ready(self, agreement: Agreement, is_sent_at_once: bool = True) -> bytes | LargeFrame:
         """The frame for a peer with this agreement.
+
+        Args:
+            agreement: with the peer.
+            is_sent_at_once: whether the values lie still until the frame is sent, and it is not asked for again.
 
         Raises:
             EncodeError: the frame is over the limit.
         """
         words = None if agreement.channel is None else agreement.channel.put(self._parts)
-        return self._whole(agreement) if words is None else self._told(words)
+        if words is not None:
+            return self._told(words)
+        if not is_sent_at_once:
+            for part in self._parts:
+                part.keep()
+        return self._whole(agreement)
 
-    def keep(self) -> None:
-        """The frame must wait: copy what the application may change meanwhile."""
+    def wait(self) -> None:
+        """No peer is known yet: from now on the application cannot change the values."""
         for part in self._parts:
-            part.keep()
+            part.wait()
 
     def _told(self, words: Sequence[bytes]) -> bytes:
         body = b"".join(piece for pair in zip(self._segments, (*words, b""), strict=True) for piece in pair)

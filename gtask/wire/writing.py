@@ -161,11 +161,10 @@ class FrameWriter:
             found = [check(value, self._is_lossless) for value in (*values, named_values)]
             if not any(found):
                 return None
-            segments = holes.split(self._packing.body(holes.without(plain)))
+            sparse = holes.without(plain)
+            segments = holes.split(self._packing.body(sparse)) if holes.parts else []
         except Exception:  # frame() finds out what is wrong
             segments = []
-        if not holes.parts:
-            return None
         if not segments:
             self._used.clear()
             return None

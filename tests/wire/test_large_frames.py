@@ -4,6 +4,8 @@ Large values are sent from where they lie: the pieces of such a frame are the by
 come, and not as they are announced.
 """
 
+import _socket
+import errno
 import mmap
 import struct
 from collections import deque
@@ -19,15 +21,17 @@ from gtask.wire.limits import Limits
 from gtask.wire.messages import LastWords, Request, Value
 from gtask.wire.pieces import LargeFrame, joined, write
 from gtask.wire.reading import CHUNK, LARGE
+from gtask.wire.shared.channel import Channel
 from gtask.wire.values.agreement import PLAIN, prepared
 from gtask.wire.values.kinds import LARGE as LARGE_VALUE
+from gtask.wire.values.offers import agree
 
 MIB = 1 << 20
 
 
 def feed(decoder, data, sizes):
-    """What a decoder makes of the data, when its reads give so many bytes in turn; as many as there is room for if not
-    one size is left."""
+    """The messages that a decoder makes of the data. Its reads give these numbers of bytes in turn; when no number is
+    left they fill the decoder's space."""
     sizes, messages, start = list(reversed(sizes)), [], 0
     while start < len(data):
         count = min(len(decoder.space), len(data) - start, sizes.pop() if sizes else MIB)
@@ -106,7 +110,8 @@ def test_the_pieces_are_the_frame(value, where):
     }[where]
     frame, refusal = prepared(Encoder().encode_request(args, kwargs, 1 << 20), PLAIN)
     assert (type(frame), refusal) == (LargeFrame, "")
-    assert any(piece.obj is value or piece.obj is getattr(value, "obj", None) for piece in frame.pieces)
+    immutable = [each for each in (value, getattr(value, "obj", None)) if type(each) is bytes]
+    assert [piece.obj for piece in frame.pieces if any(piece.obj is each for each in immutable)] == immutable
     (request,) = feed(Decoder(), joined(frame), [])
     (other,) = feed(Decoder(), Encoder().encode(Request([*args], kwargs, 1 << 20)), [])
     assert request == other
@@ -129,12 +134,63 @@ def test_values_that_only_look_large():
     assert feed(Decoder(), Encoder().encode(Request(["f", Text("x")])), [])[0].args == ["f", "x"]
 
 
+@pytest.fixture
+def agreement():
+    """With a peer that takes part in shared memory."""
+    ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    channels = [Channel(end, 10 * MIB) for end in ends]
+    yield agree({"shared"}, None, channels[0]), agree({"shared"}, None, channels[1])
+    for channel in channels:
+        channel.close()
+
+
+def read(frame, agreement):
+    """What the peer reads of a frame."""
+    decoder = Decoder()
+    decoder.agree(agreement)
+    (request,) = feed(decoder, joined(frame), [])
+    return request.args
+
+
+@pytest.mark.parametrize(
+    "ways", [["whole"] * 2, ["shared"] * 2, ["whole", "shared"], ["shared", "whole"]], ids="-".join
+)
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "in line"])
+def test_what_was_sent_is_sent_again(agreement, ways, waits):
+    """To another worker, if the first is found to be dead: as it was, whatever the application has done since."""
+    value = bytearray(b"x" * LARGE_VALUE)
+    frame = Encoder().encode_request(("f", value), {}, 1 << 20)
+    if waits:
+        frame.wait()
+        value[:] = b"y"
+    for way in ways:
+        mine, peers = agreement if way == "shared" else (PLAIN, PLAIN)
+        frame, _ = prepared(frame, mine)
+        value[:] = b"y"  # nothing here keeps it from being resized
+        assert read(frame, peers) == ["f", b"x" * LARGE_VALUE]
+
+
+def test_what_comes_before_a_frame_that_there_is_no_memory_for(monkeypatch):
+    """It is read; then comes the error."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    for decoder in (Decoder(), ReplyDecoder()):
+        data = Encoder().encode(Value(1)) + struct.pack("!I", MIB) + bytes(20)
+        decoder.space[: len(data)] = data
+        messages = iter(decoder.received(len(data)))
+        assert next(messages) == Value(1)
+        with pytest.raises(ProtocolError, match="there is no memory for a message of 1048580 bytes"):
+            next(messages)
+
+
 @given(st.lists(st.integers(0, 50), max_size=5), st.lists(st.integers(0, 40), max_size=30))
 def test_what_finds_no_room_waits(sizes, rooms):
-    """All bytes go out in order; what the application could change meanwhile is a copy."""
-    owners = [bytearray([n + 1]) * size for n, size in enumerate(sizes)]
+    """All bytes go out in order."""
+    owners = [bytes([n + 1]) * size for n, size in enumerate(sizes)]
     frame, unsent, sent, left = LargeFrame([memoryview(owner) for owner in owners]), deque(), b"", list(rooms)
-    expected = b"".join(owners)
 
     def send(piece):
         nonlocal sent
@@ -145,6 +201,4 @@ def test_what_finds_no_room_waits(sizes, rooms):
         return min(room, len(piece))
 
     write(unsent, frame, send)
-    for owner in owners:
-        owner[:] = bytes(len(owner))
-    assert sent + b"".join(unsent) == expected
+    assert sent + b"".join(unsent) == b"".join(owners)

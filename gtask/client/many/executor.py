@@ -9,6 +9,7 @@ import concurrent.futures
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from time import monotonic
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ from gtask.client.calls import Result
 from gtask.client.checkout import lease_of
 from gtask.client.lease import Lease
 from gtask.client.loop import Event, thread_ident
-from gtask.function_names import EACH, name_of
+from gtask.client.many.items import called_with, noting
+from gtask.function_names import name_of
 
 if TYPE_CHECKING:
     from gtask.client.client import Client
@@ -246,9 +248,7 @@ class Executor(concurrent.futures.Executor):
             if number is not None and number < 1:
                 raise ValueError(f"{name}={number!r}: write a number of at least 1")
         function = name_of(fn)
-        calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
-        if chunksize > 1:
-            function, calls = f"{EACH}{function}", _in_chunks(calls, chunksize)
+        function, calls = called_with(function, zip(*iterables, strict=False), chunksize)
         deadline = None if timeout is None else monotonic() + timeout
         ahead: deque[Future] = deque()
         try:
@@ -257,17 +257,23 @@ class Executor(concurrent.futures.Executor):
         except BaseException:  # whatever it was, nobody will ask for what has been submitted so far
             _cancel(ahead)
             raise
-        results = self._results(function, calls, ahead, deadline)
+        results = self._results(function, calls, ahead, deadline, chunksize)
         return itertools.chain.from_iterable(results) if chunksize > 1 else results
 
     def _results(
-        self, function: str, calls: Iterator[tuple[Any, ...]], ahead: deque[Future], deadline: float | None
+        self,
+        function: str,
+        calls: Iterator[tuple[Any, ...]],
+        ahead: deque[Future],
+        deadline: float | None,
+        chunksize: int,
     ) -> Iterator[Any]:
+        numbers = itertools.count(0, chunksize)
         try:
             while ahead:
                 left = None if deadline is None else max(0.0, deadline - monotonic())
                 # Not kept in a variable: the value is the caller's alone.
-                yield _take(ahead, left)
+                yield noting(partial(_take, ahead, left), next(numbers), chunksize)
                 ahead.extend(self._submit(function, call, {}) for call in itertools.islice(calls, 1))
         finally:
             for future in ahead:
@@ -317,11 +323,3 @@ def _take(ahead: deque[Future], timeout: float | None) -> Any:
 def _cancel(futures: Iterable[Future]) -> None:
     for future in futures:
         future.cancel()
-
-
-def _in_chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[Any, ...]]:
-    """Each chunk as the arguments of a call, with the number of its first item."""
-    first = 0
-    while chunk := list(itertools.islice(calls, size)):
-        yield chunk, first
-        first += len(chunk)

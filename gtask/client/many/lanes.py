@@ -72,9 +72,6 @@ class Lanes:
         self._line: deque[_Lane] = deque()  # those that had no worker yet when they were opened
         self._took = math.inf
 
-    def __len__(self) -> int:
-        return len(self._of)
-
     def submit(self, name: str, args: tuple[Any, ...]) -> Result:
         """Make a call; never blocks. Its end is to be told to :meth:`ended`.
 

@@ -305,8 +305,8 @@ class Workers:
     def asked(self, connection: Connection, why: str) -> None:
         """The worker asks not to be lent again, for this reason.
 
-        One that was never used is replaced at once, for its server may drain. If others such follow there is a pause as
-        after a death: the server may send away whoever comes.
+        A worker that was never used is replaced at once, for its server may drain. If further unused workers ask soon,
+        there is a pause as after a death: the server may send each new client away.
         """
         now = self.loop.clock()
         if not connection.slot.checkouts:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from gtask.server.worker.worker import Worker
     from gtask.wire.messages import Greeting, Message, Request
     from gtask.wire.pieces import LargeFrame
-    from gtask.wire.shared.channel import Channel
 
 __all__ = ["Dialect", "DialectFactory", "first_byte", "recognise"]
 
@@ -89,9 +88,12 @@ class Dialect(Protocol):
     def encode_value(self, value: Any) -> bytes | LargeFrame:
         """The bytes of the reply with this value; raises EncodeError."""
 
-    def agree(self, hello: Greeting, reply: Greeting, channel: Channel | None) -> None:
-        """The client has greeted: say in the reply what may travel, and keep to it from now on. If the client has
-        opened a channel for shared memory the worker's end of it has come."""
+    def begin_reading(self) -> int:
+        """Read the first bytes of the connection into the decoder's space, and what may come with them; gives how many
+        bytes have come."""
+
+    def agree(self, hello: Greeting, reply: Greeting) -> None:
+        """The client has greeted: say in the reply what may travel, and keep to it from now on."""
 
     def retire(self, worker: Worker, reason: str) -> None:
         """Have the client let go of the worker. Called after each call and checkout, as long as there is a reason."""

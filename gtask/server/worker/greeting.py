@@ -6,7 +6,6 @@ Where nobody greets setup runs before the first call.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
@@ -19,14 +18,14 @@ from gtask.wire.bodies import LENGTH
 from gtask.wire.exceptions import failure
 from gtask.wire.messages import Greeting, Request
 from gtask.wire.reading import check_first
-from gtask.wire.shared.channel import adopted
 
 if TYPE_CHECKING:
+    import socket
+
     from gtask.server.worker.dialect import DialectFactory
     from gtask.server.worker.interface import Interface
     from gtask.server.worker.worker import Worker
     from gtask.wire.messages import Message
-    from gtask.wire.shared.channel import Channel
 
 __all__ = ["greet"]
 
@@ -49,7 +48,7 @@ def greet(
     deadline = monotonic() + worker.config.greeting_timeout
     dialect = recognise(sock, deadline, worker.config, dialects)
     worker.speak(dialect)
-    messages, channel = _receive(worker, sock, deadline)
+    messages = _receive(worker, sock, deadline)
     if not messages:
         return None
     if not dialect.greets:
@@ -58,33 +57,30 @@ def greet(
     hello = messages.pop(0)
     dialect.conversation.client_says(hello)
     assert isinstance(hello, Greeting)  # the client's turn to say nothing else
-    return messages if _answer(worker, hello, status_interface, channel) else None
+    return messages if _answer(worker, hello, status_interface) else None
 
 
-def _receive(worker: Worker, sock: socket.socket, deadline: float) -> tuple[list[Message], Channel | None]:
-    """The client's first messages, and the channel that came with the first bytes; no messages when the client has hung
-    up, or at the deadline."""
-    decoder, limits = worker.dialect.decoder, worker.config.limits
-    head, channel = b"", None
+def _receive(worker: Worker, sock: socket.socket, deadline: float) -> list[Message]:
+    """The client's first messages; none when it has hung up, or at the deadline."""
+    dialect, decoder = worker.dialect, worker.dialect.decoder
+    head, has_begun = b"", False
     while True:
         sock.settimeout(max(1e-3, deadline - monotonic()))
-        if sock.family == socket.AF_UNIX and not head:
-            count, channel = adopted(sock, decoder.space, limits.shared)
-        else:
-            count = sock.recv_into(decoder.space)
+        count = sock.recv_into(decoder.space) if has_begun else dialect.begin_reading()
+        has_begun = True
         if not count:
-            return [], channel
+            return []
         worker.board.begin_reading(monotonic())
-        if worker.dialect.greets and len(head) < LENGTH.size:
+        if dialect.greets and len(head) < LENGTH.size:
             head += bytes(decoder.space[: min(count, LENGTH.size - len(head))])
             check_first(head, worker.config.limits)
         messages: list[Message] = decoder.received(count)
         if messages or monotonic() > deadline:
             sock.settimeout(None)
-            return messages, channel
+            return messages
 
 
-def _answer(worker: Worker, hello: Greeting, status_interface: Interface, channel: Channel | None) -> bool:
+def _answer(worker: Worker, hello: Greeting, status_interface: Interface) -> bool:
     """Run setup and answer; gives whether setup has succeeded."""
     worker.client, worker.timeout = hello.name, hello.timeout
     worker.board.name_client(hello.name)
@@ -92,7 +88,7 @@ def _answer(worker: Worker, hello: Greeting, status_interface: Interface, channe
         worker.offer(status_interface)
         worker.board.call_weight = 0.0
     reply = Greeting(name=worker.config.name, pid=os.getpid(), done=worker.has_checkout_done)
-    worker.dialect.agree(hello, reply, channel)
+    worker.dialect.agree(hello, reply)
     error = worker.hooks.set_up()
     if error is not None:
         reply.text, reply.exc = failure.text(error), failures.described(error, worker)

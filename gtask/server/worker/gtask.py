@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gtask.wire.conversation import Conversation
 from gtask.wire.frames import Decoder, Encoder
 from gtask.wire.messages import Greeting, Retire
+from gtask.wire.shared.channel import adopted
 from gtask.wire.values import offers
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ class GtaskDialect:
     pickle: Callable[[Any], bytes] | None = None
 
     def __init__(self, sock: socket.socket, config: ServerConfig) -> None:
+        self._socket = sock
         self._consents = config.pickle
+        self._limit_shared = config.limit_shared
+        self._channel: Channel | None = None
         # Two, for other threads may tell something while the value of the call is being encoded.
         self._encoders = Encoder(config.limit_message), Encoder(config.limit_message)
         self.encode, self.encode_value = self._encoders[0].encode_reply, self._encoders[1].encode_value
@@ -48,10 +52,17 @@ class GtaskDialect:
         self.conversation = Conversation()
         self._has_asked = False
 
-    def agree(self, hello: Greeting, reply: Greeting, channel: Channel | None) -> None:
+    def begin_reading(self) -> int:
+        """The worker's end of a channel for shared memory may come with the first bytes of a unix socket."""
+        if self._socket.family != socket.AF_UNIX:
+            return self._socket.recv_into(self.decoder.space)
+        count, self._channel = adopted(self._socket, self.decoder.space, self._limit_shared)
+        return count
+
+    def agree(self, hello: Greeting, reply: Greeting) -> None:
         """From now on what both greetings offer may travel."""
-        reply.offers = offers.offered(offers.consented(self._consents, channel))
-        agreed = offers.at_worker(reply.offers, hello, channel)
+        reply.offers = offers.offered(offers.consented(self._consents, self._channel))
+        agreed = offers.at_worker(reply.offers, hello, self._channel)
         for encoder in self._encoders:
             encoder.agree(agreed)
         self.decoder.agree(agreed)

@@ -17,7 +17,6 @@ from gtask.wire.messages import Failure, Greeting, Message, Request, Value
 if TYPE_CHECKING:
     from gtask.server.config import ServerConfig
     from gtask.server.worker.worker import Worker
-    from gtask.wire.shared.channel import Channel
 
 __all__ = ["JsonDialect"]
 
@@ -63,7 +62,11 @@ class JsonDialect:
                 text = self._encode(Value(value, part))
         return text
 
-    def agree(self, hello: Greeting, reply: Greeting, channel: Channel | None) -> None:
+    def begin_reading(self) -> int:
+        """Nothing comes with the first bytes."""
+        return self._socket.recv_into(self.decoder.space)
+
+    def agree(self, hello: Greeting, reply: Greeting) -> None:
         """Nobody greets."""
         raise AssertionError
 

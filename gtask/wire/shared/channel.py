@@ -1,8 +1,8 @@
-"""The second socket of a connection: shared memory goes to the peer by it, one descriptor a message.
+"""The channel: the second socket of a connection, which takes descriptors of shared memory to the peer.
 
-The connection itself is read without a look for descriptors, which costs time in each call; the kernel drops those that
-come there. So the client sends one end of a socket pair with its greeting. By it each side sends its descriptors before
-the frames that name them by their numbers. A number whose frame was never sent is passed over.
+The connection is read without a look for descriptors, which would cost time in each call; the kernel drops those that
+come there. So the client sends one end of a socket pair with its greeting. Each side sends a descriptor through the
+channel, under a number, before it sends the frame that has the number. A number that no frame has is passed over.
 """
 
 from __future__ import annotations
@@ -178,13 +178,14 @@ class Channel:
         self._socket.close()
 
     def _told(self, part: Part) -> bytes:
-        born = part.born
-        if born is not None and born.is_unchanged:
-            number = self._send(born.sealed(part.owner))
-            return word.packed(number, part, born.offset_of(part.data), is_frozen=True)
+        descriptor = None if part.born is None else part.born.frozen(part.owner)
+        if part.born is not None and descriptor is not None:
+            return word.packed(self._send(descriptor), part, part.born.offset_of(part.data), is_frozen=True)
         with memory.make(part.data) as file:
             number = self._send(file.fileno())
-        return word.packed(number, part, 0, is_frozen=False)
+            told = word.packed(number, part, 0, is_frozen=False)
+            part.lie_in(memory.map_private(file.fileno(), 0, part.data.nbytes))
+        return told
 
     def _send(self, descriptor: int) -> int:
         self._number += 1

@@ -1,6 +1,6 @@
 """Memory that two processes have: a file without a name (memfd), sealed so that nobody can change or cut it.
 
-A peer's file is looked at before it is read: whoever could still truncate it could kill its reader by SIGBUS.
+A peer's file is looked at before it is read: a peer that could still truncate it could kill its reader by SIGBUS.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from functools import cache
 from io import FileIO
 from typing import Any
 
-__all__ = ["at", "check", "is_here", "make", "map_at", "map_private", "new_bytes", "read", "seal", "unmap"]
+from gtask.wire.values.in_place import address_of, at
+
+__all__ = ["check", "is_here", "make", "map_at", "map_private", "new_bytes", "read", "seal", "unmap"]
 
 SEALS = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0) | getattr(fcntl, "F_SEAL_WRITE", 0)
 """What a file must have before its reader looks at it."""
@@ -23,9 +25,6 @@ MAP_FIXED = 0x10  # which the module mmap does not know
 MADV_HUGEPAGE = 14
 PAGE = mmap.PAGESIZE
 HUGE = 2 * 1024 * 1024
-BYTES_HEAD = bytes.__basicsize__ - 1
-"""Bytes of a bytes object before its content."""
-
 FAILED = ctypes.c_void_p(-1).value
 
 
@@ -100,7 +99,7 @@ def read(descriptor: int, size: int, offset: int) -> bytes:
         OSError, MemoryError: it could not be read.
     """
     value, done = new_bytes(size), 0
-    with memoryview(at(_address(value), size)).cast("B") as room:
+    with memoryview(at(address_of(value), size)).cast("B") as room:
         while done < size:
             count = os.preadv(descriptor, [room[done:]], offset + done)
             if not count:
@@ -112,7 +111,7 @@ def read(descriptor: int, size: int, offset: int) -> bytes:
 def new_bytes(size: int) -> bytes:
     """A new bytes object of any content, which nobody else knows yet; raises MemoryError."""
     value: bytes = _new_bytes()(None, size)
-    begin = _address(value)
+    begin = address_of(value)
     start, end = -(-begin // PAGE) * PAGE, (begin + size) // PAGE * PAGE
     if end - start >= HUGE:
         _libc().madvise(start, end - start, MADV_HUGEPAGE)  # only advice: whether it is taken does not matter
@@ -154,12 +153,3 @@ def map_at(address: int | None, descriptor: int, size: int, flags: int) -> int:
 def unmap(address: int, size: int) -> None:
     """Give mapped memory back."""
     _libc().munmap(address, size)
-
-
-def at(address: int, size: int) -> Any:
-    """Memory at an address, as an object to which a buffer, attributes and a finaliser can be attached."""
-    return (ctypes.c_char * size).from_address(address)
-
-
-def _address(value: bytes) -> int:
-    return id(value) + BYTES_HEAD

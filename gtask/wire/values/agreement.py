@@ -92,15 +92,15 @@ class ConditionalFrame:
 
     def ready(self, agreement: Agreement) -> bytes | LargeFrame:
         """The frame for a worker that was asked about; raises as :meth:`gtask.wire.sparse.SparseFrame.ready`."""
-        data: bytes | LargeFrame = self._data if isinstance(self._data, bytes) else self._data.ready(agreement)
+        data: bytes | LargeFrame = self._data if isinstance(self._data, bytes) else self._data.ready(agreement, False)
         prepared = data if isinstance(data, LargeFrame) else PreparedFrame(data)
         prepared.conditional = self  # not the other way round as well: a circle would stay until it is collected
         return prepared
 
-    def keep(self) -> None:
-        """The frame must wait: copy what the application may change meanwhile."""
+    def wait(self) -> None:
+        """As :meth:`gtask.wire.sparse.SparseFrame.wait`."""
         if not isinstance(self._data, bytes):
-            self._data.keep()
+            self._data.wait()
 
     def refusal(self, agreement: Agreement) -> str:
         """Why it must not be sent where this was agreed upon, for an EncodeError; "" if it may be."""

@@ -150,7 +150,7 @@ def build_array(head: bytes, data: Any, is_writable: bool, unpacking: Unpacking)
     """The array that was laid out in these two parts; raises as :func:`unpack_array`.
 
     Args:
-        head: what it is.
+        head: the dtype, shape and order, packed.
         data: the memory that it is to have.
         is_writable: whether it may be changed.
     """

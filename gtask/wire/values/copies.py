@@ -10,7 +10,7 @@ from typing import Any
 
 from gtask.errors import EncodeError
 from gtask.wire.values.bases import ChangedError, base_of, cut
-from gtask.wire.values.culprit import KEYS, LEVELS, OWN, Place, phrase, places, refusal, shown, spelled
+from gtask.wire.values.culprit import KEYS, LEVELS, OWN, Place, phrase, places, refusal, shallow, shown, spelled
 from gtask.wire.values.kinds import SCALARS, Ext, NotTransferable, Packing, Timestamp, UnusualError
 from gtask.wire.values.remedies import remedy
 
@@ -44,9 +44,7 @@ def body_of_copy(plain: list[Any], error: Exception, packing: Packing) -> bytes:
 
 def _copy_of(plain: list[Any], packing: Packing) -> list[Any]:
     copying = _Copying(packing)
-    copy = list(plain)
-    if copy[1] is not None:
-        copy[1] = {key: dict(part) if type(part) is dict else part for key, part in copy[1].items()}
+    copy = shallow(plain)
     for place, whole, key in places(copy):
         whole[key] = copying.copy(whole[key], place)
     return copy

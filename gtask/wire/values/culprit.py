@@ -11,7 +11,10 @@ from gtask.wire.limits import DEFAULTS
 from gtask.wire.values.bases import BASES, cut, faithful_base, type_name
 from gtask.wire.values.kinds import LIGHT, UNKNOWN, Ext, NotTransferable, Timestamp, UnusualError, is_large
 
-__all__ = ["KEYS", "LEVELS", "OWN", "Place", "check", "phrase", "places", "refusal", "shown", "spelled"]
+__all__ = [
+    "KEYS", "LEVELS", "OWN", "Place", "check", "phrase", "places", "refusal", "shallow", "shown",
+    "spelled",
+]  # fmt: skip
 
 KEYS = frozenset({str, int, bytes, bool})
 """The classes that keys may be of."""
@@ -112,6 +115,14 @@ def places(plain: list[Any]) -> Iterator[tuple[str, Any, Any]]:
         for key, what in (("kw", "argument"), ("context", "the context variable")):
             for name in fields[key] if fields and key in fields else ():
                 yield f"{what} {name}", fields[key], name
+
+
+def shallow(plain: list[Any]) -> list[Any]:
+    """A copy of a message in which each of the :func:`places` can be given another value."""
+    copy = list(plain)
+    if copy[1] is not None:
+        copy[1] = {key: dict(part) if type(part) is dict else part for key, part in copy[1].items()}
+    return copy
 
 
 def phrase(value: Any, place: str | Place) -> str:

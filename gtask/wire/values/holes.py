@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from gtask.wire.values.culprit import places
+from gtask.wire.values.culprit import places, shallow
 from gtask.wire.values.kinds import LIGHT, Packing, is_large
 
 if TYPE_CHECKING:
@@ -39,13 +39,14 @@ class Part:
         head: what stands before its bytes in the extension type.
     """
 
-    __slots__ = ("code", "data", "head", "owner")
+    __slots__ = ("_is_fixed", "code", "data", "head", "owner")
 
     def __init__(self, owner: Any, data: memoryview, code: int = 0, head: bytes = b"") -> None:
         self.owner = owner
         self.data = data
         self.code = code
         self.head = head
+        self._is_fixed = type(data.obj) is bytes
 
     @property
     def header(self) -> bytes:
@@ -62,14 +63,20 @@ class Part:
             holder = getattr(holder, "obj" if type(holder) is memoryview else "base", None)
         return getattr(holder, "born", None)
 
+    def wait(self) -> None:
+        """The value is not sent at once: from now on the application cannot change it."""
+        if self.born is None or self.born.frozen(self.owner) is None:
+            self.keep()
+
     def keep(self) -> None:
         """Copy the bytes, unless nobody can change them."""
-        born = self.born
-        if born is not None and born.is_unchanged:
-            born.sealed(self.owner)
-        elif type(self.owner) is not bytes:
-            self.owner = bytes(self.data)
-            self.data = memoryview(self.owner)
+        if not self._is_fixed:
+            self.lie_in(bytes(self.data))
+
+    def lie_in(self, memory: Any) -> None:
+        """The bytes lie here as well, where nobody can change them: let go of the value itself."""
+        self.owner, self.data = memory, memoryview(memory).cast("B")
+        self._is_fixed = True
 
 
 class Holes:
@@ -89,9 +96,7 @@ class Holes:
 
     def without(self, plain: list[Any]) -> list[Any]:
         """A message with holes; what is in the message itself is left as it is."""
-        copy = list(plain)
-        if copy[1] is not None:
-            copy[1] = {key: dict(part) if type(part) is dict else part for key, part in copy[1].items()}
+        copy = shallow(plain)
         for _, whole, key in places(copy):
             whole[key] = self._taken(whole[key])
         return copy

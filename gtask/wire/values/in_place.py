@@ -5,10 +5,20 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-__all__ = ["own"]
+__all__ = ["address_of", "at", "own"]
 
 BYTES_HEAD = bytes.__basicsize__ - 1
 """Bytes of a bytes object before its content."""
+
+
+def address_of(value: bytes) -> int:
+    """Where the content of a bytes object lies in memory."""
+    return id(value) + BYTES_HEAD
+
+
+def at(address: int, size: int) -> Any:
+    """Memory at an address, as an object to which a buffer, attributes and a finaliser can be attached."""
+    return (ctypes.c_char * size).from_address(address)
 
 
 def own(data: bytes, start: int) -> Any:
@@ -16,8 +26,8 @@ def own(data: bytes, start: int) -> Any:
 
     They are moved to its beginning, where numbers of any size may lie, and not copied.
     """
-    size, address = len(data) - start, id(data) + BYTES_HEAD
+    size, address = len(data) - start, address_of(data)
     ctypes.memmove(address, address + start, size)
-    memory: Any = (ctypes.c_char * size).from_address(address)
+    memory = at(address, size)
     memory.owner = data  # which lives as long
     return memory

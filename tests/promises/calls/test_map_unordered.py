@@ -226,7 +226,26 @@ def test_the_error_of_an_item_names_it(shared, connect, chunksize):
     client = connect(shared(SOURCE), max_workers=1)
     with pytest.raises(LookupError, match="on purpose") as caught:
         list(client.map_unordered("fail_at", range(100, 200), chunksize=chunksize))
-    assert "item 50 raised this" in caught.value.__notes__
+    assert "item 50 of the map" in caught.value.__notes__
+
+
+@pytest.mark.parametrize(("chunksize", "note"), [(1, "item 6 of the map"), (4, "in the chunk that begins with item 4")])
+def test_an_item_that_cannot_travel_is_named(shared, connect, chunksize, note):
+    """Nothing was sent for it."""
+    client = connect(shared(SOURCE), max_workers=1)
+    with pytest.raises(gtask.EncodeError) as caught:
+        list(client.map_unordered("double", [*range(6), object(), 8], chunksize=chunksize))
+    assert note in caught.value.__notes__
+
+
+@pytest.mark.parametrize("chunksize", [1, 4])
+def test_an_executor_names_the_item_as_well(allow, connect, chunksize):
+    """In its map, which gives values in order."""
+    server, jobs = allow(SOURCE)
+    values = connect(server).executor().map(jobs.fail_at, range(100, 200), chunksize=chunksize)
+    with pytest.raises(LookupError, match="on purpose") as caught:
+        list(values)
+    assert "item 50 of the map" in caught.value.__notes__
 
 
 def test_an_item_of_a_chunk_runs_once(shared, connect, tmp_path):
@@ -293,7 +312,7 @@ def test_slow_calls_wait_behind_none(shared, connect, gates, tmp_path):
     values = client.map_unordered("either", [*range(200), "a", *range(200, 400)], max_ahead=4)
     taken = [next(values) for _ in range(200)]
     is_inside(tmp_path, "a")
-    gevent.sleep(0.01)
+    gevent.sleep(0.01)  # longer than the calls that others are sent behind
     taken += [next(values) for _ in range(150)]
     assert "a" not in taken
     (tmp_path / "a").write_text("")

@@ -117,9 +117,11 @@ ARROWS = {
     "client.submitted errors wire.messages",
     "client.loop": "client.forks",
     "client.many": "",
-    "client.many.executor": "client.calls client.checkout client.elsewhere client.lease client.loop function_names",
+    "client.many.executor": "client.calls client.checkout client.elsewhere client.lease client.loop client.many.items "
+    "function_names",
+    "client.many.items": "errors function_names",
     "client.many.lanes": "client.checkout",
-    "client.many.unordered": "client.loop client.many.lanes errors function_names",
+    "client.many.unordered": "client.loop client.many.items client.many.lanes",
     "client.one_at_a_time": "wire.messages",
     "client.outcomes": "errors wire.exceptions.failure wire.messages",
     "client.overtime": "client.loop",
@@ -241,8 +243,8 @@ ARROWS = {
     "wire.messages",
     "server.worker.full_names": "function_names wire.limits",
     "server.worker.greeting": "errors server.worker.dialect server.worker.failures wire.bodies "
-    "wire.exceptions.failure wire.messages wire.reading wire.shared.channel",
-    "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.values.offers",
+    "wire.exceptions.failure wire.messages wire.reading",
+    "server.worker.gtask": "wire.conversation wire.frames wire.messages wire.shared.channel wire.values.offers",
     "server.worker.hooks": "server.scoreboard",
     "server.worker.interface": "server.worker.discovery",
     "server.worker.interruption": "errors",
@@ -315,9 +317,9 @@ ARROWS = {
     "wire.values.unpacking": "wire.limits wire.values.collisions",
     "installed": "",
     "shared": "wire.shared.born wire.shared.memory",
-    "wire.shared.born": "wire.shared.memory",
+    "wire.shared.born": "wire.shared.memory wire.values.in_place",
     "wire.shared.channel": "wire.shared.memory wire.shared.word",
-    "wire.shared.memory": "",
+    "wire.shared.memory": "wire.values.in_place",
     "wire.shared.word": "wire.limits wire.values.kinds wire.values.unpacking",
 }
 """The arrows. ``client`` never reaches ``server`` nor the other way round, ``tool`` neither of them, and nothing
@@ -350,7 +352,8 @@ RINGS = [
 Rings 0 and 1 import nothing of the rings around them; of 2 and 3 nothing imports the last."""
 
 OPTIONAL = (
-    "aspects. wire.values.pickles wire.values.arrays wire.json. wire.dbapi client.dialects. server.worker.json "
+    "aspects. wire.values.pickles wire.values.arrays wire.shared. wire.json. wire.dbapi client.dialects. "
+    "server.worker.json "
     "server.metrics. server.databases. server.dbapi"
 )
 """What the call does not know, though some of it is of ring 0."""
@@ -365,7 +368,7 @@ HOMES = {
     "socket": "address server.daemon.systemd server.listener server.master.attendants server.master.deaths "
     "server.master.door server.master.master server.master.refusals server.master.silent server.master.workers "
     "server.metrics.scrapes server.estate server.originals server.paths server.peers server.worker.dialect "
-    "server.worker.failures server.worker.gtask server.worker.greeting server.worker.json server.worker.replies "
+    "server.worker.failures server.worker.gtask server.worker.json server.worker.replies "
     "server.worker.serve "
     "tool.conversation",
     "select": "integrations.wsgi server.databases.drivers.generic server.databases.drivers.postgresql server.output "

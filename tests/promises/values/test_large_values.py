@@ -4,6 +4,9 @@ Bytes, bytearrays, memoryviews and arrays; as arguments, by name, in lists and m
 over a unix socket without it, and over TCP.
 """
 
+import gc
+import mmap
+
 import gevent
 import numpy
 import pytest
@@ -39,11 +42,6 @@ SOURCE = """
     def of_marks(count):
         return bytes([0xC1]) * count
 
-    def sleep_with(value, seconds):
-        import time
-        time.sleep(seconds)
-        return len(value)
-
     def resident():
         gc.collect()
         with open("/proc/self/statm") as statm:
@@ -68,6 +66,13 @@ def client(request, tmp_path, serve, connect):
             address = f"tcp://127.0.0.1:{sock.getsockname()[1]}"
     server = serve(SOURCE, **({"address": address} if address else {}))
     return connect(server, max_workers=1, **WAYS[request.param])
+
+
+def resident():
+    """Bytes of memory that this process uses."""
+    gc.collect()
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * mmap.PAGESIZE
 
 
 def data(count=3 * MIB + 17):
@@ -163,6 +168,17 @@ def test_what_is_changed_behind_a_submit_travels_as_it_was(client, kind):
     assert [(text[0], text[-1]) for text in firsts] == [(0, 0), (1, 0)]
 
 
+def test_a_bytearray_is_free_when_it_was_submitted(client):
+    """Its owner may resize it, although the call has not ended."""
+    with client.checkout() as worker:
+        worker.size(b"")  # which connects
+        for _ in range(2):
+            value = bytearray(data())
+            result = worker.echo.submit(value)
+            value.clear()
+            assert result.get() == data()
+
+
 def test_a_result_that_looks_like_last_words(client):
     """Nothing but the bytes with which a dead worker's last words begin, and such bytes at each place that is cut."""
     with client.checkout() as worker:
@@ -228,15 +244,16 @@ def test_a_result_beyond_the_limit_of_the_client(serve, connect):
 
 
 def test_neither_side_keeps_memory_of_a_call(client):
-    """After it both have what they had before: at the worker by its own figures, at the client by what is alive."""
+    """After it both have what they had before."""
     large = bytes(60 * MIB)
     with client.checkout() as worker:
         worker.echo(large[: 2 * MIB])
-        before = worker.resident()
+        before, mine = worker.resident(), resident()
         for _ in range(2):
             assert worker.size(large) == len(large)
             assert len(worker.pieces(60)) == 60 * MIB
         assert worker.resident() < before + 8 * MIB
+        assert resident() < mine + 8 * MIB
 
 
 @pytest.mark.parametrize("way", ["shared memory", "unix socket"])

@@ -3,6 +3,7 @@
 It arrives read-only, and becomes so where it was made; what is written there all the same is seen by no peer.
 """
 
+import contextlib
 import os
 
 import numpy
@@ -16,6 +17,12 @@ SOURCE = """
     import gtask.shared
 
     _kept = []
+    MASTERS = gtask.shared.empty(1 << 20, "u1")
+
+    def of_master(number):
+        if number is not None:
+            MASTERS[0] = number
+        return MASTERS
 
     def kind(array):
         return [array.flags.writeable, str(array.dtype), list(array.shape), float(array.sum())]
@@ -128,6 +135,56 @@ def test_what_is_written_while_a_call_waits_in_line(serve, connect):
             array[0] = 1
         first.release()
         assert result.get() == [False, "uint8", [MIB], 0.0]
+
+
+@contextlib.contextmanager
+def forked():
+    """A process that was forked here, and has all that is mapped."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(writer)
+            os.read(reader, 1)
+        finally:
+            os._exit(0)
+    os.close(reader)
+    try:
+        yield
+    finally:
+        os.close(writer)
+        os.waitpid(pid, 0)
+
+
+def test_memory_that_a_forked_process_could_change(worker, copies):
+    """It is copied, and stays writable here, until that process has ended."""
+    array = gtask.shared.empty(MIB, "u1")
+    with forked():
+        for number in (1, 2):
+            array[0] = number
+            assert worker.kind(array) == [True, "uint8", [MIB], float(number)]
+    assert copies == [MIB] * 2
+    array[0] = 3
+    assert worker.kind(array) == [False, "uint8", [MIB], 3.0]
+    assert copies == [MIB] * 2
+
+
+def test_memory_that_a_forked_process_could_change_in_line(serve, connect):
+    """The call is made all the same."""
+    array = gtask.shared.empty(MIB, "u1")
+    array[0] = 1
+    with forked():
+        assert connect(serve(SOURCE)).call("kind", array)[-1] == 1.0
+
+
+def test_memory_that_a_worker_has_of_its_master(serve, connect):
+    """It is sent as it is there, and goes on to be what its workers share."""
+    client = connect(serve(SOURCE), max_workers=2)
+    with client.checkout() as one, client.checkout() as two:
+        assert one.of_master(7)[0] == 7
+        assert two.of_master(None)[0] == 7
+        assert one.of_master(8)[0] == 8
+        assert two.of_master(None)[0] == 8
 
 
 @pytest.mark.parametrize("options", [{"limit_shared": 0}, {}], ids=["without shared memory", "small"])
