@@ -35,7 +35,7 @@ def empty(
     written by a view that was made before is not seen by the peer, and the array is copied from then on. Anywhere else
     (TCP, a server without ``limit_shared``, an array of less than a MiB) it travels as any array does.
 
-    In a process that was forked since, and as long as such a process lives, the array is copied, too.
+    A fork has it copied, too: always in the forked process, and in this one until the forked process has ended.
 
     Each such array has a descriptor for as long as it or a view of it is there.
 
